@@ -1,0 +1,2 @@
+//! Deterministic matrix products and factorizations for sparq
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! TCr, Sr, SrCr and paired bootstrap intervals
+#![forbid(unsafe_code)]

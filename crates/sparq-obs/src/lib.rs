@@ -1,0 +1,2 @@
+//! Second-order engine: Hessian accumulation, factorization, column sweep
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Block-by-block compression of a checkpoint
+#![forbid(unsafe_code)]

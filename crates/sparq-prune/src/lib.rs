@@ -1,0 +1,2 @@
+//! Pruners: magnitude, Wanda, SparseGPT
+#![forbid(unsafe_code)]

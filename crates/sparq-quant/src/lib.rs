@@ -1,0 +1,2 @@
+//! Quantizers: round-to-nearest and GPTQ
+#![forbid(unsafe_code)]

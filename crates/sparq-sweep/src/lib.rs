@@ -1,0 +1,2 @@
+//! Compare compression configurations of one model: resumable sweeps, tables, reports
+#![forbid(unsafe_code)]

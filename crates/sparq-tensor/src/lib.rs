@@ -1,0 +1,2 @@
+//! Checkpoints on disk: safetensors and GGUF readers, streaming safetensors writer
+#![forbid(unsafe_code)]
