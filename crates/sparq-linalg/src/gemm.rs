@@ -1,0 +1,167 @@
+use faer::{Accum, Par};
+use faer_ext::IntoFaer;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+/// Rows of `c` that one task computes. Large enough that packing `b` once per task costs a few percent,
+/// small enough that 512 tokens keep two threads busy.
+const TILE_ROWS: usize = 256;
+/// Columns of `c` that one task computes when `c` has many rows.
+const TILE_COLUMNS: usize = 1024;
+/// Columns of `c` that one task computes when `c` has few rows (decoding one token at a time is bound by reading `b`).
+const TILE_COLUMNS_FEW_ROWS: usize = 128;
+/// Below this many rows a product counts as having few.
+const FEW_ROWS: usize = 32;
+/// Products with fewer multiply-adds than this are not worth a task of their own.
+const SEQUENTIAL_BELOW: usize = 1 << 18;
+
+/// `c = alpha · a · b + beta · c` for `a` of shape `[m, k]`, `b` of shape `[k, n]` and `c` of shape `[m, n]`, any strides.
+///
+/// Runs on the current rayon pool over fixed tiles of `c`: the result has the same bits for any number of threads.
+/// With `beta == 0.0`, `c` is written without being read.
+///
+/// # Panics
+/// In debug builds if the shapes do not fit; callers check shapes where data enters.
+///
+/// # Examples
+/// ```
+/// use ndarray::{array, Array2};
+/// let (a, b) = (array![[1.0_f32, 2.0]], array![[3.0_f32], [4.0]]);
+/// let mut c = Array2::ones((1, 1));
+/// sparq_linalg::gemm(1.0, a.view(), b.view(), 10.0, c.view_mut());
+/// assert_eq!(c, array![[21.0]]);
+/// ```
+pub fn gemm(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f32, mut c: ArrayViewMut2<'_, f32>) {
+    let (m, k) = a.dim();
+    let n = b.ncols();
+    debug_assert_eq!(k, b.nrows(), "inner dimensions of a {:?} and b {:?}", a.dim(), b.dim());
+    debug_assert_eq!((m, n), c.dim(), "shape of c for a {:?} and b {:?}", a.dim(), b.dim());
+    if m.saturating_mul(n).saturating_mul(k) < SEQUENTIAL_BELOW {
+        return gemm_sequential(alpha, a, b, beta, c);
+    }
+    let tile_columns = if m < FEW_ROWS { TILE_COLUMNS_FEW_ROWS } else { TILE_COLUMNS };
+    let mut tiles = Vec::with_capacity(m.div_ceil(TILE_ROWS) * n.div_ceil(tile_columns));
+    for (a_rows, c_rows) in a.axis_chunks_iter(Axis(0), TILE_ROWS).zip(c.axis_chunks_iter_mut(Axis(0), TILE_ROWS)) {
+        let mut rest = c_rows;
+        let mut first = 0;
+        while first < n {
+            let width = tile_columns.min(n - first);
+            let (tile, after) = rest.split_at(Axis(1), width);
+            tiles.push((a_rows, b.slice_move(ndarray::s![.., first..first + width]), tile));
+            rest = after;
+            first += width;
+        }
+    }
+    tiles.into_par_iter().for_each(|(a, b, c)| gemm_sequential(alpha, a, b, beta, c));
+}
+
+/// As [`gemm`], on the calling thread only: for use inside tasks that are already parallel.
+///
+/// # Panics
+/// In debug builds if the shapes do not fit.
+///
+/// # Examples
+/// ```
+/// use ndarray::{array, Array2};
+/// let (a, b) = (array![[1.0_f32, 2.0]], array![[3.0_f32], [4.0]]);
+/// let mut c = Array2::zeros((1, 1));
+/// sparq_linalg::gemm_sequential(2.0, a.view(), b.view(), 0.0, c.view_mut());
+/// assert_eq!(c, array![[22.0]]);
+/// ```
+pub fn gemm_sequential(
+    alpha: f32,
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    beta: f32,
+    mut c: ArrayViewMut2<'_, f32>,
+) {
+    debug_assert_eq!(a.ncols(), b.nrows(), "inner dimensions of a {:?} and b {:?}", a.dim(), b.dim());
+    debug_assert_eq!((a.nrows(), b.ncols()), c.dim(), "shape of c for a {:?} and b {:?}", a.dim(), b.dim());
+    let accumulate = if beta == 0.0 {
+        Accum::Replace
+    } else {
+        if beta != 1.0 {
+            c.mapv_inplace(|value| value * beta);
+        }
+        Accum::Add
+    };
+    faer::linalg::matmul::matmul(c.into_faer(), accumulate, a.into_faer(), b.into_faer(), alpha, Par::Seq);
+}
+
+/// `x · wᵀ`: a linear layer without bias, for `x` of shape `[tokens, in]` and `w` of shape `[out, in]`; the result is
+/// `[tokens, out]`.
+///
+/// Same bits for any number of threads.
+///
+/// # Panics
+/// In debug builds if the inner dimensions differ.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// let y = sparq_linalg::linear(array![[1.0_f32, 2.0]].view(), array![[3.0_f32, 4.0]].view());
+/// assert_eq!(y, array![[11.0]]);
+/// ```
+pub fn linear(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>) -> Array2<f32> {
+    let mut y = Array2::zeros((x.nrows(), w.nrows()));
+    gemm(1.0, x, w.t(), 0.0, y.view_mut());
+    y
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syrk::tests::random;
+    use ndarray::s;
+    use proptest::prelude::*;
+
+    fn naive(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Array2<f32> {
+        Array2::from_shape_fn((a.nrows(), b.ncols()), |(i, j)| {
+            (0..a.ncols()).map(|k| f64::from(a[[i, k]]) * f64::from(b[[k, j]])).sum::<f64>() as f32
+        })
+    }
+
+    fn assert_close(x: &Array2<f32>, y: &Array2<f32>, inner: usize) {
+        let tolerance = 8.0 * f32::EPSILON * inner as f32 + 1e-6;
+        for (p, q) in x.iter().zip(y) {
+            assert!((p - q).abs() <= tolerance, "{p} {q}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_plain_loop_on_any_view(m in 1_usize..40, k in 1_usize..40, n in 1_usize..40, seed in 0_u64..1000) {
+            let a = random(2 * m, k, seed);
+            let bt = random(n, k + 3, seed + 1);
+            let a = a.slice(s![..;2, ..]);
+            let b = bt.slice(s![.., 3..]);
+            let b = b.t();
+            let mut c = random(m, n, seed + 2);
+            let expected = naive(a, b) * 0.5 + &c * 2.0;
+            gemm(0.5, a, b, 2.0, c.view_mut());
+            assert_close(&c, &expected, k);
+        }
+    }
+
+    #[test]
+    fn tiled_products_agree_and_do_not_depend_on_threads() {
+        for (m, k, n) in [(300, 65, 1100), (5, 300, 1500), (1, 512, 700)] {
+            let (a, w) = (random(m, k, 1), random(n, k, 2));
+            let results = [1, 2, 4].map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+                pool.install(|| linear(a.view(), w.view()))
+            });
+            assert_close(&results[0], &naive(a.view(), w.t()), k);
+            assert_eq!(results[0], results[1]);
+            assert_eq!(results[0], results[2]);
+        }
+    }
+
+    #[test]
+    fn zero_beta_overwrites_nan() {
+        let (a, b) = (random(3, 4, 1), random(4, 5, 2));
+        let mut c = Array2::from_elem((3, 5), f32::NAN);
+        gemm(1.0, a.view(), b.view(), 0.0, c.view_mut());
+        assert!(c.iter().all(|value| value.is_finite()));
+    }
+}

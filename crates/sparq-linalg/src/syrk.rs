@@ -1,0 +1,112 @@
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::{Accum, Par};
+use faer_ext::IntoFaer;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
+
+/// Side of the square tiles of `H` that one task computes.
+const TILE: usize = 256;
+
+/// Adds `alpha · XᵀX` to the **lower triangle** of `h`, for `x` of shape `[tokens, n]` and `h` of shape `[n, n]`.
+///
+/// What stands above the diagonal of `h` is neither read nor written. Tasks own tiles of `h` and never share tokens,
+/// so the result has the same bits for any number of threads.
+///
+/// # Panics
+/// In debug builds if the shapes do not fit.
+///
+/// # Examples
+/// ```
+/// use ndarray::{array, Array2};
+/// let x = array![[1.0_f32, 2.0], [3.0, 4.0]];
+/// let mut h = Array2::zeros((2, 2));
+/// sparq_linalg::syrk_lower(1.0, x.view(), h.view_mut());
+/// assert_eq!(h, array![[10.0, 0.0], [14.0, 20.0]]);
+/// ```
+pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, h: ArrayViewMut2<'_, f32>) {
+    let n = x.ncols();
+    debug_assert_eq!((n, n), h.dim(), "h must be square of the order of x's columns");
+    let mut tiles = Vec::new();
+    let mut rest = h;
+    let mut row = 0;
+    while row < n {
+        let height = TILE.min(n - row);
+        let (rows, below) = rest.split_at(Axis(0), height);
+        let mut rows = rows;
+        let mut column = 0;
+        while column <= row {
+            let width = TILE.min(n - column);
+            let (tile, right) = rows.split_at(Axis(1), width);
+            tiles.push((row, column, tile));
+            rows = right;
+            column += width;
+        }
+        rest = below;
+        row += height;
+    }
+    tiles.into_par_iter().for_each(|(row, column, tile)| {
+        let left = x.slice(s![.., row..row + tile.nrows()]).reversed_axes();
+        let right = x.slice(s![.., column..column + tile.ncols()]);
+        let structure = if row == column { BlockStructure::TriangularLower } else { BlockStructure::Rectangular };
+        triangular::matmul(
+            tile.into_faer(),
+            structure,
+            Accum::Add,
+            left.into_faer(),
+            BlockStructure::Rectangular,
+            right.into_faer(),
+            BlockStructure::Rectangular,
+            alpha,
+            Par::Seq,
+        );
+    });
+}
+
+/// Copies the lower triangle of the square matrix `h` onto its upper triangle.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// let mut h = array![[1.0_f32, 9.0], [2.0, 3.0]];
+/// sparq_linalg::mirror_lower(h.view_mut());
+/// assert_eq!(h, array![[1.0, 2.0], [2.0, 3.0]]);
+/// ```
+pub fn mirror_lower(mut h: ArrayViewMut2<'_, f32>) {
+    for row in 0..h.nrows() {
+        for column in 0..row.min(h.ncols()) {
+            h[[column, row]] = h[[row, column]];
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use ndarray::Array2;
+    use rand::{RngExt, SeedableRng};
+
+    pub(crate) fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        Array2::from_shape_fn((rows, columns), |_| rng.random_range(-1.0_f32..1.0))
+    }
+
+    #[test]
+    fn lower_triangle_agrees_with_the_product_for_any_thread_count() {
+        for (tokens, n) in [(7, 3), (50, 300), (33, 520)] {
+            let x = random(tokens, n, 3);
+            let results = [1, 2, 4].map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+                let mut h = Array2::from_elem((n, n), 0.5_f32);
+                pool.install(|| syrk_lower(2.0, x.view(), h.view_mut()));
+                h
+            });
+            assert_eq!(results[0], results[1]);
+            assert_eq!(results[0], results[2]);
+            let full = x.t().dot(&x);
+            for ((i, j), value) in results[0].indexed_iter() {
+                let expected = if j <= i { 0.5 + 2.0 * full[[i, j]] } else { 0.5 };
+                assert!((value - expected).abs() <= 1e-4, "{i},{j}: {value} {expected}");
+            }
+        }
+    }
+}
