@@ -1,0 +1,316 @@
+use crate::{CompressError, Result};
+use half::{bf16, f16};
+use ndarray::{Array2, ArrayView1};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Bits per code, 2 to 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Bits(u8);
+
+impl Bits {
+    /// Two bits.
+    pub const B2: Bits = Bits(2);
+    /// Three bits.
+    pub const B3: Bits = Bits(3);
+    /// Four bits.
+    pub const B4: Bits = Bits(4);
+    /// Eight bits.
+    pub const B8: Bits = Bits(8);
+
+    /// # Errors
+    /// [`CompressError::Setting`] outside 2..=8.
+    pub fn new(bits: u8) -> Result<Self> {
+        if (2..=8).contains(&bits) {
+            Ok(Self(bits))
+        } else {
+            Err(CompressError::Setting {
+                name: "bits",
+                value: bits.to_string(),
+                expected: "2 to 8 bits per weight".into(),
+            })
+        }
+    }
+
+    /// The number of bits.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    /// Number of codes, `2^bits`.
+    pub fn levels(self) -> u32 {
+        1 << self.0
+    }
+
+    /// The largest code, `2^bits - 1`. Codes are unsigned: `0..=max_code`.
+    pub fn max_code(self) -> u8 {
+        ((1_u16 << self.0) - 1) as u8
+    }
+
+    /// The zero point of a symmetric grid, `2^(bits-1)`.
+    pub fn midpoint(self) -> u8 {
+        1 << (self.0 - 1)
+    }
+}
+
+impl TryFrom<u8> for Bits {
+    type Error = CompressError;
+    fn try_from(bits: u8) -> Result<Self> {
+        Self::new(bits)
+    }
+}
+
+impl From<Bits> for u8 {
+    fn from(bits: Bits) -> Self {
+        bits.0
+    }
+}
+
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How many weights share one scale and zero point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Granularity {
+    /// The whole matrix.
+    Tensor,
+    /// One output channel (a row).
+    Channel,
+    /// This many consecutive input channels of a row; the last group of a row may be short.
+    Group(usize),
+}
+
+impl Granularity {
+    /// Number of groups in a row of `width` input channels.
+    pub fn groups(self, width: usize) -> usize {
+        width.div_ceil(self.size(width)).max(1)
+    }
+
+    /// Input channels in a full group of a row of `width` channels; at least 1.
+    pub fn size(self, width: usize) -> usize {
+        match self {
+            Self::Tensor | Self::Channel => width,
+            Self::Group(size) => size.min(width),
+        }
+        .max(1)
+    }
+}
+
+/// The number type scales are stored in. A scale is rounded to it **before** codes are chosen, so that the file gives
+/// back exactly what the solver saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ScaleType {
+    /// IEEE half precision, 16 bits.
+    #[default]
+    F16,
+    /// bfloat16, 16 bits.
+    Bf16,
+    /// Single precision, 32 bits: nothing is rounded.
+    F32,
+}
+
+impl ScaleType {
+    /// Rounds a positive scale to this type, never to zero or infinity.
+    ///
+    /// ```
+    /// use sparq_core::ScaleType;
+    /// assert_eq!(ScaleType::F16.round(0.1), 0.099975586);
+    /// assert!(ScaleType::F16.round(1e-30) > 0.0);
+    /// assert_eq!(ScaleType::F16.round(1e30), 65504.0);
+    /// ```
+    pub fn round(self, scale: f32) -> f32 {
+        match self {
+            // Below the smallest normal number a half loses precision bit by bit; codes absorb a scale that is too
+            // large better than one that is off by half its value.
+            Self::F16 => f16::from_f32(scale.clamp(f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32())).to_f32(),
+            Self::Bf16 => bf16::from_f32(scale.clamp(bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32())).to_f32(),
+            Self::F32 => scale.clamp(f32::MIN_POSITIVE, f32::MAX),
+        }
+    }
+
+    /// Bits of storage.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::F16 | Self::Bf16 => 16,
+            Self::F32 => 32,
+        }
+    }
+}
+
+/// The grid weights are rounded to.
+///
+/// Values are `scale · (code - zero)`, codes `0..=2^bits - 1`. A **symmetric** grid has `zero = 2^(bits-1)` and
+/// `scale = max|w| / ((2^bits - 1) / 2)`, always mirrored, so `-max|w|` is met within half a step and `+max|w|` falls
+/// one step short of it at most. An **asymmetric** grid spans `[min(w, 0), max(w, 0)]` and its zero point is a code, so
+/// `0.0` is on every grid and a pruned weight stays exactly zero.
+///
+/// # Examples
+/// ```
+/// use sparq_core::{Bits, Granularity, QuantScheme};
+/// let scheme = QuantScheme::new(Bits::B4).group(128)?.asymmetric();
+/// assert_eq!(scheme.granularity, Granularity::Group(128));
+/// assert_eq!(scheme.stored_bits_per_weight(4096, 4096), 4.0 + (16.0 + 4.0) / 128.0);
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct QuantScheme {
+    /// Bits per code.
+    pub bits: Bits,
+    /// Who shares a scale.
+    pub granularity: Granularity,
+    /// Whether the zero point is fixed in the middle.
+    pub symmetric: bool,
+    /// Storage type of scales.
+    pub scale_type: ScaleType,
+}
+
+impl QuantScheme {
+    /// Symmetric, one scale for each output channel, scales in `f16`.
+    pub fn new(bits: Bits) -> Self {
+        Self { bits, granularity: Granularity::Channel, symmetric: true, scale_type: ScaleType::F16 }
+    }
+
+    /// One scale for each `size` input channels of a row.
+    ///
+    /// # Errors
+    /// [`CompressError::Setting`] if `size` is 0.
+    pub fn group(mut self, size: usize) -> Result<Self> {
+        if size == 0 {
+            return Err(CompressError::Setting {
+                name: "group size",
+                value: "0".into(),
+                expected: "at least 1".into(),
+            });
+        }
+        self.granularity = Granularity::Group(size);
+        Ok(self)
+    }
+
+    /// With this granularity.
+    pub fn granularity(mut self, granularity: Granularity) -> Self {
+        self.granularity = granularity;
+        self
+    }
+
+    /// With a zero point for each group.
+    pub fn asymmetric(mut self) -> Self {
+        self.symmetric = false;
+        self
+    }
+
+    /// With scales stored in `scale_type`.
+    pub fn scale_type(mut self, scale_type: ScaleType) -> Self {
+        self.scale_type = scale_type;
+        self
+    }
+
+    /// Mean bits stored for each weight of an `[out, in]` layer: codes, scales, and zero points if asymmetric. Masks
+    /// cost nothing, since a removed weight is a code that means 0.0.
+    pub fn stored_bits_per_weight(&self, rows: usize, width: usize) -> f64 {
+        if rows == 0 || width == 0 {
+            return 0.0;
+        }
+        let parameters = match self.granularity {
+            Granularity::Tensor => 1,
+            _ => rows * self.granularity.groups(width),
+        };
+        let zero_bits = if self.symmetric { 0 } else { u32::from(self.bits.get()) };
+        f64::from(self.bits.get())
+            + parameters as f64 * f64::from(self.scale_type.bits() + zero_bits) / (rows * width) as f64
+    }
+}
+
+/// The integer form of a quantized layer. It travels as such to the file; the dense weight is derived from it.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// use sparq_core::{Bits, QuantScheme, Quantized};
+/// let q = Quantized {
+///     scheme: QuantScheme::new(Bits::B4),
+///     codes: array![[8, 15, 0]],
+///     scales: array![[0.5]],
+///     zeros: array![[8]],
+/// };
+/// assert_eq!(q.dequantize(), array![[0.0, 3.5, -4.0]]);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quantized {
+    /// The grid.
+    pub scheme: QuantScheme,
+    /// Unsigned codes, `[out, in]`, each `0..=max_code`.
+    pub codes: Array2<u8>,
+    /// Scales, `[out, groups]`, all positive, already rounded to the scheme's storage type. Per-tensor schemes repeat
+    /// the one value.
+    pub scales: Array2<f32>,
+    /// Zero points as unsigned codes, `[out, groups]`.
+    pub zeros: Array2<u8>,
+}
+
+impl Quantized {
+    /// `scale · (code - zero)` for every weight, `[out, in]`. Exact zeros are `+0.0`.
+    pub fn dequantize(&self) -> Array2<f32> {
+        let (rows, width) = self.codes.dim();
+        let size = self.scheme.granularity.size(width);
+        let mut weight = Array2::zeros((rows, width));
+        for (row, mut out) in weight.outer_iter_mut().enumerate() {
+            let (codes, scales, zeros) = (self.codes.row(row), self.scales.row(row), self.zeros.row(row));
+            dequantize_row(codes, scales, zeros, size, out.as_slice_mut().unwrap_or_default());
+        }
+        weight
+    }
+}
+
+fn dequantize_row(
+    codes: ArrayView1<'_, u8>,
+    scales: ArrayView1<'_, f32>,
+    zeros: ArrayView1<'_, u8>,
+    size: usize,
+    out: &mut [f32],
+) {
+    for (column, (value, &code)) in out.iter_mut().zip(codes).enumerate() {
+        let group = column / size;
+        *value = dequantized(code, scales[group], zeros[group]);
+    }
+}
+
+/// One weight from its code. `+ 0.0` turns a negative zero into a positive one.
+fn dequantized(code: u8, scale: f32, zero: u8) -> f32 {
+    scale * (f32::from(code) - f32::from(zero)) + 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn bits_are_checked() {
+        assert!(Bits::new(1).is_err() && Bits::new(9).is_err());
+        assert_eq!((Bits::B8.max_code(), Bits::B8.midpoint()), (255, 128));
+        assert_eq!(serde_json::from_str::<Bits>("3").ok(), Some(Bits::B3));
+        assert!(serde_json::from_str::<Bits>("12").is_err());
+    }
+
+    #[test]
+    fn short_last_group_counts() {
+        assert_eq!(Granularity::Group(64).groups(172), 3);
+        assert_eq!(Granularity::Group(64).groups(0), 1);
+        assert_eq!(Granularity::Group(512).size(172), 172);
+        let quantized = Quantized {
+            scheme: QuantScheme::new(Bits::B2).group(2).expect("valid"),
+            codes: array![[0, 3, 2]],
+            scales: array![[1.0, 4.0]],
+            zeros: array![[2, 1]],
+        };
+        assert_eq!(quantized.dequantize(), array![[-2.0, 1.0, 4.0]]);
+    }
+}

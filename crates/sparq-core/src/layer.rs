@@ -1,0 +1,209 @@
+use crate::{CompressError, Mask, Quantized, Result, SolveReport};
+use ndarray::{Array1, Array2, ArrayView2};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+
+/// What a method needs to know about a layer's inputs. Ordered: each kind includes the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Statistics {
+    /// Nothing: weights alone.
+    Nothing,
+    /// The sum of squares of every input channel (the diagonal of the Hessian).
+    ChannelNorms,
+    /// The whole matrix `XᵀX`.
+    Hessian,
+}
+
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "no statistics",
+            Self::ChannelNorms => "input channel norms",
+            Self::Hessian => "a Hessian",
+        })
+    }
+}
+
+/// What calibration has summed up about the inputs of one layer.
+///
+/// The scale of the sums is of no consequence: a positive factor on `XᵀX` changes no mask and no code, since damping is
+/// relative to the mean diagonal.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Hessian {
+    /// Nothing was collected.
+    None,
+    /// `Σ x²` for each input channel, `[in]`.
+    Diagonal {
+        /// The sums.
+        sums: Array1<f32>,
+        /// Tokens they were taken over.
+        tokens: u64,
+    },
+    /// `Σ x xᵀ`, `[in, in]`, symmetric, both triangles filled.
+    Full {
+        /// The matrix.
+        matrix: Array2<f32>,
+        /// Tokens it was taken over.
+        tokens: u64,
+    },
+}
+
+impl Hessian {
+    /// Which kind of statistics this is.
+    pub fn statistics(&self) -> Statistics {
+        match self {
+            Self::None => Statistics::Nothing,
+            Self::Diagonal { .. } => Statistics::ChannelNorms,
+            Self::Full { .. } => Statistics::Hessian,
+        }
+    }
+
+    /// Tokens the statistics were taken over.
+    pub fn tokens(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Diagonal { tokens, .. } | Self::Full { tokens, .. } => *tokens,
+        }
+    }
+
+    /// `Σ x²` for each input channel, if known.
+    pub fn diagonal(&self) -> Option<Array1<f32>> {
+        match self {
+            Self::None => None,
+            Self::Diagonal { sums, .. } => Some(sums.clone()),
+            Self::Full { matrix, .. } => Some(matrix.diag().to_owned()),
+        }
+    }
+
+    fn channels(&self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::Diagonal { sums, .. } => Some(sums.len()),
+            Self::Full { matrix, .. } => Some(matrix.nrows()),
+        }
+    }
+}
+
+/// One linear layer to compress.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// use sparq_core::{Hessian, LayerProblem};
+/// let weight = array![[1.0_f32, -2.0]];
+/// let problem = LayerProblem::new("demo", weight.view(), &Hessian::None)?;
+/// assert_eq!(problem.weight().dim(), (1, 2));
+/// assert!(LayerProblem::new("demo", array![[f32::NAN]].view(), &Hessian::None).is_err());
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct LayerProblem<'a> {
+    name: &'a str,
+    weight: ArrayView2<'a, f32>,
+    hessian: &'a Hessian,
+}
+
+impl<'a> LayerProblem<'a> {
+    /// Checks that shapes agree and that every weight is finite.
+    ///
+    /// `weight` is `[out, in]`; `hessian` is over the same `in`.
+    ///
+    /// # Errors
+    /// [`CompressError::Shape`], [`CompressError::NotFinite`]. Statistics that are not finite are no error: the solver
+    /// falls back and says so.
+    pub fn new(name: &'a str, weight: ArrayView2<'a, f32>, hessian: &'a Hessian) -> Result<Self> {
+        let width = weight.ncols();
+        if let Some(channels) = hessian.channels().filter(|&channels| channels != width) {
+            return Err(CompressError::Shape {
+                layer: name.to_owned(),
+                what: "Hessian",
+                got: (channels, channels),
+                expected: (width, width),
+            });
+        }
+        if let Some(((row, column), &value)) = weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
+            return Err(CompressError::NotFinite { layer: name.to_owned(), row, column, value });
+        }
+        Ok(Self { name, weight, hessian })
+    }
+
+    /// Name of the layer, for messages.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The dense weight, `[out, in]`.
+    pub fn weight(&self) -> ArrayView2<'a, f32> {
+        self.weight
+    }
+
+    /// What is known of the inputs.
+    pub fn hessian(&self) -> &'a Hessian {
+        self.hessian
+    }
+
+    /// The same layer with another weight: what the second step of a sequential method sees.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`CompressError::Shape`] if the shape differs.
+    pub fn with_weight<'b>(&self, weight: ArrayView2<'b, f32>) -> Result<LayerProblem<'b>>
+    where
+        'a: 'b,
+    {
+        if weight.dim() != self.weight.dim() {
+            return Err(CompressError::Shape {
+                layer: self.name.to_owned(),
+                what: "weight",
+                got: weight.dim(),
+                expected: self.weight.dim(),
+            });
+        }
+        LayerProblem::new(self.name, weight, self.hessian)
+    }
+
+    /// # Errors
+    /// [`CompressError::MissingStatistics`] if the problem carries less than `method` needs.
+    pub fn require(&self, needed: Statistics, method: &str) -> Result<()> {
+        let given = self.hessian.statistics();
+        if given >= needed {
+            return Ok(());
+        }
+        Err(CompressError::MissingStatistics { layer: self.name.to_owned(), method: method.to_owned(), needed, given })
+    }
+}
+
+/// A layer after compression.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompressedLayer {
+    /// The weight a forward pass uses, `[out, in]`. If [`quantized`](Self::quantized) is there, it is exactly its
+    /// dequantization.
+    pub weight: Array2<f32>,
+    /// What the pruner kept; none if nothing was pruned.
+    pub mask: Option<Mask>,
+    /// Codes, scales and zero points; none if nothing was quantized.
+    pub quantized: Option<Quantized>,
+    /// How it went.
+    pub report: SolveReport,
+}
+
+/// Compresses one linear layer `Y = X Wᵀ`.
+///
+/// Implementations are pure: the same problem gives the same bits, for any number of threads.
+pub trait LayerCompressor: fmt::Debug + Send + Sync {
+    /// Short name with the settings that matter, such as `sparsegpt 2:4`.
+    fn name(&self) -> Cow<'static, str>;
+
+    /// What has to be collected before [`compress`](Self::compress) can run.
+    fn needs(&self) -> Statistics;
+
+    /// Solves the layer.
+    ///
+    /// # Errors
+    /// [`CompressError`], naming the layer. Numerical trouble is not an error while a fallback exists; it is in the
+    /// report.
+    fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer>;
+}

@@ -1,0 +1,53 @@
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A step a solver took because the preferred one was impossible. Every one is reported; none is silent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
+pub enum Fallback {
+    /// The damped Hessian was not positive definite; a larger damping was used.
+    RaisedDamping {
+        /// What was asked for, as a fraction of the mean diagonal.
+        requested: f64,
+        /// What worked.
+        used: f64,
+    },
+    /// No damping up to the limit worked; only the diagonal of the Hessian was used.
+    DiagonalHessian,
+    /// The Hessian carries no information (zero or not finite); every weight counted the same, without compensation.
+    NoCurvature,
+    /// Input channels that were zero for every calibration token.
+    DeadChannels {
+        /// How many.
+        count: usize,
+    },
+    /// Fewer calibration tokens than input channels: the Hessian is singular and rests on the damping.
+    FewTokens {
+        /// Calibration tokens seen.
+        tokens: u64,
+        /// Input channels.
+        channels: usize,
+    },
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RaisedDamping { requested, used } => write!(f, "damping raised from {requested} to {used}"),
+            Self::DiagonalHessian => f.write_str("only the diagonal of the Hessian used"),
+            Self::NoCurvature => f.write_str("no curvature: plain rounding and magnitudes"),
+            Self::DeadChannels { count } => write!(f, "{count} input channels never active"),
+            Self::FewTokens { tokens, channels } => write!(f, "{tokens} tokens for {channels} channels"),
+        }
+    }
+}
+
+/// How the solve of one layer went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SolveReport {
+    /// Damping used, as a fraction of the mean diagonal of the Hessian; none if the method needs no Hessian.
+    pub damping: Option<f64>,
+    /// What could not be done as asked, in order.
+    pub fallbacks: Vec<Fallback>,
+}
