@@ -1,0 +1,194 @@
+use ndarray::{Array2, ArrayView1, ArrayView2, s};
+use serde::{Deserialize, Serialize};
+use sparq_core::{CompressError, Fallback, Hessian, Result};
+
+/// What is added to the diagonal of the Hessian before it is factored, as a fraction of the mean of that diagonal.
+///
+/// The default is 0.01, what every reference implementation uses. If the damped matrix is not positive definite the
+/// damping is multiplied by 10 until it is, up to `limit`; then only the diagonal is used; then nothing. Every step is
+/// reported.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Damping {
+    fraction: f64,
+    limit: f64,
+}
+
+impl Default for Damping {
+    fn default() -> Self {
+        Self { fraction: 0.01, limit: 1.0 }
+    }
+}
+
+impl Damping {
+    /// Damping with this `fraction` of the mean diagonal.
+    ///
+    /// # Errors
+    /// [`CompressError::Setting`] unless `0 <= fraction <= 1000`.
+    pub fn new(fraction: f64) -> Result<Self> {
+        if (0.0..=1000.0).contains(&fraction) {
+            Ok(Self { fraction, limit: fraction.max(1.0) })
+        } else {
+            Err(CompressError::Setting {
+                name: "damping",
+                value: fraction.to_string(),
+                expected: "a fraction of the mean diagonal of the Hessian, 0 to 1000 (usual: 0.01)".into(),
+            })
+        }
+    }
+
+    /// The fraction.
+    pub fn fraction(self) -> f64 {
+        self.fraction
+    }
+
+    fn ladder(self) -> impl Iterator<Item = f64> {
+        let next = |last: &f64| Some(if *last == 0.0 { 1e-4 } else { *last * 10.0 });
+        std::iter::successors(Some(self.fraction), next).take_while(move |fraction| *fraction <= self.limit * 1.000_001)
+    }
+}
+
+/// `U` with `(H + damping)⁻¹ = UᵀU`, or as much of it as could be had.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InverseFactor {
+    upper: Option<Array2<f32>>,
+    diagonal: Vec<f32>,
+}
+
+/// A factor with the story of how it was reached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factored {
+    /// The factor.
+    pub factor: InverseFactor,
+    /// Damping used, as a fraction of the mean diagonal.
+    pub damping: f64,
+    /// Steps down the ladder.
+    pub fallbacks: Vec<Fallback>,
+}
+
+impl InverseFactor {
+    /// Factors `hessian` of a layer with `width` input channels.
+    ///
+    /// Never fails: what cannot be factored falls back to the diagonal, then to equal weights, and
+    /// [`Factored::fallbacks`] says so. Same bits for any number of threads.
+    pub fn factorize(hessian: &Hessian, width: usize, damping: Damping) -> Factored {
+        let mut fallbacks = Vec::new();
+        let diagonal = hessian.diagonal().filter(|diagonal| diagonal.len() == width).unwrap_or_default();
+        let dead = diagonal.iter().filter(|&&value| value == 0.0).count();
+        if dead > 0 && dead < width {
+            fallbacks.push(Fallback::DeadChannels { count: dead });
+        }
+        let mean = diagonal.iter().map(|&value| f64::from(value)).sum::<f64>() / width.max(1) as f64;
+        if !(mean.is_finite() && mean > 0.0) {
+            fallbacks.push(Fallback::NoCurvature);
+            return Factored { factor: Self::identity(width), damping: damping.fraction, fallbacks };
+        }
+        if let Hessian::Full { matrix, tokens } = hessian {
+            if *tokens < width as u64 {
+                fallbacks.push(Fallback::FewTokens { tokens: *tokens, channels: width });
+            }
+            for fraction in damping.ladder() {
+                if let Ok(upper) = sparq_linalg::inverse_factor(matrix.view(), fraction * mean) {
+                    if fraction > damping.fraction {
+                        fallbacks.push(Fallback::RaisedDamping { requested: damping.fraction, used: fraction });
+                    }
+                    let diagonal = upper.diag().to_vec();
+                    return Factored { factor: Self { upper: Some(upper), diagonal }, damping: fraction, fallbacks };
+                }
+            }
+        }
+        fallbacks.push(Fallback::DiagonalHessian);
+        let fraction = damping.fraction.max(1e-4);
+        let factor = Self::from_diagonal(diagonal.view(), fraction * mean);
+        Factored { factor, damping: fraction, fallbacks }
+    }
+
+    /// The factor of the identity: every weight counts the same and nothing is compensated.
+    pub fn identity(width: usize) -> Self {
+        Self { upper: None, diagonal: vec![1.0; width] }
+    }
+
+    fn from_diagonal(diagonal: ArrayView1<'_, f32>, shift: f64) -> Self {
+        let entry = |&value: &f32| (1.0 / (f64::from(value.max(0.0)) + shift).sqrt()) as f32;
+        Self { upper: None, diagonal: diagonal.iter().map(entry).collect() }
+    }
+
+    /// Number of input channels.
+    pub fn width(&self) -> usize {
+        self.diagonal.len()
+    }
+
+    /// `U[j, j]`, `[in]`, all positive.
+    pub fn diagonal(&self) -> &[f32] {
+        &self.diagonal
+    }
+
+    /// Rows and columns `columns` of `U`; none if nothing is compensated.
+    pub(crate) fn block(&self, columns: std::ops::Range<usize>) -> Option<ArrayView2<'_, f32>> {
+        self.upper.as_ref().map(|upper| upper.slice(s![columns.clone(), columns]))
+    }
+
+    /// Rows `columns` of `U` right of them; none if nothing is compensated.
+    pub(crate) fn right_of(&self, columns: std::ops::Range<usize>) -> Option<ArrayView2<'_, f32>> {
+        let end = columns.end;
+        self.upper.as_ref().map(|upper| upper.slice(s![columns, end..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array1, array};
+
+    fn full(matrix: Array2<f32>) -> Hessian {
+        Hessian::Full { matrix, tokens: 100 }
+    }
+
+    #[test]
+    fn the_ladder_is_climbed_and_reported() {
+        let singular = full(Array2::ones((3, 3)));
+        let good = InverseFactor::factorize(&singular, 3, Damping::new(0.01).expect("valid"));
+        assert!(good.fallbacks.is_empty(), "{:?}", good.fallbacks);
+        let indefinite = full(array![[1.0, 1.05], [1.05, 1.0]]);
+        let raised = InverseFactor::factorize(&indefinite, 2, Damping::new(0.01).expect("valid"));
+        assert_eq!(raised.fallbacks, [Fallback::RaisedDamping { requested: 0.01, used: 0.1 }]);
+        let hopeless = full(array![[1.0, 9.0], [9.0, 1.0]]);
+        let diagonal = InverseFactor::factorize(&hopeless, 2, Damping::default());
+        assert_eq!(diagonal.fallbacks, [Fallback::DiagonalHessian]);
+        assert!(diagonal.factor.block(0..1).is_none());
+    }
+
+    #[test]
+    fn nothing_known_means_equal_weights() {
+        for hessian in [
+            Hessian::None,
+            full(Array2::zeros((2, 2))),
+            full(Array2::from_elem((2, 2), f32::NAN)),
+            Hessian::Diagonal { sums: Array1::zeros(2), tokens: 1 },
+        ] {
+            let factored = InverseFactor::factorize(&hessian, 2, Damping::default());
+            assert_eq!(factored.factor, InverseFactor::identity(2));
+            assert_eq!(factored.fallbacks, [Fallback::NoCurvature]);
+        }
+    }
+
+    #[test]
+    fn dead_channels_and_few_tokens_are_named() {
+        let hessian = Hessian::Full { matrix: array![[0.0, 0.0], [0.0, 4.0]], tokens: 1 };
+        let factored = InverseFactor::factorize(&hessian, 2, Damping::default());
+        assert_eq!(
+            factored.fallbacks,
+            [Fallback::DeadChannels { count: 1 }, Fallback::FewTokens { tokens: 1, channels: 2 }]
+        );
+        assert!(factored.factor.diagonal().iter().all(|value| value.is_finite() && *value > 0.0));
+    }
+
+    #[test]
+    fn a_factor_on_the_hessian_changes_only_the_scale() {
+        let h = array![[4.0_f32, 1.0], [1.0, 3.0]];
+        let one = InverseFactor::factorize(&full(h.clone()), 2, Damping::default()).factor;
+        let four = InverseFactor::factorize(&full(h * 4.0), 2, Damping::default()).factor;
+        for (x, y) in one.diagonal().iter().zip(four.diagonal()) {
+            assert!((x - 2.0 * y).abs() < 1e-6);
+        }
+    }
+}

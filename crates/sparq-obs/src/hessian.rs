@@ -1,0 +1,95 @@
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+use sparq_core::{CompressError, Hessian, Result, Statistics};
+
+/// Sums `x xᵀ` (or its diagonal) over the inputs of one layer, batch after batch.
+///
+/// Sums are `f32` and unnormalised: `H = XᵀX` over all tokens. The order of batches matters in the last bits, the
+/// number of threads does not. Layers that read the same input (q/k/v; gate/up) share one accumulator.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// use sparq_core::Statistics;
+/// let mut accumulator = sparq_obs::HessianAccumulator::new(2, Statistics::ChannelNorms)?;
+/// accumulator.add(array![[1.0_f32, 2.0], [3.0, 0.0]].view())?;
+/// let hessian = accumulator.finish();
+/// assert_eq!(hessian.diagonal(), Some(array![10.0, 4.0]));
+/// assert_eq!(hessian.tokens(), 2);
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct HessianAccumulator {
+    sums: Hessian,
+}
+
+impl HessianAccumulator {
+    /// An empty sum over `width` input channels, collecting what `statistics` asks for.
+    ///
+    /// # Errors
+    /// [`CompressError::Setting`] if a `[width, width]` matrix cannot be addressed.
+    pub fn new(width: usize, statistics: Statistics) -> Result<Self> {
+        let sums = match statistics {
+            Statistics::Nothing => Hessian::None,
+            Statistics::ChannelNorms => Hessian::Diagonal { sums: Array1::zeros(width), tokens: 0 },
+            _ => {
+                if width
+                    .checked_mul(width)
+                    .and_then(|count| count.checked_mul(4))
+                    .is_none_or(|bytes| bytes > isize::MAX as usize)
+                {
+                    return Err(CompressError::Setting {
+                        name: "input channels",
+                        value: width.to_string(),
+                        expected: "a width whose Hessian fits in memory".into(),
+                    });
+                }
+                Hessian::Full { matrix: Array2::zeros((width, width)), tokens: 0 }
+            }
+        };
+        Ok(Self { sums })
+    }
+
+    /// Adds the inputs `x`, `[tokens, in]`.
+    ///
+    /// # Errors
+    /// [`CompressError::Shape`] if the width differs.
+    pub fn add(&mut self, x: ArrayView2<'_, f32>) -> Result<()> {
+        let check = |width: usize| {
+            if x.ncols() == width {
+                Ok(())
+            } else {
+                Err(CompressError::Shape {
+                    layer: "calibration".to_owned(),
+                    what: "inputs",
+                    got: x.dim(),
+                    expected: (x.nrows(), width),
+                })
+            }
+        };
+        match &mut self.sums {
+            Hessian::Diagonal { sums, tokens } => {
+                check(sums.len())?;
+                for row in x.axis_iter(Axis(0)) {
+                    ndarray::Zip::from(&mut *sums).and(row).for_each(|sum, value| *sum += value * value);
+                }
+                *tokens += x.nrows() as u64;
+            }
+            Hessian::Full { matrix, tokens } => {
+                check(matrix.nrows())?;
+                sparq_linalg::syrk_lower(1.0, x, matrix.view_mut());
+                *tokens += x.nrows() as u64;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The sums, with both triangles filled.
+    pub fn finish(self) -> Hessian {
+        let mut sums = self.sums;
+        if let Hessian::Full { matrix, .. } = &mut sums {
+            sparq_linalg::mirror_lower(matrix.view_mut());
+        }
+        sums
+    }
+}
