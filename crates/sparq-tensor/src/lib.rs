@@ -1,2 +1,23 @@
-//! Checkpoints on disk: safetensors and GGUF readers, streaming safetensors writer
-#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)] // the one exception is the call that maps a file, in mmap.rs
+
+mod checkpoint;
+mod decode;
+mod dtype;
+mod encode;
+mod error;
+mod files;
+mod gguf;
+mod limits;
+mod mmap;
+mod safetensors;
+mod side_files;
+mod single_file;
+mod writer;
+
+pub use checkpoint::{Checkpoint, SourceFormat, TensorInfo};
+pub use dtype::DType;
+pub use error::{Error, Fault, Result};
+pub use side_files::SideFile;
+pub use single_file::{FileTensor, TensorData, read_safetensors_file, write_safetensors_file};
+pub use writer::{CheckpointWriter, TensorSpec, WriteOptions, Written};

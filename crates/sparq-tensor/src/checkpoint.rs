@@ -1,0 +1,408 @@
+//! One view of every checkpoint format.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array1, Array2, ArrayD, IxDyn};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::gguf::Synthesised;
+use crate::gguf::interleaving::HeadInterleaving;
+use crate::mmap::MappedFile;
+use crate::safetensors::directory;
+use crate::{DType, Error, Fault, Result, SideFile, decode, encode, files, gguf, limits, safetensors, side_files};
+
+/// Where a checkpoint's tensors come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SourceFormat {
+    /// One safetensors file, or several with an index.
+    Safetensors,
+    /// One GGUF file.
+    Gguf,
+}
+
+/// One tensor of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TensorInfo {
+    /// The Hugging Face name, whatever the file calls it.
+    pub name: String,
+    /// The shape, outermost dimension first (`[out, in]` for a linear layer).
+    pub shape: Vec<usize>,
+    /// The element type on disk.
+    pub dtype: DType,
+    /// The size on disk in bytes.
+    pub bytes: u64,
+    /// The file that holds it.
+    pub file: PathBuf,
+}
+
+impl TensorInfo {
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A language model's checkpoint on disk, read tensor by tensor.
+///
+/// Whatever the source (a Hugging Face directory, a single safetensors file, a GGUF file), it is presented as a Hugging Face checkpoint: Hugging
+/// Face tensor names and row order, a `config.json`, a `tokenizer.json`. For GGUF these are made from the file's metadata, and the rows of the
+/// query and key projections of the llama architecture are put back into Hugging Face's order.
+///
+/// Opening maps the files and checks their headers; weights are read when asked for. Files must not be truncated while a checkpoint is open
+/// (replacing them by renaming is harmless): the operating system would end the process with a bus error.
+///
+/// # Examples
+///
+/// ```
+/// use ndarray::array;
+/// use sparq_tensor::{Checkpoint, DType, TensorData, write_safetensors_file};
+///
+/// let directory = tempfile::tempdir()?;
+/// let weight = array![[1.0f32, 2.0], [3.0, 4.0]].into_dyn();
+/// write_safetensors_file(directory.path().join("model.safetensors"), &[("w", TensorData::F32(weight.view()))])?;
+/// std::fs::write(directory.path().join("config.json"), r#"{"model_type": "llama"}"#)?;
+///
+/// let checkpoint = Checkpoint::open(directory.path())?;
+/// assert_eq!(checkpoint.get("w").unwrap().dtype, DType::F32);
+/// assert_eq!(checkpoint.read_matrix("w")?, array![[1.0, 2.0], [3.0, 4.0]]);
+/// assert_eq!(checkpoint.config()?["model_type"], "llama");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    /// Where the files beside the weights are.
+    directory: PathBuf,
+    format: SourceFormat,
+    files: Vec<MappedFile>,
+    tensors: BTreeMap<String, Entry>,
+    config: Option<Value>,
+    synthesised: Option<Synthesised>,
+}
+
+/// A tensor and where its bytes are.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) info: TensorInfo,
+    /// Index into [`Checkpoint::files`].
+    pub(crate) file: usize,
+    /// Position in the file; checked to lie inside and to fit shape and type.
+    pub(crate) range: Range<usize>,
+    /// Set if the rows on disk are in llama.cpp's rotary order.
+    pub(crate) head_interleaving: Option<HeadInterleaving>,
+}
+
+/// What a format's reader hands over.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) format: SourceFormat,
+    pub(crate) files: Vec<MappedFile>,
+    pub(crate) tensors: BTreeMap<String, Entry>,
+    /// Set for formats that carry configuration and tokenizer inside.
+    pub(crate) synthesised: Option<Synthesised>,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint: a directory, a `.safetensors` file or a `.gguf` file.
+    ///
+    /// A directory holds `model.safetensors`, or `model.safetensors.index.json` with its shards, or exactly one `.gguf` file, looked for in this
+    /// order. For a single `.safetensors` file, `config.json` and the tokenizer's files are looked for beside it.
+    ///
+    /// # Errors
+    /// [`Error::NotACheckpoint`] if nothing of that is there; [`Error::Malformed`] and [`Error::MalformedTensor`] if a header contradicts the
+    /// format or the file's size; [`Error::MissingFile`] and [`Error::MissingTensor`] for an incomplete set of shards;
+    /// [`Error::UnsupportedArchitecture`], [`Error::MissingMetadata`] and others for GGUF files that cannot be translated.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
+        let loaded = if metadata.is_dir() { open_directory(path)? } else { open_file(path)? };
+        let directory = if metadata.is_dir() {
+            path.to_path_buf()
+        } else {
+            path.parent().map(Path::to_path_buf).unwrap_or_default()
+        };
+        let config = match &loaded.synthesised {
+            Some(synthesised) => Some(synthesised.config.clone()),
+            None => read_config(&directory)?,
+        };
+        let Loaded { format, files, tensors, synthesised } = loaded;
+        Ok(Self { path: path.to_path_buf(), directory, format, files, tensors, config, synthesised })
+    }
+
+    /// The path given to [`open`](Self::open).
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What kind of files the tensors come from.
+    pub fn format(&self) -> SourceFormat {
+        self.format
+    }
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.values().map(|entry| &entry.info)
+    }
+
+    /// One tensor's description.
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name).map(|entry| &entry.info)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Reads a tensor as f32, whatever its type on disk; large ones on all threads of the current rayon pool, with the same result for any number.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`]; [`Error::NotDecodable`] for 8-bit floats; [`Error::NonFinite`] if any value is NaN or infinite;
+    /// [`Error::OutOfMemory`].
+    pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
+        let entry = self.entry(name)?;
+        let info = &entry.info;
+        let values = decode_entry(entry, self.raw(entry))?;
+        ArrayD::from_shape_vec(IxDyn(&info.shape), values).map_err(|_| {
+            let reason = "it does not match the number of its elements";
+            Error::tensor(&info.file, name, Fault::BadShape { shape: info.shape.clone(), reason })
+        })
+    }
+
+    /// Reads a tensor of two dimensions, `[rows, columns]`, as f32.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] if it has another number of dimensions, and those of [`read`](Self::read).
+    pub fn read_matrix(&self, name: &str) -> Result<Array2<f32>> {
+        self.check_rank(name, 2)?;
+        self.read(name)?.into_dimensionality().map_err(|_| self.rank_error(name, 2))
+    }
+
+    /// Reads a tensor of one dimension as f32.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] if it has another number of dimensions, and those of [`read`](Self::read).
+    pub fn read_vector(&self, name: &str) -> Result<Array1<f32>> {
+        self.check_rank(name, 1)?;
+        self.read(name)?.into_dimensionality().map_err(|_| self.rank_error(name, 1))
+    }
+
+    /// A tensor's bytes in its type on disk, little-endian, rows in Hugging Face order; borrowed from the file unless rows had to be moved.
+    ///
+    /// This is the way to copy a tensor unchanged: nothing is decoded or checked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn read_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        let entry = self.entry(name)?;
+        let bytes = self.raw(entry);
+        let Some(interleaving) = entry.head_interleaving else {
+            return Ok(Cow::Borrowed(bytes));
+        };
+        let rows = entry.info.shape.first().copied().unwrap_or(1);
+        let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
+        let mut moved = Vec::with_capacity(bytes.len());
+        for row in 0..rows {
+            let start = interleaving.source_row(row) * row_bytes;
+            moved.extend_from_slice(&bytes[start..start + row_bytes]);
+        }
+        Ok(Cow::Owned(moved))
+    }
+
+    /// The model's configuration: the contents of `config.json`, or its equivalent made from GGUF metadata.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if there is no `config.json` beside the weights.
+    pub fn config(&self) -> Result<&Value> {
+        self.config.as_ref().ok_or_else(|| Error::MissingFile {
+            file: self.directory.join("config.json"),
+            needed_for: "it describes the model's architecture".into(),
+        })
+    }
+
+    /// The contents of `tokenizer.json`, or its equivalent made from GGUF metadata; `None` if the checkpoint has no tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Malformed`] if the file cannot be read or is far too large; [`Error::Unsupported`] if a GGUF file's tokenizer
+    /// has no equivalent here.
+    pub fn tokenizer_json(&self) -> Result<Option<Vec<u8>>> {
+        match &self.synthesised {
+            Some(synthesised) => synthesised.tokenizer_json(self.files[0].bytes()),
+            None => self.optional_file("tokenizer.json"),
+        }
+    }
+
+    /// The contents of `tokenizer_config.json`, or its equivalent made from GGUF metadata; `None` if there is neither.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Malformed`] if the file cannot be read or is not JSON.
+    pub fn tokenizer_config(&self) -> Result<Option<Value>> {
+        match &self.synthesised {
+            Some(synthesised) => synthesised.tokenizer_config(self.files[0].bytes()),
+            None => {
+                let path = self.directory.join("tokenizer_config.json");
+                if path.exists() { files::read_json(&path, "tokenizer_config.json").map(Some) } else { Ok(None) }
+            }
+        }
+    }
+
+    /// The files to be carried over, byte for byte, into a directory made from this checkpoint: configuration, generation settings, tokenizer and
+    /// chat template, sorted by name. For GGUF these are `config.json`, `tokenizer.json` and `tokenizer_config.json` made from its metadata (the
+    /// tokenizer's only if it has an equivalent).
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Malformed`] if a file cannot be read or is far too large.
+    pub fn side_files(&self) -> Result<Vec<SideFile>> {
+        match &self.synthesised {
+            Some(synthesised) => side_files::from_gguf(synthesised, self.files[0].bytes()),
+            None => side_files::from_directory(&self.directory),
+        }
+    }
+
+    /// A hash of what the checkpoint says: SHA-256, in hexadecimal, over the weight files in order of their names, `config.json` and
+    /// `tokenizer.json`, each preceded by its role and length. Directory and file names do not matter.
+    ///
+    /// Reads everything: count on a second or two per gigabyte.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Malformed`] if `config.json` or `tokenizer.json` cannot be read.
+    pub fn content_hash(&self) -> Result<String> {
+        let mut hasher = Sha256::new();
+        let mut add = |role: &str, bytes: &[u8]| {
+            hasher.update(role.as_bytes());
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        let mut weight_files: Vec<&MappedFile> = self.files.iter().collect();
+        weight_files.sort_by_key(|file| file.path());
+        for file in weight_files {
+            add("weights", file.bytes());
+        }
+        if self.synthesised.is_none() {
+            for name in ["config.json", "tokenizer.json"] {
+                if let Some(bytes) = self.optional_file(name)? {
+                    add(name, &bytes);
+                }
+            }
+        }
+        let mut hex = String::with_capacity(64);
+        for byte in hasher.finalize() {
+            for digit in [byte >> 4, byte & 15] {
+                hex.push(char::from(b"0123456789abcdef"[digit as usize]));
+            }
+        }
+        Ok(hex)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.tensors.get(name).ok_or_else(|| Error::UnknownTensor { path: self.path.clone(), tensor: name.to_owned() })
+    }
+
+    fn raw(&self, entry: &Entry) -> &[u8] {
+        &self.files[entry.file].bytes()[entry.range.clone()]
+    }
+
+    fn check_rank(&self, name: &str, expected: usize) -> Result<()> {
+        if self.entry(name)?.info.shape.len() == expected { Ok(()) } else { Err(self.rank_error(name, expected)) }
+    }
+
+    fn rank_error(&self, name: &str, expected: usize) -> Error {
+        match self.entry(name) {
+            Ok(Entry { info, .. }) => {
+                Error::Rank { file: info.file.clone(), tensor: name.to_owned(), shape: info.shape.clone(), expected }
+            }
+            Err(error) => error,
+        }
+    }
+
+    fn optional_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.directory.join(name);
+        if path.exists() { files::read_limited(&path, limits::SIDE_FILE_BYTES).map(Some) } else { Ok(None) }
+    }
+}
+
+/// Decodes one tensor and refuses non-finite values.
+pub(crate) fn decode_entry(entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
+    let info = &entry.info;
+    if !decode::is_decodable(info.dtype) {
+        return Err(Error::NotDecodable { file: info.file.clone(), tensor: info.name.clone(), dtype: info.dtype });
+    }
+    let elements = info.elements();
+    let values = match entry.head_interleaving {
+        None => decode::decode(info.dtype, bytes, elements),
+        Some(interleaving) => {
+            let rows = info.shape.first().copied().unwrap_or(1);
+            let columns = elements.checked_div(rows).unwrap_or(0);
+            decode::decode_rows(info.dtype, bytes, rows, columns, |row| interleaving.source_row(row))
+        }
+    };
+    let values = values
+        .ok_or_else(|| Error::OutOfMemory { tensor: info.name.clone(), bytes: (elements as u64).saturating_mul(4) })?;
+    if let Some(position) = decode::first_non_finite(&values) {
+        let index = encode::unravel(position, &info.shape);
+        let value = values[position];
+        return Err(Error::NonFinite { file: info.file.clone(), tensor: info.name.clone(), index, value });
+    }
+    Ok(values)
+}
+
+fn open_file(path: &Path) -> Result<Loaded> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some(extension) if extension.eq_ignore_ascii_case("safetensors") => directory::open_file(path),
+        Some(extension) if extension.eq_ignore_ascii_case("gguf") => gguf::open(path),
+        _ => Err(Error::NotACheckpoint {
+            path: path.to_path_buf(),
+            reason: "expected a directory, a .safetensors file or a .gguf file".into(),
+        }),
+    }
+}
+
+fn open_directory(path: &Path) -> Result<Loaded> {
+    if let Some(loaded) = directory::open_directory(path)? {
+        return Ok(loaded);
+    }
+    let mut gguf_files = Vec::new();
+    let mut has_pickles = false;
+    for item in std::fs::read_dir(path).map_err(Error::io("list", path))? {
+        let file = item.map_err(Error::io("list", path))?.path();
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some(extension) if extension.eq_ignore_ascii_case("gguf") => gguf_files.push(file),
+            Some("bin" | "pt" | "pth") => has_pickles = true,
+            _ => {}
+        }
+    }
+    match gguf_files.as_slice() {
+        [one] => gguf::open(one),
+        many => {
+            let (single, index) = (safetensors::SINGLE_FILE, safetensors::INDEX_FILE);
+            let mut reason = if many.is_empty() {
+                format!("it holds neither {single}, nor {index}, nor a .gguf file")
+            } else {
+                format!("it holds {} .gguf files; name one of them", many.len())
+            };
+            if has_pickles && many.is_empty() {
+                reason.push_str("; PyTorch files are not read, convert them to safetensors");
+            }
+            Err(Error::NotACheckpoint { path: path.to_path_buf(), reason })
+        }
+    }
+}
+
+fn read_config(directory: &Path) -> Result<Option<Value>> {
+    let path = directory.join("config.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let value = files::read_json(&path, "config.json")?;
+    if !value.is_object() {
+        let reason = "it is not an object".to_owned();
+        return Err(Error::malformed(&path, Fault::Json { what: "config.json", reason }));
+    }
+    Ok(Some(value))
+}

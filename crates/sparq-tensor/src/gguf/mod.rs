@@ -1,0 +1,104 @@
+//! GGUF files, presented as Hugging Face checkpoints.
+
+mod config;
+pub(crate) mod interleaving;
+pub(crate) mod k_quants;
+pub(crate) mod legacy;
+mod metadata;
+mod names;
+mod parse;
+mod rope_scaling;
+mod tokenizer;
+mod vocabulary;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use self::config::Dimensions;
+use self::interleaving::HeadInterleaving;
+use self::metadata::Metadata;
+use self::names::{Architecture, Role};
+use crate::checkpoint::{Entry, Loaded, TensorInfo};
+use crate::mmap::MappedFile;
+use crate::{Error, Fault, Result, SourceFormat};
+
+/// What a Hugging Face directory keeps in files beside the weights, made from metadata.
+#[derive(Debug)]
+pub(crate) struct Synthesised {
+    pub(crate) config: serde_json::Value,
+    metadata: Metadata,
+}
+
+impl Synthesised {
+    /// `tokenizer.json`; `file` is the whole GGUF file.
+    pub(crate) fn tokenizer_json(&self, file: &[u8]) -> Result<Option<Vec<u8>>> {
+        tokenizer::tokenizer_json(&self.metadata, file)
+    }
+
+    /// `tokenizer_config.json`; `file` is the whole GGUF file.
+    pub(crate) fn tokenizer_config(&self, file: &[u8]) -> Result<Option<serde_json::Value>> {
+        vocabulary::tokenizer_config(&self.metadata, file)
+    }
+}
+
+/// Opens a GGUF file.
+pub(crate) fn open(path: &Path) -> Result<Loaded> {
+    let file = MappedFile::open(path)?;
+    let container = parse::parse(path, file.bytes())?;
+    let metadata = container.metadata;
+    let architecture = Architecture::from_metadata(&metadata)?;
+    let dimensions = Dimensions::from_metadata(&metadata, architecture)?;
+    let mut tensors = BTreeMap::new();
+    let mut rope_factors = None;
+    for tensor in container.tensors {
+        let Some((name, role)) = names::translate(&tensor.name, dimensions.blocks) else {
+            return Err(metadata.unsupported(format!("a tensor of architecture {}", architecture.name()), tensor.name));
+        };
+        let bytes = tensor.range.len() as u64;
+        let info = TensorInfo {
+            name: name.clone(),
+            shape: tensor.shape,
+            dtype: tensor.dtype,
+            bytes,
+            file: path.to_path_buf(),
+        };
+        let mut entry = Entry { info, file: 0, range: tensor.range, head_interleaving: None };
+        match role {
+            Role::RopeFactors => {
+                rope_factors = Some(entry);
+                continue;
+            }
+            Role::QueryOrKey if architecture.interleaves_heads() => {
+                entry.head_interleaving = Some(interleaving(path, &tensor.name, &entry.info, &dimensions)?);
+            }
+            Role::QueryOrKey | Role::Other => {}
+        }
+        tensors.insert(name, entry);
+    }
+    let rope_factors = rope_factors
+        .map(|entry| crate::checkpoint::decode_entry(&entry, &file.bytes()[entry.range.clone()]))
+        .transpose()?;
+    let config = config::synthesise(&metadata, architecture, &dimensions, &tensors, rope_factors.as_deref())?;
+    let synthesised = Some(Synthesised { config, metadata });
+    Ok(Loaded { format: SourceFormat::Gguf, files: vec![file], tensors, synthesised })
+}
+
+fn interleaving(path: &Path, gguf_name: &str, info: &TensorInfo, dimensions: &Dimensions) -> Result<HeadInterleaving> {
+    let refuse = |reason| {
+        let fault = Fault::BadShape { shape: info.shape.clone(), reason };
+        Err(Error::tensor(path, gguf_name, fault))
+    };
+    let is_row_addressable = match info.shape.len() {
+        1 => !info.dtype.is_block_quantized(),
+        2 => true,
+        _ => false,
+    };
+    if !is_row_addressable {
+        return refuse("a query or key projection is a matrix, its bias a vector of plain floats");
+    }
+    let head_dimension = dimensions.head_dimension;
+    if head_dimension % 2 != 0 || info.shape[0] % head_dimension != 0 {
+        return refuse("its rows are not a whole number of heads of even size");
+    }
+    Ok(HeadInterleaving { head_dimension })
+}

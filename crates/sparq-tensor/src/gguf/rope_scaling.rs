@@ -1,0 +1,98 @@
+//! The rotary embedding's scaling, from GGUF metadata and from the tensor `rope_freqs.weight`.
+
+use std::f64::consts::TAU;
+
+use serde_json::{Value, json};
+
+use super::config::Dimensions;
+use super::metadata::Metadata;
+use super::names::Architecture;
+use crate::{Error, Fault, Result};
+
+/// The value of `rope_scaling` in `config.json`: null, or an object with `rope_type` linear, yarn or llama3.
+pub(super) fn from_metadata(
+    metadata: &Metadata,
+    architecture: Architecture,
+    theta: f64,
+    dimensions: &Dimensions,
+    factors: Option<&[f32]>,
+) -> Result<Value> {
+    let prefix = architecture.name();
+    if let Some(factors) = factors {
+        return llama3(metadata, theta, dimensions, factors);
+    }
+    let type_key = format!("{prefix}.rope.scaling.type");
+    let factor_key = format!("{prefix}.rope.scaling.factor");
+    let linear_key = format!("{prefix}.rope.scale_linear"); // before there were types
+    let (rope_type, factor) = match metadata.string(&type_key)? {
+        Some("none") => return Ok(Value::Null),
+        None => ("linear", metadata.float(&linear_key)?.filter(|&factor| factor != 1.0)),
+        Some("linear") => ("linear", metadata.float(&factor_key)?),
+        Some("yarn") => ("yarn", metadata.float(&factor_key)?),
+        Some(other) => return Err(metadata.unsupported(type_key, other)),
+    };
+    let Some(factor) = factor.filter(|&factor| factor != 0.0) else { return Ok(Value::Null) };
+    let mut scaling = json!({ "rope_type": rope_type, "factor": factor });
+    if let Some(length) = metadata.integer(&format!("{prefix}.rope.scaling.original_context_length"))? {
+        scaling["original_max_position_embeddings"] = length.into();
+    }
+    Ok(scaling)
+}
+
+/// Llama 3.1's rule: long wavelengths are divided by `factor`, short ones are not, and between the two the divisor is blended.
+#[derive(Debug, Clone, Copy)]
+struct Llama3 {
+    factor: f64,
+    low_frequency_factor: f64,
+    high_frequency_factor: f64,
+    original_length: f64,
+}
+
+impl Llama3 {
+    /// By how much the frequency with this wavelength (in tokens) is divided.
+    fn divisor(&self, wavelength: f64) -> f64 {
+        if wavelength < self.original_length / self.high_frequency_factor {
+            1.0
+        } else if wavelength > self.original_length / self.low_frequency_factor {
+            self.factor
+        } else {
+            let smooth = (self.original_length / wavelength - self.low_frequency_factor)
+                / (self.high_frequency_factor - self.low_frequency_factor);
+            1.0 / ((1.0 - smooth) / self.factor + smooth)
+        }
+    }
+}
+
+/// Finds the parameters that give these divisors. The file has only the result; published models differ in factor and original length.
+fn llama3(metadata: &Metadata, theta: f64, dimensions: &Dimensions, factors: &[f32]) -> Result<Value> {
+    let half = dimensions.head_dimension / 2;
+    if factors.len() != half {
+        let reason = "it needs one element per pair of a head's elements";
+        let fault = Fault::BadShape { shape: vec![factors.len()], reason };
+        return Err(Error::tensor(metadata.file(), "rope_freqs.weight", fault));
+    }
+    if factors.iter().all(|&factor| factor == 1.0) {
+        return Ok(Value::Null);
+    }
+    let wavelengths: Vec<f64> =
+        (0..half).map(|i| TAU * theta.powf(2.0 * i as f64 / dimensions.head_dimension as f64)).collect();
+    let factor = f64::from(factors.iter().copied().fold(f32::MIN, f32::max));
+    for original_length in (10..=20).map(|power| f64::from(1 << power)) {
+        let rule = Llama3 { factor, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_length };
+        let fits = |(&found, &wavelength): (&f32, &f64)| {
+            let expected = rule.divisor(wavelength);
+            (f64::from(found) - expected).abs() <= 1e-4 * expected
+        };
+        if factors.iter().zip(&wavelengths).all(fits) {
+            return Ok(json!({
+                "rope_type": "llama3",
+                "factor": rule.factor,
+                "low_freq_factor": rule.low_frequency_factor,
+                "high_freq_factor": rule.high_frequency_factor,
+                "original_max_position_embeddings": original_length as u64,
+            }));
+        }
+    }
+    let shown: Vec<String> = factors.iter().take(8).map(ToString::to_string).collect();
+    Err(metadata.unsupported("rope_freqs.weight other than by the rule of Llama 3", shown.join(", ")))
+}

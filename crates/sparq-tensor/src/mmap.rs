@@ -1,0 +1,54 @@
+//! Read-only file contents, mapped into memory.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::{Error, Result};
+
+/// A file mapped for reading. Opening touches no page of it.
+///
+/// Another process that *truncates* the file while it is mapped makes a later access fail with a bus error, which no Rust code can turn into an
+/// error value; one that overwrites it in place makes reads return the new bytes. Checkpoints are written once and replaced by renaming (as this
+/// crate does), which is harmless: the mapping keeps the old file alive.
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    map: Option<Mmap>, // none for an empty file, which cannot be mapped
+}
+
+impl MappedFile {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let metadata = file.metadata().map_err(Error::io("examine", path))?;
+        if !metadata.is_file() {
+            return Err(Error::NotACheckpoint { path: path.to_path_buf(), reason: "it is not a regular file".into() });
+        }
+        let map = if metadata.len() == 0 { None } else { Some(map_file(&file).map_err(Error::io("map", path))?) };
+        Ok(Self { path: path.to_path_buf(), map })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+}
+
+#[allow(unsafe_code)]
+fn map_file(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the mapping is private to this crate and read-only, so no Rust code can write through it, and every byte pattern is a valid u8.
+    // What remains is that another process changes the file under us: plain bytes may then differ between two reads (every consumer in this crate
+    // checks sizes from values it has copied out, never from bytes it reads a second time), and truncation ends in a signal, not in undefined
+    // behaviour of a read that went through. Every mmap reader of weights accepts the same; the type's documentation says so.
+    unsafe { Mmap::map(file) }
+}
+
+impl fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappedFile").field("path", &self.path).field("bytes", &self.bytes().len()).finish()
+    }
+}

@@ -1,0 +1,110 @@
+//! Which safetensors files make up a checkpoint, and which of their tensors count.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use serde_json::Value;
+
+use super::{INDEX_FILE, SINGLE_FILE, header};
+use crate::checkpoint::{Entry, Loaded, TensorInfo};
+use crate::mmap::MappedFile;
+use crate::{Error, Fault, Result, SourceFormat, files, limits};
+
+/// Opens one safetensors file as a whole checkpoint.
+pub(crate) fn open_file(path: &Path) -> Result<Loaded> {
+    let file = MappedFile::open(path)?;
+    let mut tensors = BTreeMap::new();
+    for entry in header::parse(path, file.bytes())? {
+        tensors.insert(entry.name.clone(), loaded_entry(path, 0, entry));
+    }
+    Ok(Loaded { format: SourceFormat::Safetensors, files: vec![file], tensors, synthesised: None })
+}
+
+/// Opens `model.safetensors` or the shards of `model.safetensors.index.json`; `None` if the directory has neither.
+pub(crate) fn open_directory(directory: &Path) -> Result<Option<Loaded>> {
+    let single = directory.join(SINGLE_FILE);
+    if single.exists() {
+        return open_file(&single).map(Some);
+    }
+    let index = directory.join(INDEX_FILE);
+    if index.exists() { open_sharded(directory, &index).map(Some) } else { Ok(None) }
+}
+
+fn open_sharded(directory: &Path, index_path: &Path) -> Result<Loaded> {
+    let mut names_by_shard: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (tensor, shard) in read_index(index_path)? {
+        names_by_shard.entry(shard).or_default().push(tensor);
+    }
+    if names_by_shard.len() as u64 > limits::SHARDS {
+        let value = names_by_shard.len() as u64;
+        let fault = Fault::TooLarge { what: "the number of shards", value, limit: limits::SHARDS };
+        return Err(Error::malformed(index_path, fault));
+    }
+    let mut files = Vec::with_capacity(names_by_shard.len());
+    let mut tensors = BTreeMap::new();
+    for (shard, names) in names_by_shard {
+        let path = directory.join(&shard);
+        if !path.exists() {
+            let needed_for = format!("{INDEX_FILE} places {} tensor(s) in it", names.len());
+            return Err(Error::MissingFile { file: path, needed_for });
+        }
+        let file = MappedFile::open(&path)?;
+        let mut entries: BTreeMap<String, header::HeaderEntry> =
+            header::parse(&path, file.bytes())?.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+        for name in names {
+            let Some(entry) = entries.remove(&name) else {
+                return Err(Error::MissingTensor { file: path, tensor: name });
+            };
+            tensors.insert(name, loaded_entry(&path, files.len(), entry));
+        }
+        files.push(file);
+    }
+    Ok(Loaded { format: SourceFormat::Safetensors, files, tensors, synthesised: None })
+}
+
+/// The pairs (tensor, shard) of the index, each shard checked to be a plain file name.
+fn read_index(path: &Path) -> Result<Vec<(String, String)>> {
+    let value = files::read_json(path, "the index")?;
+    let fault = |fault| Error::malformed(path, fault);
+    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
+        let reason = "it has no object weight_map".to_owned();
+        return Err(fault(Fault::Json { what: "the index", reason }));
+    };
+    map.iter()
+        .map(|(tensor, shard)| match shard.as_str() {
+            Some(shard) if is_plain_file_name(shard) => Ok((tensor.clone(), shard.to_owned())),
+            _ => {
+                let name = shard.as_str().map_or_else(|| shard.to_string(), str::to_owned);
+                Err(Error::tensor(path, tensor, Fault::ShardName { name }))
+            }
+        })
+        .collect()
+}
+
+/// Whether a name can only mean a file directly inside of the directory, on every operating system.
+pub(crate) fn is_plain_file_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let only_name = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+    only_name && !name.contains(['/', '\\', ':', '\0'])
+}
+
+fn loaded_entry(path: &Path, file: usize, entry: header::HeaderEntry) -> Entry {
+    let bytes = entry.range.len() as u64;
+    let info = TensorInfo { name: entry.name, shape: entry.shape, dtype: entry.dtype, bytes, file: path.to_path_buf() };
+    Entry { info, file, range: entry.range, head_interleaving: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_plain_file_name;
+
+    #[test]
+    fn only_names_inside_the_directory_are_plain() {
+        for good in ["model-00001-of-00002.safetensors", "a", "..a", "ü.safetensors"] {
+            assert!(is_plain_file_name(good), "{good}");
+        }
+        for bad in ["", ".", "..", "/etc/passwd", "../x", "a/b", "a/", "./a", "a\\b", "C:x", "a\0"] {
+            assert!(!is_plain_file_name(bad), "{bad}");
+        }
+    }
+}
