@@ -1,2 +1,21 @@
-//! Transformer forward pass, tokenizer, KV cache and block-wise access
-#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)] // not `forbid`: the expansion of `ndarray::s!` contains an allow
+
+mod architecture;
+mod block;
+mod cache;
+mod config;
+mod error;
+mod generate;
+mod model;
+mod ops;
+mod tokenizer;
+
+pub use block::{BatchLayout, Block, BlockPlan, BlockState, Linear, LinearId, LinearShape};
+pub use cache::KvCache;
+pub use config::{ModelConfig, RopeConfig, RopeScaling};
+pub use error::{Error, Result};
+pub use generate::{GenerateOptions, Sampler};
+pub use model::{MemoryEstimate, Model};
+pub use ops::Activation;
+pub use tokenizer::Tokenizer;

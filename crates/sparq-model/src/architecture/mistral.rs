@@ -1,0 +1,26 @@
+use super::Architecture;
+use crate::config::Fields;
+use crate::{ModelConfig, Result};
+
+/// Window of a config that does not mention any; `null` means none.
+const DEFAULT_WINDOW: usize = 4096;
+
+/// Mistral: Llama without biases and, up to version 0.1, with a sliding window in every block.
+#[derive(Debug)]
+pub(super) struct Mistral;
+
+impl Architecture for Mistral {
+    fn model_type(&self) -> &'static str {
+        "mistral"
+    }
+
+    fn configure(&self, fields: &Fields<'_>) -> Result<ModelConfig> {
+        let mut config = ModelConfig::base(fields, self.model_type())?;
+        let window = match fields.optional_dimension("sliding_window")? {
+            None if !fields.is_written("sliding_window") => Some(DEFAULT_WINDOW),
+            window => window,
+        };
+        config.windows = vec![window; config.layers];
+        Ok(config)
+    }
+}

@@ -1,0 +1,204 @@
+//! One transformer block as a sequence of stages.
+
+mod layout;
+mod linear;
+mod plan;
+mod state;
+
+pub use layout::BatchLayout;
+pub use linear::Linear;
+pub(crate) use plan::Stage;
+pub use plan::{BlockPlan, LinearId, LinearShape};
+pub use state::BlockState;
+
+use crate::architecture::Architecture;
+use crate::cache::LayerCache;
+use crate::ops::RopeTables;
+use crate::{Error, ModelConfig, Result};
+use ndarray::{Array1, Array2, ArrayView2};
+use std::sync::Arc;
+
+/// One transformer block with its weights in f32.
+///
+/// A block is a sequence of *stages*: sets of linears which read the same input. For Llama these are the query, key and
+/// value projections; the attention output; gate and up; down. Running a block and compressing it are the same walk:
+///
+/// ```text
+/// let mut state = block.begin(residual, layout)?;
+/// for stage in 0..block.stages() {
+///     let input = block.stage_input(stage, &mut state)?;  // calibration statistics are taken from this
+///     ...                                                 // and weights may be replaced here
+///     block.apply(stage, &mut state)?;
+/// }
+/// let residual = block.end(state);
+/// ```
+///
+/// Thus every linear runs once, and each stage sees what the compressed stages before it produce.
+#[derive(Debug, Clone)]
+pub struct Block {
+    pub(crate) index: usize,
+    pub(crate) plan: Arc<BlockPlan>,
+    pub(crate) linears: Vec<Linear>,
+    /// In the plan's order.
+    pub(crate) vectors: Vec<Array1<f32>>,
+    pub(crate) config: Arc<ModelConfig>,
+    pub(crate) rope: Arc<RopeTables>,
+    pub(crate) architecture: &'static dyn Architecture,
+}
+
+impl Block {
+    /// Index of the block in its model.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Names and shapes of the block's parts.
+    pub fn plan(&self) -> &BlockPlan {
+        &self.plan
+    }
+
+    /// Number of stages.
+    pub fn stages(&self) -> usize {
+        self.plan.stages()
+    }
+
+    /// Indices into [`linears`](Self::linears) of the linears of one stage; none beyond the last stage.
+    pub fn stage_linears(&self, stage: usize) -> &[LinearId] {
+        self.plan.stage_linears(stage)
+    }
+
+    /// All linears.
+    pub fn linears(&self) -> &[Linear] {
+        &self.linears
+    }
+
+    /// One linear, to replace its weight. The shape must stay; [`apply`](Self::apply) checks.
+    ///
+    /// # Panics
+    /// If there is no such linear, as indexing [`linears`](Self::linears) does.
+    pub fn linear_mut(&mut self, id: LinearId) -> &mut Linear {
+        &mut self.linears[id]
+    }
+
+    /// Number of parameters, those of norms and biases included.
+    pub fn parameters(&self) -> usize {
+        self.plan.parameters()
+    }
+
+    /// Starts a pass of `residual`, `[tokens, hidden]`, the sequences of `layout` concatenated.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `residual` does not fit the layout or the model.
+    pub fn begin(&self, residual: Array2<f32>, layout: BatchLayout) -> Result<BlockState> {
+        self.begin_with_caches(residual, layout, Vec::new())
+    }
+
+    pub(crate) fn begin_with_caches(
+        &self,
+        residual: Array2<f32>,
+        layout: BatchLayout,
+        caches: Vec<LayerCache>,
+    ) -> Result<BlockState> {
+        let expected = [layout.tokens(), self.config.hidden_size];
+        if residual.shape() != expected {
+            return Err(Error::Shape {
+                what: format!("residual stream into block {}", self.index),
+                expected: expected.to_vec(),
+                found: residual.shape().to_vec(),
+            });
+        }
+        let residual =
+            if residual.is_standard_layout() { residual } else { residual.as_standard_layout().into_owned() };
+        Ok(BlockState { residual, layout, caches, stage: 0, input: None, outputs: Vec::new() })
+    }
+
+    /// The input of the stage whose turn it is, `[tokens, in]`, in standard layout; computed once, however often it is
+    /// asked for.
+    ///
+    /// # Errors
+    /// [`Error::StageOrder`] for another stage.
+    pub fn stage_input<'a>(&self, stage: usize, state: &'a mut BlockState) -> Result<ArrayView2<'a, f32>> {
+        self.check_order(stage, state)?;
+        let input = match state.input.take() {
+            Some(input) => input,
+            None => self.architecture.input(self, stage, state),
+        };
+        Ok(state.input.insert(input).view())
+    }
+
+    /// Runs the linears of the stage whose turn it is and moves the state on to the next.
+    ///
+    /// # Errors
+    /// [`Error::StageOrder`] for another stage, [`Error::Shape`] if a weight or bias was replaced by one of another
+    /// shape.
+    pub fn apply(&self, stage: usize, state: &mut BlockState) -> Result<()> {
+        self.check_order(stage, state)?;
+        for id in self.stage_linears(stage) {
+            self.check_linear(*id)?;
+        }
+        let input = match state.input.take() {
+            Some(input) => input,
+            None => self.architecture.input(self, stage, state),
+        };
+        let linears = self.stage_linears(stage).iter().map(|id| &self.linears[*id]);
+        if self.plan.stages[stage].adds_to_residual {
+            for linear in linears {
+                linear.write(input.view(), 1.0, state.residual.view_mut());
+            }
+        } else {
+            let outputs = linears.map(|linear| linear.forward(input.view())).collect();
+            drop(input);
+            self.architecture.advance(self, stage, outputs, state);
+        }
+        state.stage += 1;
+        Ok(())
+    }
+
+    /// The residual stream after the block, `[tokens, hidden]`.
+    pub fn end(&self, state: BlockState) -> Array2<f32> {
+        state.residual
+    }
+
+    /// The whole walk, without a look at the inputs: the residual stream after the block.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin) and [`apply`](Self::apply).
+    pub fn forward(&self, residual: Array2<f32>, layout: BatchLayout) -> Result<Array2<f32>> {
+        let mut state = self.begin(residual, layout)?;
+        self.run(&mut state)?;
+        Ok(self.end(state))
+    }
+
+    pub(crate) fn run(&self, state: &mut BlockState) -> Result<()> {
+        (0..self.stages()).try_for_each(|stage| self.apply(stage, state))
+    }
+
+    fn check_order(&self, stage: usize, state: &BlockState) -> Result<()> {
+        if stage == state.stage && stage < self.stages() {
+            return Ok(());
+        }
+        Err(Error::StageOrder { block: self.index, expected: state.stage, got: stage })
+    }
+
+    pub(crate) fn check_linear(&self, id: LinearId) -> Result<()> {
+        let (linear, plan) = (&self.linears[id], &self.plan.linears[id]);
+        let expected = [plan.out_features, plan.in_features];
+        if linear.weight.shape() != expected {
+            return Err(Error::Shape {
+                what: linear.weight_name(),
+                expected: expected.to_vec(),
+                found: linear.weight.shape().to_vec(),
+            });
+        }
+        if let Some(bias) = &linear.bias
+            && (bias.len() != plan.out_features || bias.as_slice().is_none())
+        {
+            return Err(Error::Shape {
+                what: format!("{}.bias", linear.name),
+                expected: vec![plan.out_features],
+                found: bias.shape().to_vec(),
+            });
+        }
+        Ok(())
+    }
+}

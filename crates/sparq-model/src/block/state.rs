@@ -1,0 +1,36 @@
+use super::BatchLayout;
+use crate::cache::LayerCache;
+use ndarray::{Array2, ArrayView2};
+
+/// A batch of tokens on its way through one block; made by [`Block::begin`](crate::Block::begin).
+#[derive(Debug)]
+pub struct BlockState {
+    /// `[tokens, hidden]`, standard layout.
+    pub(crate) residual: Array2<f32>,
+    pub(crate) layout: BatchLayout,
+    /// One per sequence, or none at all when nothing is kept for later tokens.
+    pub(crate) caches: Vec<LayerCache>,
+    /// The stage whose turn it is.
+    pub(crate) stage: usize,
+    /// Its input, once computed.
+    pub(crate) input: Option<Array2<f32>>,
+    /// What the stages before left for those to come.
+    pub(crate) outputs: Vec<Array2<f32>>,
+}
+
+impl BlockState {
+    /// The stage whose turn it is; the number of stages when all have been applied.
+    pub fn stage(&self) -> usize {
+        self.stage
+    }
+
+    /// The residual stream as it is now, `[tokens, hidden]`.
+    pub fn residual(&self) -> ArrayView2<'_, f32> {
+        self.residual.view()
+    }
+
+    /// How the tokens divide into sequences.
+    pub fn layout(&self) -> &BatchLayout {
+        &self.layout
+    }
+}

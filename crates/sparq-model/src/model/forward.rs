@@ -1,0 +1,187 @@
+use super::Model;
+use crate::block::BatchLayout;
+use crate::cache::{KvCache, LayerCache};
+use crate::ops::rms_norm;
+use crate::{Error, Result};
+use ndarray::{Array2, ArrayView2, s};
+
+/// Tokens per block pass: enough for efficient products, few enough for activations to stay small.
+const MICRO_BATCH: usize = 2048;
+
+impl Model {
+    /// Embeddings of `tokens`, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::TokenOutOfVocabulary`]; [`Error::Checkpoint`] if the embeddings cannot be read.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Array2<f32>> {
+        let embedding = self.shared.embedding.get(&self.shared.checkpoint)?;
+        let mut embedded = Array2::zeros((tokens.len(), embedding.ncols()));
+        for (position, (token, mut row)) in tokens.iter().zip(embedded.rows_mut()).enumerate() {
+            if *token as usize >= embedding.nrows() {
+                return Err(Error::TokenOutOfVocabulary { token: *token, position, vocabulary: embedding.nrows() });
+            }
+            row.assign(&embedding.row(*token as usize));
+        }
+        Ok(embedded)
+    }
+
+    /// Hidden states after the final norm, of all sequences one after the other, `[sum of lengths, hidden]`.
+    ///
+    /// The walk is block by block over the whole batch, so that a model whose blocks are not in memory is read once.
+    /// Within a block, sequences run in groups of at most 2,048 tokens (or one longer sequence): memory beyond the
+    /// result is one group's activations and, if blocks are not resident, one block. A sequence's result depends on the
+    /// sequences it is grouped with by no more than rounding; the same batch always gives the same bits.
+    ///
+    /// # Errors
+    /// Those of [`embed`](Self::embed) and [`block`](Self::block).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+    /// let hidden = model.hidden(&[&[1, 2, 3], &[4, 5]])?;
+    /// assert_eq!(hidden.nrows(), 5);
+    /// let logits = model.logits(hidden.view())?; // [5, vocabulary]
+    /// # Ok::<(), sparq_model::Error>(())
+    /// ```
+    pub fn hidden(&self, batch: &[&[u32]]) -> Result<Array2<f32>> {
+        let mut groups = Vec::new();
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let (group, after) = rest.split_at(group_length(rest));
+            let lengths: Vec<usize> = group.iter().map(|tokens| tokens.len()).collect();
+            groups.push((BatchLayout::new(&lengths), self.embed(&group.concat())?));
+            rest = after;
+        }
+        for index in 0..self.block_count() {
+            let block = self.block(index)?;
+            for (layout, residual) in &mut groups {
+                *residual = block.forward(std::mem::take(residual), layout.clone())?;
+            }
+        }
+        let mut finished: Vec<_> = groups.into_iter().map(|(_, residual)| self.finish(residual)).collect();
+        if finished.len() == 1 {
+            return Ok(finished.remove(0));
+        }
+        let tokens = finished.iter().map(Array2::nrows).sum();
+        let mut hidden = Array2::zeros((tokens, self.shared.config.hidden_size));
+        let mut row = 0;
+        for group in finished {
+            hidden.slice_mut(s![row..row + group.nrows(), ..]).assign(&group);
+            row += group.nrows();
+        }
+        Ok(hidden)
+    }
+
+    /// The final norm of a residual stream, `[tokens, hidden]`.
+    pub fn finish(&self, residual: Array2<f32>) -> Array2<f32> {
+        let residual =
+            if residual.is_standard_layout() { residual } else { residual.as_standard_layout().into_owned() };
+        rms_norm(&residual, &self.shared.final_norm, self.shared.config.norm_epsilon)
+    }
+
+    /// Scores of every token of the vocabulary, `[tokens, vocabulary]`, for `hidden`, `[tokens, hidden]`, as
+    /// [`hidden`](Self::hidden) and [`extend`](Self::extend) return it.
+    ///
+    /// This can be much larger than anything else in a forward pass: pass only the rows that are needed.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the width is not the model's; [`Error::Checkpoint`] if the output matrix cannot be read.
+    pub fn logits(&self, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        let shared = &self.shared;
+        let head = shared.head.as_ref().unwrap_or(&shared.embedding).get(&shared.checkpoint)?;
+        if hidden.ncols() != head.ncols() {
+            return Err(Error::Shape {
+                what: "hidden states for the output layer".to_owned(),
+                expected: vec![hidden.nrows(), head.ncols()],
+                found: hidden.shape().to_vec(),
+            });
+        }
+        Ok(sparq_linalg::linear(hidden, head.view()))
+    }
+
+    /// An empty cache for one sequence.
+    pub fn new_cache(&self) -> KvCache {
+        KvCache::new(&self.shared.config)
+    }
+
+    /// Appends `batch[i]` to the sequence of `caches[i]` and returns the hidden states after the final norm of the new
+    /// tokens, one sequence after the other, `[sum of lengths, hidden]`.
+    ///
+    /// If it fails, the caches are as before.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one cache per sequence or a cache belongs to another model; those of
+    /// [`hidden`](Self::hidden).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+    /// let mut prompt = model.new_cache();
+    /// model.extend(std::slice::from_mut(&mut prompt), &[&[1, 2, 3]])?;
+    /// let mut choices = vec![prompt.clone(), prompt]; // score two continuations without running the prompt again
+    /// let hidden = model.extend(&mut choices, &[&[4], &[5, 6]])?;
+    /// assert_eq!(hidden.nrows(), 3);
+    /// # Ok::<(), sparq_model::Error>(())
+    /// ```
+    pub fn extend(&self, caches: &mut [KvCache], batch: &[&[u32]]) -> Result<Array2<f32>> {
+        self.check_caches(caches, batch)?;
+        let before: Vec<usize> = caches.iter().map(KvCache::len).collect();
+        let layout = BatchLayout::continuing(before.iter().copied().zip(batch.iter().map(|tokens| tokens.len())));
+        let result = self.extend_blocks(caches, batch, &layout);
+        if result.is_err() {
+            for (cache, len) in caches.iter_mut().zip(before) {
+                cache.truncate(len);
+            }
+        }
+        result
+    }
+
+    fn extend_blocks(&self, caches: &mut [KvCache], batch: &[&[u32]], layout: &BatchLayout) -> Result<Array2<f32>> {
+        let mut residual = self.embed(&batch.concat())?;
+        for index in 0..self.block_count() {
+            let block = self.block(index)?;
+            let layers: Vec<LayerCache> =
+                caches.iter_mut().map(|cache| std::mem::take(&mut cache.layers[index])).collect();
+            let mut state = block.begin_with_caches(residual, layout.clone(), layers)?;
+            let result = block.run(&mut state);
+            for (cache, layer) in caches.iter_mut().zip(state.caches.drain(..)) {
+                cache.layers[index] = layer;
+            }
+            result?;
+            residual = block.end(state);
+        }
+        Ok(self.finish(residual))
+    }
+
+    fn check_caches(&self, caches: &[KvCache], batch: &[&[u32]]) -> Result<()> {
+        let config = &self.shared.config;
+        if caches.len() != batch.len() {
+            return Err(Error::Shape {
+                what: "caches of a batch".to_owned(),
+                expected: vec![batch.len()],
+                found: vec![caches.len()],
+            });
+        }
+        for cache in caches {
+            let width = cache.layers.first().map_or(0, LayerCache::width);
+            if cache.layers.len() != config.layers || width != config.kv_width() {
+                return Err(Error::Shape {
+                    what: "layers and width of a cache".to_owned(),
+                    expected: vec![config.layers, config.kv_width()],
+                    found: vec![cache.layers.len(), width],
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of the first sequences make up one group: as many as fit, at least one.
+fn group_length(batch: &[&[u32]]) -> usize {
+    let mut tokens = 0;
+    let fitting = batch.iter().take_while(|sequence| {
+        tokens += sequence.len();
+        tokens <= MICRO_BATCH
+    });
+    fitting.count().max(1)
+}

@@ -1,0 +1,156 @@
+//! A model: shared tensors, config and tokenizer around blocks that come from disk or from memory.
+
+mod forward;
+mod load;
+mod memory;
+mod weights;
+
+pub use memory::MemoryEstimate;
+
+use crate::architecture::Architecture;
+use crate::block::{Block, BlockPlan};
+use crate::ops::RopeTables;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, ModelConfig, Result};
+use ndarray::Array1;
+use rayon::prelude::*;
+use sparq_tensor::Checkpoint;
+use std::sync::{Arc, OnceLock};
+use weights::LazyMatrix;
+
+/// A causal language model over a checkpoint.
+///
+/// Opening reads no block. Blocks are read when they are needed and dropped again, so that a model larger than memory
+/// can be run, unless [`make_resident`](Self::make_resident) or [`with_blocks`](Self::with_blocks) put them into memory.
+/// Cloning is cheap and shares everything.
+#[derive(Debug, Clone)]
+pub struct Model {
+    shared: Arc<Shared>,
+    blocks: Option<Vec<Arc<Block>>>,
+}
+
+/// What all models over one checkpoint have in common.
+#[derive(Debug)]
+struct Shared {
+    checkpoint: Arc<Checkpoint>,
+    config: Arc<ModelConfig>,
+    architecture: &'static dyn Architecture,
+    plans: Vec<Arc<BlockPlan>>,
+    rope: Arc<RopeTables>,
+    embedding: LazyMatrix,
+    /// `None` if the output matrix is the embedding.
+    head: Option<LazyMatrix>,
+    final_norm: Array1<f32>,
+    tokenizer: OnceLock<Tokenizer>,
+}
+
+impl Model {
+    /// The checkpoint this model was opened from.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.shared.checkpoint
+    }
+
+    /// Dimensions and switches.
+    pub fn config(&self) -> &ModelConfig {
+        &self.shared.config
+    }
+
+    /// The checkpoint's tokenizer, built when first asked for.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`] if the checkpoint has none, [`Error::Tokenizer`] if it cannot be built.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        if let Some(tokenizer) = self.shared.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let tokenizer = Tokenizer::from_checkpoint(&self.shared.checkpoint, &self.shared.config)?;
+        Ok(self.shared.tokenizer.get_or_init(|| tokenizer))
+    }
+
+    /// Number of blocks.
+    pub fn block_count(&self) -> usize {
+        self.shared.plans.len()
+    }
+
+    /// Names and shapes of the parts of block `index`, without reading it.
+    ///
+    /// # Errors
+    /// [`Error::BlockOutOfRange`].
+    pub fn block_plan(&self, index: usize) -> Result<&BlockPlan> {
+        let count = self.block_count();
+        self.shared.plans.get(index).map(AsRef::as_ref).ok_or(Error::BlockOutOfRange { index, count })
+    }
+
+    /// Full module names of the linears of all blocks, in the order they run.
+    pub fn linear_names(&self) -> impl Iterator<Item = &str> {
+        self.shared.plans.iter().flat_map(|plan| plan.linears.iter().map(|linear| linear.name.as_str()))
+    }
+
+    /// Number of parameters of the blocks, embeddings and final norm; tied embeddings count once.
+    pub fn parameters(&self) -> usize {
+        let config = &self.shared.config;
+        let matrices = if config.tie_word_embeddings { 1 } else { 2 };
+        let blocks: usize = self.shared.plans.iter().map(|plan| plan.parameters()).sum();
+        blocks + matrices * config.vocab_size * config.hidden_size + config.hidden_size
+    }
+
+    /// Block `index`: the one in memory if there is one, else read from the checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`load_block`](Self::load_block).
+    pub fn block(&self, index: usize) -> Result<Arc<Block>> {
+        match &self.blocks {
+            Some(blocks) => {
+                blocks.get(index).cloned().ok_or(Error::BlockOutOfRange { index, count: self.block_count() })
+            }
+            None => self.load_block(index).map(Arc::new),
+        }
+    }
+
+    /// Reads all blocks into memory, unless they are there; [`memory_estimate`](Self::memory_estimate) tells how much.
+    ///
+    /// # Errors
+    /// Those of [`load_block`](Self::load_block); the model stays as it was.
+    pub fn make_resident(&mut self) -> Result<()> {
+        if self.blocks.is_none() {
+            let blocks = (0..self.block_count()).into_par_iter().map(|index| self.load_block(index).map(Arc::new));
+            self.blocks = Some(blocks.collect::<Result<_>>()?);
+        }
+        Ok(())
+    }
+
+    /// Whether all blocks are in memory.
+    pub fn is_resident(&self) -> bool {
+        self.blocks.is_some()
+    }
+
+    /// A model with the same embeddings, norms and tokenizer (shared, not copied) and these blocks: how a compressed
+    /// model lives in memory.
+    ///
+    /// # Errors
+    /// [`Error::Blocks`] if number, order or parts of the blocks are not those of this model; [`Error::Shape`] if a
+    /// weight was replaced by one of another shape.
+    pub fn with_blocks(&self, blocks: Vec<Arc<Block>>) -> Result<Self> {
+        if blocks.len() != self.block_count() {
+            let reason = format!("{} are needed, got {}", self.block_count(), blocks.len());
+            return Err(Error::Blocks { reason });
+        }
+        for (index, (block, plan)) in blocks.iter().zip(&self.shared.plans).enumerate() {
+            if block.index != index || block.plan != *plan || *block.config != *self.shared.config {
+                let reason = format!("block {} was given for block {index}, or is of another model", block.index);
+                return Err(Error::Blocks { reason });
+            }
+            (0..block.linears.len()).try_for_each(|id| block.check_linear(id))?;
+        }
+        Ok(Self { shared: Arc::clone(&self.shared), blocks: Some(blocks) })
+    }
+
+    /// Drops the embedding and output matrices from memory; they are read again when needed. Worth while between
+    /// embedding and scoring: they are gigabytes in large models.
+    pub fn release_embeddings(&self) {
+        self.shared.embedding.release();
+        if let Some(head) = &self.shared.head {
+            head.release();
+        }
+    }
+}

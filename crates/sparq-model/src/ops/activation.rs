@@ -1,0 +1,108 @@
+use super::exp;
+use rayon::prelude::*;
+
+/// Elements one task handles: large enough to be worth scheduling, small enough to stay in the first-level cache.
+const CHUNK: usize = 1 << 13;
+
+/// Nonlinearity of the feed-forward gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x / (1 + e⁻ˣ)`, also called swish.
+    Silu,
+    /// `x Φ(x)` with the normal distribution function.
+    Gelu,
+    /// GELU with the usual approximation by `tanh`.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Activation {
+    pub(crate) const SUPPORTED: &'static str = "silu, gelu, gelu_pytorch_tanh and relu";
+
+    /// By the name config.json uses.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "silu" | "swish" => Some(Self::Silu),
+            "gelu" => Some(Self::Gelu),
+            "gelu_pytorch_tanh" | "gelu_new" => Some(Self::GeluTanh),
+            "relu" => Some(Self::Relu),
+            _ => None,
+        }
+    }
+
+    /// `gate = activation(gate) · up`, element by element; slices of equal length.
+    pub(crate) fn gate(self, gate: &mut [f32], up: &[f32]) {
+        match self {
+            Self::Silu => apply(gate, up, silu),
+            Self::Gelu => apply(gate, up, gelu),
+            Self::GeluTanh => apply(gate, up, gelu_tanh),
+            Self::Relu => apply(gate, up, |x| if x > 0.0 { x } else { 0.0 }),
+        }
+    }
+}
+
+fn apply(gate: &mut [f32], up: &[f32], f: impl Fn(f32) -> f32 + Sync) {
+    gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate = f(*gate) * up;
+        }
+    });
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // so that the loop around it vectorises
+fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+fn gelu_tanh(x: f32) -> f32 {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    let inner = SQRT_2_OVER_PI * (x + 0.044715 * x * x * x);
+    // (1 + tanh z) / 2 = 1 / (1 + exp(-2z))
+    x / (1.0 + exp(-2.0 * inner))
+}
+
+/// By Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7.
+fn gelu(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let polynomial = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_8) * t - 0.284_496_74) * t + 0.254_829_6) * t;
+    let tail = 0.5 * polynomial * exp(-z * z); // Φ(-|x|)
+    if x < 0.0 { x * tail } else { x * (1.0 - tail) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of PyTorch's float64 functions at -3, -1, -0.25, 0, 0.5, 2.
+    const POINTS: [f32; 6] = [-3.0, -1.0, -0.25, 0.0, 0.5, 2.0];
+
+    fn check(activation: Activation, expected: impl Fn(f64) -> f64, tolerance: f64) {
+        let mut gate = POINTS.to_vec();
+        activation.gate(&mut gate, &[2.0; 6]);
+        for (got, x) in gate.iter().zip(POINTS) {
+            let expected = 2.0 * expected(f64::from(x));
+            assert!((f64::from(*got) - expected).abs() < tolerance, "{activation:?} {x}: {got} {expected}");
+        }
+    }
+
+    /// Integrates the normal density, slowly.
+    fn normal_distribution(x: f64) -> f64 {
+        let steps = 20_000;
+        let (low, width) = (-10.0, (x + 10.0) / f64::from(steps));
+        let density = |t: f64| (-0.5 * t * t).exp() / std::f64::consts::TAU.sqrt();
+        (0..steps).map(|i| density(low + (f64::from(i) + 0.5) * width) * width).sum()
+    }
+
+    #[test]
+    fn agree_with_their_definitions() {
+        check(Activation::Silu, |x| x / (1.0 + (-x).exp()), 1e-6);
+        check(Activation::Relu, |x| x.max(0.0), 0.0_f64.next_up());
+        check(Activation::Gelu, |x| x * normal_distribution(x), 2e-6);
+        let tanh = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
+        check(Activation::GeluTanh, tanh, 1e-6);
+    }
+}

@@ -1,0 +1,17 @@
+//! The arithmetic that blocks are composed of, other than matrix products.
+//!
+//! Everything works on arrays in standard (row-major) layout, runs on the current rayon pool over fixed chunks, and
+//! gives the same bits for any number of threads.
+
+mod activation;
+mod attention;
+mod exp;
+mod lanes;
+mod rms_norm;
+mod rope;
+
+pub use activation::Activation;
+pub(crate) use attention::{Attended, Heads, attention};
+pub(crate) use exp::exp;
+pub(crate) use rms_norm::rms_norm;
+pub(crate) use rope::RopeTables;
