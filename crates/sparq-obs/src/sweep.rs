@@ -63,8 +63,10 @@ impl<'a> Sweep<'a> {
     /// # Errors
     /// [`CompressError::Shape`] if the factor, a fixed mask or static grids do not fit the weight;
     /// [`CompressError::Indivisible`] if a [`RowRule`](crate::RowRule)'s columns do not divide the width.
-    pub fn run(&self, mut weight: Array2<f32>, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Result<Swept> {
+    pub fn run(&self, weight: Array2<f32>, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Result<Swept> {
         self.check(&weight, selection, rounding)?;
+        // Rows are swept as slices; a permuted or transposed matrix is laid out row by row first.
+        let mut weight = if weight.is_standard_layout() { weight } else { weight.as_standard_layout().into_owned() };
         let (rows, width) = weight.dim();
         let mut kept = match selection {
             Selection::Fixed(mask) => mask.view().as_standard_layout().into_owned(),
@@ -503,6 +505,16 @@ mod tests {
             let again = pool.install(|| sweep.run(weight, &selection, &rounding)).expect("fits");
             prop_assert_eq!(swept, again);
         }
+    }
+
+    #[test]
+    fn the_memory_layout_is_of_no_consequence() {
+        let (weight, factor) = (random(5, 6, 1), InverseFactor::identity(6));
+        let rounding = Rounding::Dynamic { fit: &AbsMax, group_size: 3, stale: false };
+        let run = |weight| Sweep::new(&factor).run(weight, &Selection::All, &rounding).expect("fits");
+        let columns_first = weight.t().as_standard_layout().into_owned().reversed_axes();
+        assert!(!columns_first.is_standard_layout());
+        assert_eq!(run(columns_first), run(weight));
     }
 
     #[test]

@@ -1,2 +1,39 @@
-//! Quantizers: round-to-nearest and GPTQ
-#![forbid(unsafe_code)]
+//! Quantizers: rounding the weights of a linear layer to a grid of 2 to 8 bits.
+//!
+//! | quantizer | compensates | needs |
+//! |---|---|---|
+//! | [`Rtn`] | no: round to nearest | nothing |
+//! | [`Gptq`] | yes: each column's rounding error goes into the columns after it | Hessian |
+//!
+//! Both take a [`QuantScheme`](sparq_core::QuantScheme) (bits, granularity, symmetric or not, storage type of scales)
+//! and a [`Clip`] (how a scale is found), and both give integer codes, scales and zero points
+//! ([`Quantized`](sparq_core::Quantized)); the dense weight is derived from those.
+//!
+//! ```
+//! use ndarray::array;
+//! use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme};
+//! use sparq_quant::Rtn;
+//!
+//! let weight = array![[0.75_f32, -0.3, 0.1, 0.0]];
+//! let problem = LayerProblem::new("demo", weight.view(), &Hessian::None)?;
+//! let layer = Rtn::new(QuantScheme::new(Bits::B4)).compress(&problem)?;
+//! let quantized = layer.quantized.expect("a quantizer gives codes");
+//! assert_eq!(quantized.codes, array![[15, 5, 9, 8]]);
+//! assert_eq!(quantized.dequantize(), layer.weight);
+//! # Ok::<(), sparq_core::CompressError>(())
+//! ```
+//!
+//! # Should I use this crate?
+//! To quantize one matrix, yes. To quantize a checkpoint, take `sparq`. A new quantizer is one file here that
+//! implements [`Quantizer`].
+#![deny(unsafe_code)]
+
+mod fit;
+mod gptq;
+mod quantizer;
+mod rtn;
+
+pub use fit::{Clip, GridFinder};
+pub use gptq::Gptq;
+pub use quantizer::Quantizer;
+pub use rtn::Rtn;

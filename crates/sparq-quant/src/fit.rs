@@ -1,0 +1,233 @@
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sparq_core::{Granularity, Mask, QuantScheme, Quantized};
+use sparq_obs::{GridFit, GroupParameters};
+
+/// How the range of a group is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Clip {
+    /// Smallest to largest weight.
+    #[default]
+    MinMax,
+    /// The shrunken range, of 80 from the full one down to 21 % of it, with the smallest squared rounding error.
+    Mse,
+}
+
+/// Steps of the clip search and their spacing: the reference's `grid = 100`, `maxshrink = 0.8`.
+const SHRINK_STEPS: u32 = 80;
+const SHRINK_GRID: f32 = 100.0;
+/// Exponent of the error in the reference's clip search.
+const REFERENCE_NORM: f32 = 2.4;
+
+/// Finds grids according to a [`QuantScheme`] and a [`Clip`].
+///
+/// # Examples
+/// ```
+/// use sparq_core::{Bits, QuantScheme, ScaleType};
+/// use sparq_obs::GridFit;
+/// use sparq_quant::{Clip, GridFinder};
+/// let scheme = QuantScheme::new(Bits::B4).scale_type(ScaleType::F32);
+/// let grid = GridFinder::new(scheme, Clip::MinMax).fit(&[0.5, 1.5], &[]);
+/// assert_eq!((grid.scale, grid.zero), (0.2, 8)); // no negative weight: mirrored all the same
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GridFinder {
+    scheme: QuantScheme,
+    clip: Clip,
+    reference_compat: bool,
+}
+
+impl GridFinder {
+    /// A finder for this scheme.
+    pub fn new(scheme: QuantScheme, clip: Clip) -> Self {
+        Self { scheme, clip, reference_compat: false }
+    }
+
+    /// Reproduces the reference quantizer: a symmetric group without negative weights gets half the scale it needs, an
+    /// empty group spans ±1, and the clip search weighs errors by their power 2.4.
+    pub fn reference_compat(mut self, on: bool) -> Self {
+        self.reference_compat = on;
+        self
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> QuantScheme {
+        self.scheme
+    }
+
+    /// Grids of every group of `weight`, `[out, groups]`; a per-tensor scheme repeats one. Weights that `mask` removes
+    /// need not be represented.
+    pub fn fit_all(&self, weight: ArrayView2<'_, f32>, mask: Option<&Mask>) -> Array2<GroupParameters> {
+        let (rows, width) = weight.dim();
+        let weight = weight.as_standard_layout();
+        let kept = mask.map(|mask| mask.view().as_standard_layout().into_owned());
+        let values = weight.as_slice().unwrap_or_default();
+        let stays = kept.as_ref().and_then(|kept| kept.as_slice()).unwrap_or_default();
+        if self.scheme.granularity == Granularity::Tensor {
+            return Array2::from_elem((rows, 1), self.fit(values, stays));
+        }
+        let (size, groups) = (self.scheme.granularity.size(width), self.scheme.granularity.groups(width));
+        let mut parameters = Array2::from_elem((rows, groups), GroupParameters { scale: 1.0, zero: 0 });
+        let per_row = parameters.as_slice_mut().unwrap_or_default().par_chunks_mut(groups).enumerate();
+        per_row.for_each(|(row, parameters)| {
+            for (group, parameters) in parameters.iter_mut().enumerate() {
+                let columns = group * size..width.min((group + 1) * size);
+                let within = row * width + columns.start..row * width + columns.end;
+                *parameters = self.fit(&values[within.clone()], stays.get(within).unwrap_or_default());
+            }
+        });
+        parameters
+    }
+
+    /// Codes and grids in the form that is stored.
+    pub(crate) fn quantized(&self, codes: Array2<u8>, parameters: &Array2<GroupParameters>) -> Quantized {
+        Quantized {
+            scheme: self.scheme,
+            codes,
+            scales: parameters.mapv(|grid| grid.scale),
+            zeros: parameters.mapv(|grid| grid.zero),
+        }
+    }
+
+    /// Scale and zero point for the range `low..=high`, which contains 0.
+    fn grid(&self, low: f32, high: f32) -> GroupParameters {
+        let bits = self.scheme.bits;
+        let steps = f32::from(bits.max_code());
+        if low == 0.0 && high == 0.0 {
+            let scale = if self.reference_compat { 2.0 / steps } else { 1.0 };
+            let zero = if self.scheme.symmetric || !self.reference_compat {
+                bits.midpoint()
+            } else {
+                rounded_zero(-1.0, scale)
+            };
+            return GroupParameters { scale, zero };
+        }
+        if self.scheme.symmetric {
+            let reach = high.max(-low);
+            let low = if self.reference_compat && low >= 0.0 { 0.0 } else { -reach };
+            // Halves first: the difference of two huge weights must not overflow.
+            let scale = self.scheme.scale_type.round((reach / steps) - (low / steps));
+            return GroupParameters { scale, zero: bits.midpoint() };
+        }
+        let scale = self.scheme.scale_type.round((high / steps) - (low / steps));
+        GroupParameters { scale, zero: rounded_zero(low, scale).min(bits.max_code()) }
+    }
+
+    fn error(&self, grid: GroupParameters, values: &[f32], kept: &[bool]) -> f32 {
+        let max_code = self.max_code();
+        let mut sum = 0.0;
+        for (index, &value) in values.iter().enumerate() {
+            if kept.get(index) != Some(&false) {
+                let difference = (value - grid.decode(grid.encode(value, max_code))).abs();
+                sum += if self.reference_compat { difference.powf(REFERENCE_NORM) } else { difference * difference };
+            }
+        }
+        sum
+    }
+}
+
+fn rounded_zero(low: f32, scale: f32) -> u8 {
+    (-low / scale).round_ties_even().clamp(0.0, 255.0) as u8
+}
+
+impl GridFit for GridFinder {
+    fn max_code(&self) -> u8 {
+        self.scheme.bits.max_code()
+    }
+
+    fn fit(&self, values: &[f32], kept: &[bool]) -> GroupParameters {
+        let (mut low, mut high) = (0.0_f32, 0.0_f32);
+        for (index, &value) in values.iter().enumerate() {
+            if kept.get(index) != Some(&false) {
+                low = low.min(value);
+                high = high.max(value);
+            }
+        }
+        let full = self.grid(low, high);
+        if self.clip == Clip::MinMax || (low == 0.0 && high == 0.0) {
+            return full;
+        }
+        if self.scheme.symmetric {
+            // The reference mirrors before it shrinks; with both ends mirrored the order is of no consequence.
+            let reach = high.max(-low);
+            if !self.reference_compat || low < 0.0 {
+                low = -reach;
+            }
+            high = reach;
+        }
+        let (mut best, mut least) = (full, f32::INFINITY);
+        for step in 0..SHRINK_STEPS {
+            let share = 1.0 - step as f32 / SHRINK_GRID;
+            let grid = self.grid(share * low, share * high);
+            let error = self.error(grid, values, kept);
+            if error < least {
+                (best, least) = (grid, error);
+            }
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use sparq_core::{Bits, ScaleType};
+
+    fn scheme(bits: u8, symmetric: bool) -> QuantScheme {
+        let scheme = QuantScheme::new(Bits::new(bits).expect("valid")).scale_type(ScaleType::F32);
+        if symmetric { scheme } else { scheme.asymmetric() }
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_is_within_a_step(
+            values in proptest::collection::vec(-50.0_f32..50.0, 1..40), bits in 2_u8..=8, symmetric: bool,
+        ) {
+            let finder = GridFinder::new(scheme(bits, symmetric), Clip::MinMax);
+            let grid = finder.fit(&values, &[]);
+            prop_assert!(grid.scale > 0.0 && grid.zero <= finder.max_code());
+            for value in values {
+                let error = (value - grid.decode(grid.encode(value, finder.max_code()))).abs();
+                // A symmetric grid reaches one half-step less far on the positive side than the largest magnitude,
+                // and the asymmetric zero point is rounded by up to half a step.
+                prop_assert!(error <= grid.scale * 1.001, "{} off by {} of {}", value, error, grid.scale);
+            }
+        }
+
+        #[test]
+        fn clipping_never_raises_the_squared_error(values in proptest::collection::vec(-5.0_f32..5.0, 1..40), symmetric: bool) {
+            let error = |clip| {
+                let finder = GridFinder::new(scheme(3, symmetric), clip);
+                finder.error(finder.fit(&values, &[]), &values, &[])
+            };
+            prop_assert!(error(Clip::Mse) <= error(Clip::MinMax) * 1.000_01);
+        }
+
+        #[test]
+        fn extreme_values_give_usable_grids(bits in proptest::collection::vec(any::<u32>(), 0..20), symmetric: bool, mse: bool) {
+            let values: Vec<f32> = bits.into_iter().map(f32::from_bits).filter(|value| value.is_finite()).collect();
+            let finder = GridFinder::new(
+                scheme(4, symmetric).scale_type(ScaleType::F16), if mse { Clip::Mse } else { Clip::MinMax });
+            let grid = finder.fit(&values, &[]);
+            prop_assert!(grid.scale.is_finite() && grid.scale > 0.0 && grid.zero <= 15);
+        }
+    }
+
+    #[test]
+    fn removed_weights_do_not_stretch_the_range() {
+        let finder = GridFinder::new(scheme(4, true), Clip::MinMax);
+        assert_eq!(finder.fit(&[100.0, 1.5, -1.0], &[false, true, true]).scale, 0.2);
+        assert_eq!(finder.fit(&[100.0], &[false]).scale, 1.0);
+    }
+
+    #[test]
+    fn the_reference_halves_one_sided_groups_and_we_do_not() {
+        let ours = GridFinder::new(scheme(4, true), Clip::MinMax);
+        assert_eq!(ours.fit(&[0.0, 1.5], &[]).scale, 0.2);
+        assert_eq!(ours.reference_compat(true).fit(&[0.0, 1.5], &[]).scale, 0.1);
+    }
+}

@@ -1,0 +1,100 @@
+use crate::{Clip, GridFinder, Quantizer};
+use ndarray::Array2;
+use rayon::prelude::*;
+use sparq_core::{
+    CompressError, CompressedLayer, LayerCompressor, LayerProblem, Mask, QuantScheme, Result, SolveReport, Statistics,
+};
+use sparq_obs::GridFit;
+use std::borrow::Cow;
+
+/// Round to nearest: each weight goes to the closest code of its group's grid, on its own.
+///
+/// | parameter | default | meaning |
+/// |---|---|---|
+/// | scheme | – | bits, granularity, symmetric or not, storage type of scales |
+/// | [`clip`](Self::clip) | min-max | how a group's range is found |
+///
+/// Needs no data and costs one pass over the weights.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme};
+/// let weight = array![[0.0_f32, 1.0, 2.0, 3.0]];
+/// let problem = LayerProblem::new("demo", weight.view(), &Hessian::None)?;
+/// let layer = sparq_quant::Rtn::new(QuantScheme::new(Bits::B2).asymmetric()).compress(&problem)?;
+/// assert_eq!(layer.weight, weight); // four levels are enough for four values
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rtn {
+    finder: GridFinder,
+}
+
+impl Rtn {
+    /// Rounds to this grid.
+    pub fn new(scheme: QuantScheme) -> Self {
+        Self { finder: GridFinder::new(scheme, Clip::MinMax) }
+    }
+
+    /// Finds ranges in this way.
+    pub fn clip(self, clip: Clip) -> Self {
+        Self { finder: GridFinder::new(self.finder.scheme(), clip) }
+    }
+
+    /// Finds grids as the reference implementation does, quirks included.
+    pub fn reference_compat(mut self, on: bool) -> Self {
+        self.finder = self.finder.reference_compat(on);
+        self
+    }
+}
+
+impl LayerCompressor for Rtn {
+    fn name(&self) -> Cow<'static, str> {
+        format!("rtn {} bit", self.finder.scheme().bits).into()
+    }
+
+    fn needs(&self) -> Statistics {
+        Statistics::Nothing
+    }
+
+    fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
+        self.compress_within(problem, None)
+    }
+}
+
+impl Quantizer for Rtn {
+    fn scheme(&self) -> QuantScheme {
+        self.finder.scheme()
+    }
+
+    fn compress_within(&self, problem: &LayerProblem<'_>, mask: Option<&Mask>) -> Result<CompressedLayer> {
+        let weight = problem.weight();
+        let (rows, width) = weight.dim();
+        if let Some(mask) = mask.filter(|mask| mask.dim() != (rows, width)) {
+            return Err(CompressError::Shape {
+                layer: problem.name().to_owned(),
+                what: "mask",
+                got: mask.dim(),
+                expected: (rows, width),
+            });
+        }
+        let parameters = self.finder.fit_all(weight, mask);
+        let (size, max_code) = (self.scheme().granularity.size(width), self.finder.max_code());
+        let mut codes = Array2::<u8>::zeros((rows, width));
+        codes.as_slice_mut().unwrap_or_default().par_chunks_mut(width.max(1)).enumerate().for_each(|(row, codes)| {
+            for (column, code) in codes.iter_mut().enumerate() {
+                let grid = parameters[[row, column / size]];
+                let stays = mask.is_none_or(|mask| mask.view()[[row, column]]);
+                *code = if stays { grid.encode(weight[[row, column]], max_code) } else { grid.zero };
+            }
+        });
+        let quantized = self.finder.quantized(codes, &parameters);
+        Ok(CompressedLayer {
+            weight: quantized.dequantize(),
+            mask: mask.cloned(),
+            quantized: Some(quantized),
+            report: SolveReport::default(),
+        })
+    }
+}
