@@ -1,0 +1,150 @@
+//! Configs and checkpoints that are damaged or lie.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{model_fixtures, with_config};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use sparq_model::{Error, Model, ModelConfig, Tokenizer};
+
+fn base() -> Value {
+    json!({
+        "model_type": "qwen2", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 64, "tie_word_embeddings": false, "rope_theta": 1e4, "bos_token_id": 1,
+        "eos_token_id": [1, 2], "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1,
+        "layer_types": ["full_attention", "sliding_attention"], "dtype": "float32",
+        "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    })
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0_u64..100).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        prop_oneof!["llama", "mistral", "gelu", "relu", "linear", "default", "yarn"].prop_map(Value::from),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!([1, "x", null])),
+        Just(json!({"rope_type": "linear", "factor": -1})),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn configs_with_any_fields_replaced_never_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any_value(), any::<bool>()), 1..4)
+    ) {
+        let mut config = base();
+        for (index, value, nested) in changes {
+            let object = if nested && config["rope_parameters"].is_object() {
+                config["rope_parameters"].as_object_mut().unwrap()
+            } else {
+                config.as_object_mut().unwrap()
+            };
+            if !object.is_empty() {
+                let key = object.keys().nth(index.index(object.len())).unwrap().clone();
+                object.insert(key, value);
+            }
+        }
+        if let Ok(config) = ModelConfig::parse(&config) {
+            prop_assert!(config.heads % config.kv_heads == 0 && config.head_dim % 2 == 0);
+            prop_assert_eq!(config.windows.len(), config.layers);
+            prop_assert!(config.norm_epsilon.is_finite() && config.rope.theta.is_finite());
+        }
+    }
+
+    #[test]
+    fn tokenizers_from_any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(Tokenizer::from_json(&bytes, None).is_err());
+    }
+}
+
+#[test]
+fn the_unchanged_config_is_fine() {
+    assert_eq!(ModelConfig::parse(&base()).unwrap().windows, [None, Some(8)]);
+}
+
+#[test]
+fn unknown_architectures_say_what_is_supported() {
+    let mut config = base();
+    config["model_type"] = json!("mamba");
+    let message = ModelConfig::parse(&config).unwrap_err().to_string();
+    for word in ["mamba", "llama", "mistral", "qwen2", "hidden_size", "layer_types"] {
+        assert!(message.contains(word), "{message}");
+    }
+    assert!(ModelConfig::parse(&json!([])).is_err());
+    assert!(ModelConfig::parse(&json!({})).is_err());
+}
+
+#[test]
+fn fields_out_of_range_are_named() {
+    for (field, value) in [
+        ("hidden_size", json!(0)),
+        ("hidden_size", json!(-4)),
+        ("vocab_size", json!(u64::MAX)),
+        ("num_hidden_layers", json!(1_000_000)),
+        ("num_key_value_heads", json!(3)),
+        ("head_dim", json!(5)),
+        ("hidden_act", json!("softmax")),
+        ("rms_norm_eps", json!("tiny")),
+        ("layer_types", json!(["full_attention"])),
+        ("layer_types", json!(["full_attention", "chunked_attention"])),
+        ("quantization_config", json!({"quant_method": "gptq"})),
+        ("partial_rotary_factor", json!(0.5)),
+    ] {
+        let mut config = base();
+        config[field] = value.clone();
+        match ModelConfig::parse(&config) {
+            Err(Error::Config { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{field} = {value}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_the_config_are_named() {
+    let fixture = &model_fixtures()[0];
+    let grown = with_config(fixture, |config| config["intermediate_size"] = json!(41));
+    match Model::open(grown.path()) {
+        Err(Error::TensorShape { name, expected, .. }) => {
+            assert_eq!((name.as_str(), expected[0]), ("model.layers.0.mlp.gate_proj.weight", 41));
+        }
+        other => panic!("{other:?}"),
+    }
+    let deeper = with_config(fixture, |config| config["num_hidden_layers"] = json!(3));
+    match Model::open(deeper.path()) {
+        Err(Error::MissingTensor { name, .. }) => assert_eq!(name, "model.layers.2.self_attn.q_proj.weight"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_model_without_tokenizer_says_so() {
+    assert!(matches!(Model::open(&model_fixtures()[0]).unwrap().tokenizer(), Err(Error::NoTokenizer)));
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_named() {
+    let fixture = &model_fixtures()[0];
+    let copy = with_config(fixture, |_| ());
+    let path = copy.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let description: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let offset = description[name]["data_offsets"][0].as_u64().unwrap() as usize + 8 + header;
+    bytes[offset + 4..offset + 8].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let model = Model::open(copy.path()).unwrap();
+    model.load_block(0).unwrap();
+    let message = model.load_block(1).unwrap_err().to_string();
+    assert!(message.contains(name), "{message}");
+}
