@@ -243,12 +243,11 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] and [`Error::Malformed`] if the file cannot be read or is not JSON.
     pub fn tokenizer_config(&self) -> Result<Option<Value>> {
-        match &self.synthesised {
-            Some(synthesised) => synthesised.tokenizer_config(self.files[0].bytes()),
-            None => {
-                let path = self.directory.join("tokenizer_config.json");
-                if path.exists() { files::read_json(&path, "tokenizer_config.json").map(Some) } else { Ok(None) }
-            }
+        if let Some(synthesised) = &self.synthesised {
+            synthesised.tokenizer_config(self.files[0].bytes())
+        } else {
+            let path = self.directory.join("tokenizer_config.json");
+            if path.exists() { files::read_json(&path, "tokenizer_config.json").map(Some) } else { Ok(None) }
         }
     }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)] // the one exception is the call that maps a file, in mmap.rs
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod checkpoint;
 mod decode;

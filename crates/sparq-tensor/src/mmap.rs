@@ -49,6 +49,9 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
 
 impl fmt::Debug for MappedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MappedFile").field("path", &self.path).field("bytes", &self.bytes().len()).finish()
+        f.debug_struct("MappedFile")
+            .field("path", &self.path)
+            .field("bytes", &self.bytes().len())
+            .finish_non_exhaustive()
     }
 }

@@ -370,11 +370,11 @@ fn move_into_place(temporary: TempDir, destination: &Path, overwrite: bool) -> R
         old = Some((aside, to));
     }
     if let Err(error) = fs::rename(temporary.path(), destination) {
-        if let Some((aside, from)) = old {
-            if fs::rename(&from, destination).is_err() {
-                // Better an odd name than no data: leave the old checkpoint where it is.
-                let _ = aside.keep();
-            }
+        if let Some((aside, from)) = old
+            && fs::rename(&from, destination).is_err()
+        {
+            // Better an odd name than no data: leave the old checkpoint where it is.
+            let _ = aside.keep();
         }
         return Err(Error::io("rename the finished checkpoint to", destination)(error));
     }

@@ -1,6 +1,8 @@
 //! GGUF files, presented as Hugging Face checkpoints.
 
 mod config;
+#[cfg(test)]
+mod golden;
 pub(crate) mod interleaving;
 pub(crate) mod k_quants;
 pub(crate) mod legacy;
@@ -97,7 +99,7 @@ fn interleaving(path: &Path, gguf_name: &str, info: &TensorInfo, dimensions: &Di
         return refuse("a query or key projection is a matrix, its bias a vector of plain floats");
     }
     let head_dimension = dimensions.head_dimension;
-    if head_dimension % 2 != 0 || info.shape[0] % head_dimension != 0 {
+    if !head_dimension.is_multiple_of(2) || !info.shape[0].is_multiple_of(head_dimension) {
         return refuse("its rows are not a whole number of heads of even size");
     }
     Ok(HeadInterleaving { head_dimension })

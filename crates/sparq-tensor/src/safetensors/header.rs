@@ -195,7 +195,7 @@ mod tests {
             fault(&one("F32", "[4294967296,4294967296,4294967296]", "[0,4]"), 4).1,
             Fault::Overflow { .. }
         ));
-        assert!(matches!(fault(&one("F32", "[0,9223372036854775807]", "[0,0]"), 0).1, Fault::Overflow { .. }));
+        assert!(matches!(fault(&one("F32", "[0,9223372036854775807,2]", "[0,0]"), 0).1, Fault::Overflow { .. }));
         assert!(matches!(fault(&one("F32", "[-1]", "[0,4]"), 4).1, Fault::Json { .. }));
         assert!(matches!(fault(&one("F32", &format!("[{}1]", "1,".repeat(40)), "[0,4]"), 4).1, Fault::TooLarge { .. }));
         assert_eq!(fault(&one("U8", "[2]", "[1,3]"), 3).1, Fault::Hole { begin: 0, end: 1 });

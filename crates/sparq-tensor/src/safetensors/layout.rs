@@ -21,8 +21,7 @@ pub(crate) fn layout(specs: &[&TensorSpec]) -> Result<Layout> {
     let mut order: Vec<usize> = (0..specs.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(specs[i].dtype.block_bytes()));
 
-    let mut header = String::from("{");
-    header.push_str(&format!("\"__metadata__\":{{\"{}\":\"{}\"}}", METADATA.0, METADATA.1));
+    let mut header = format!("{{\"__metadata__\":{{\"{}\":\"{}\"}}", METADATA.0, METADATA.1);
     let mut offsets = vec![0u64; specs.len()];
     let mut at = 0u64;
     for i in order {
@@ -34,13 +33,13 @@ pub(crate) fn layout(specs: &[&TensorSpec]) -> Result<Layout> {
         let end = at.checked_add(spec.bytes()?).ok_or_else(|| invalid(spec, "the file would be too large".into()))?;
         let name = serde_json::Value::from(spec.name.as_str());
         let shape = spec.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        header
-            .push_str(&format!(",{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],\"data_offsets\":[{at},{end}]}}"));
+        let entry = format!(",{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],\"data_offsets\":[{at},{end}]}}");
+        header.push_str(&entry);
         offsets[i] = at;
         at = end;
     }
     header.push('}');
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
     let start = 8 + header.len() as u64;
