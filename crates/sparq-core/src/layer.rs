@@ -207,3 +207,17 @@ pub trait LayerCompressor: fmt::Debug + Send + Sync {
     /// report.
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer>;
 }
+
+impl<T: LayerCompressor + ?Sized> LayerCompressor for Box<T> {
+    fn name(&self) -> Cow<'static, str> {
+        (**self).name()
+    }
+
+    fn needs(&self) -> Statistics {
+        (**self).needs()
+    }
+
+    fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
+        (**self).compress(problem)
+    }
+}

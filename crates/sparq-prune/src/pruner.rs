@@ -35,3 +35,13 @@ impl Choice<'_> {
         }
     }
 }
+
+impl<T: Pruner + ?Sized> Pruner for Box<T> {
+    fn sparsity(&self) -> Sparsity {
+        (**self).sparsity()
+    }
+
+    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
+        (**self).choose(problem)
+    }
+}

@@ -13,3 +13,13 @@ pub trait Quantizer: LayerCompressor {
     /// does not fit.
     fn compress_within(&self, problem: &LayerProblem<'_>, mask: Option<&Mask>) -> Result<CompressedLayer>;
 }
+
+impl<T: Quantizer + ?Sized> Quantizer for Box<T> {
+    fn scheme(&self) -> QuantScheme {
+        (**self).scheme()
+    }
+
+    fn compress_within(&self, problem: &LayerProblem<'_>, mask: Option<&Mask>) -> Result<CompressedLayer> {
+        (**self).compress_within(problem, mask)
+    }
+}

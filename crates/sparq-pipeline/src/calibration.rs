@@ -1,0 +1,95 @@
+use crate::{Error, Result};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use sha2::{Digest, Sha256};
+use sparq_model::Tokenizer;
+
+/// Token sequences that a layer's inputs are gathered from.
+///
+/// # Examples
+/// ```
+/// use sparq_pipeline::Calibration;
+/// let calibration = Calibration::from_sequences(vec![vec![1, 2, 3], vec![4, 5]])?;
+/// assert_eq!((calibration.sequences().len(), calibration.tokens()), (2, 5));
+/// # Ok::<(), sparq_pipeline::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Calibration {
+    sequences: Vec<Vec<u32>>,
+}
+
+impl Calibration {
+    /// Sequences chosen elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Calibration`] if there is no token in them.
+    pub fn from_sequences(mut sequences: Vec<Vec<u32>>) -> Result<Self> {
+        sequences.retain(|sequence| !sequence.is_empty());
+        if sequences.is_empty() {
+            return Err(Error::Calibration { what: "the calibration text has no tokens".into() });
+        }
+        Ok(Self { sequences })
+    }
+
+    /// Cuts `text` into consecutive windows of `length` tokens and draws `samples` of them without replacement (all, if
+    /// there are fewer), in the order of the text. If the tokenizer begins a text with a special token, so does every
+    /// window, and that token counts towards its length. A text shorter than one window gives one shorter window.
+    ///
+    /// Same text, settings and seed, same windows.
+    ///
+    /// # Errors
+    /// [`Error::Calibration`] for text without tokens or a length or number of 0; the tokenizer's.
+    pub fn from_text(tokenizer: &Tokenizer, text: &str, samples: usize, length: usize, seed: u64) -> Result<Self> {
+        let plain = tokenizer.encode(text, false)?;
+        let prefix = special_prefix(tokenizer)?;
+        if samples == 0 || length <= prefix.len() {
+            return Err(Error::Calibration { what: format!("{samples} samples of {length} tokens hold no text") });
+        }
+        let window = length - prefix.len();
+        let full = plain.len() / window;
+        let mut chosen: Vec<usize> = (0..full.max(1)).collect();
+        if samples < chosen.len() {
+            chosen.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+            chosen.truncate(samples);
+            chosen.sort_unstable();
+        }
+        if plain.is_empty() {
+            return Err(Error::Calibration { what: "the calibration text has no tokens".into() });
+        }
+        let sequence = |index: usize| {
+            let end = plain.len().min((index + 1) * window);
+            prefix.iter().chain(&plain[index * window..end]).copied().collect()
+        };
+        Self::from_sequences(chosen.into_iter().map(sequence).collect())
+    }
+
+    /// The sequences.
+    pub fn sequences(&self) -> &[Vec<u32>] {
+        &self.sequences
+    }
+
+    /// Tokens in all sequences together.
+    pub fn tokens(&self) -> usize {
+        self.sequences.iter().map(Vec::len).sum()
+    }
+
+    /// SHA-256 of the sequences, in hexadecimal: what a cached result is valid for.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for sequence in &self.sequences {
+            hash.update((sequence.len() as u64).to_le_bytes());
+            for token in sequence {
+                hash.update(token.to_le_bytes());
+            }
+        }
+        format!("{:x}", hash.finalize())
+    }
+}
+
+/// What the tokenizer puts before a text.
+fn special_prefix(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    // Some tokenizers add special tokens at the end as well; only those in front of a letter belong to every window.
+    let (with, without) = (tokenizer.encode("a", true)?, tokenizer.encode("a", false)?);
+    let at = with.windows(without.len().max(1)).position(|window| window == without);
+    Ok(with[..at.unwrap_or(0)].to_vec())
+}

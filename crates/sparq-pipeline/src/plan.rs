@@ -1,0 +1,106 @@
+use crate::recipe::Recipe;
+use crate::targets::Matcher;
+use crate::{Calibration, Error, Result};
+use serde::{Deserialize, Serialize};
+use sparq_core::{CompressError, Sparsity, Statistics};
+use sparq_model::Model;
+
+/// Tokens that go through a block at a time: enough for full-speed products, few enough that what exists for a moment
+/// only stays small beside what is kept.
+pub(crate) const BATCH_TOKENS: usize = 2048;
+
+/// What a compression will do, and the memory it will take, known before the first weight is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Transformer blocks.
+    pub blocks: usize,
+    /// Linear layers that will be compressed.
+    pub layers: usize,
+    /// Their weights.
+    pub weights: usize,
+    /// Parameters of the whole model.
+    pub parameters: usize,
+    /// Calibration sequences and tokens; 0 if none are needed.
+    pub sequences: usize,
+    /// Calibration tokens.
+    pub tokens: usize,
+    /// Bytes of one block as `f32`.
+    pub block_bytes: u64,
+    /// Bytes of the largest Hessian with what its factorization takes.
+    pub hessian_bytes: u64,
+    /// Bytes of the activations between stages.
+    pub activation_bytes: u64,
+    /// Predicted peak of all of these, the embedding matrix and a layer's working copies.
+    pub peak_bytes: u64,
+}
+
+impl Plan {
+    /// Plans `recipe` for `model`, and refuses what cannot work.
+    ///
+    /// # Errors
+    /// [`Error::NoTargets`], [`Error::Calibration`] if data is needed and none is given, [`Error::Compress`] if a
+    /// pattern does not divide a layer's width.
+    pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
+        let compressor = recipe.compressor()?;
+        let needs = compressor.as_ref().map_or(Statistics::Nothing, |compressor| compressor.needs());
+        let targets = recipe.targets.build()?;
+        let estimate = model.memory_estimate();
+        let (mut layers, mut weights, mut widest, mut largest) = (0, 0, 0_u64, 0_u64);
+        for index in 0..model.block_count() {
+            for linear in chosen(model, index, &targets)? {
+                check_width(&linear.name, linear.in_features, recipe.sparsity)?;
+                layers += 1;
+                weights += linear.weights();
+                widest = widest.max(linear.in_features as u64);
+                largest = largest.max(linear.weights() as u64);
+            }
+        }
+        if layers == 0 {
+            let example = model.linear_names().next().unwrap_or_default().to_owned();
+            return Err(Error::NoTargets { example });
+        }
+        let used = if needs == Statistics::Nothing {
+            None
+        } else {
+            Some(calibration.ok_or_else(|| Error::Calibration { what: format!("{recipe} needs calibration text") })?)
+        };
+        let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
+        let hessian_bytes = match needs {
+            // The sum and its factor in f32, and two matrices of f64 while factoring.
+            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8),
+            _ => widest * 4,
+        };
+        let batch = BATCH_TOKENS.min(tokens) as u64;
+        let kept_per_token = estimate.residual_per_token + 4 * widest;
+        let activation_bytes =
+            tokens as u64 * kept_per_token + batch * estimate.activations_per_token.saturating_sub(kept_per_token);
+        // Dense and compressed weight, error block, difference, mask and codes.
+        let working = largest * (4 + 4 + 4 + 2);
+        Ok(Self {
+            blocks: model.block_count(),
+            layers,
+            weights,
+            parameters: model.parameters(),
+            sequences,
+            tokens,
+            block_bytes: estimate.block,
+            hessian_bytes,
+            activation_bytes,
+            peak_bytes: estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings,
+        })
+    }
+}
+
+/// The linears of a block that are compressed.
+fn chosen<'a>(model: &'a Model, block: usize, targets: &Matcher) -> Result<Vec<&'a sparq_model::LinearShape>> {
+    Ok(model.block_plan(block)?.linears().iter().filter(|linear| targets.contains(&linear.name)).collect())
+}
+
+fn check_width(layer: &str, width: usize, sparsity: Sparsity) -> Result<()> {
+    match sparsity {
+        Sparsity::NOfM { of, .. } if !width.is_multiple_of(of) => {
+            Err(CompressError::Indivisible { layer: layer.to_owned(), width, of }.into())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,87 @@
+use crate::{Plan, Recipe};
+use serde::{Deserialize, Serialize};
+use sparq_core::Fallback;
+use std::fmt;
+
+/// How one linear layer came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerReport {
+    /// Full module name.
+    pub name: String,
+    /// Index of its block.
+    pub block: usize,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+    /// Number of weights.
+    pub weights: usize,
+    /// Weights that are exactly zero at the end.
+    pub zeros: usize,
+    /// Stored bits for each weight: codes, scales and zero points; 16 if not quantized.
+    pub bits_per_weight: f64,
+    /// `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` on the calibration tokens; of the weights alone if there were none.
+    pub relative_output_error: f64,
+    /// Damping used, as a fraction of the mean diagonal of the Hessian.
+    pub damping: Option<f64>,
+    /// What could not be done as asked.
+    pub fallbacks: Vec<Fallback>,
+    /// Calibration tokens seen.
+    pub tokens: u64,
+    /// Wall time of the solve.
+    pub seconds: f64,
+}
+
+impl fmt::Display for LayerReport {
+    /// One line: `model.layers.3.mlp.down_proj  25.0 % zero  4.25 bit  error 1.8e-2  2.1 s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zeros = 100.0 * self.zeros as f64 / self.weights.max(1) as f64;
+        write!(
+            f,
+            "{}  {zeros:.1} % zero  {:.2} bit  error {:.1e}  {:.1} s",
+            self.name, self.bits_per_weight, self.relative_output_error, self.seconds
+        )?;
+        self.fallbacks.iter().try_for_each(|fallback| write!(f, "  ({fallback})"))
+    }
+}
+
+/// How a whole checkpoint came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompressionReport {
+    /// What was asked for.
+    pub recipe: Recipe,
+    /// Version of this crate.
+    pub version: String,
+    /// What was planned, memory included.
+    pub plan: Plan,
+    /// Theoretical compression rate of what was asked for, `1 - (1 - s) · q / 16`.
+    pub requested_tcr: f64,
+    /// Fraction of the compressed layers' weights that are exactly zero.
+    pub measured_sparsity: f64,
+    /// Mean stored bits for each weight of the compressed layers.
+    pub bits_per_weight: f64,
+    /// Number of layers with at least one fallback.
+    pub layers_with_fallbacks: usize,
+    /// Wall time.
+    pub seconds: f64,
+    /// Every layer, in order.
+    pub layers: Vec<LayerReport>,
+}
+
+impl CompressionReport {
+    pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64) -> Self {
+        let weights: usize = layers.iter().map(|layer| layer.weights).sum();
+        let mean = |value: &dyn Fn(&LayerReport) -> f64| {
+            layers.iter().map(|layer| layer.weights as f64 * value(layer)).sum::<f64>() / weights.max(1) as f64
+        };
+        Self {
+            recipe: recipe.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            plan,
+            requested_tcr: recipe.tcr(),
+            measured_sparsity: mean(&|layer| layer.zeros as f64 / layer.weights.max(1) as f64),
+            bits_per_weight: mean(&|layer| layer.bits_per_weight),
+            layers_with_fallbacks: layers.iter().filter(|layer| !layer.fallbacks.is_empty()).count(),
+            seconds,
+            layers,
+        }
+    }
+}

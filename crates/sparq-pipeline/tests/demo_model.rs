@@ -1,0 +1,184 @@
+//! The whole pipeline on the demo model of this repository.
+
+use ndarray::Array2;
+use sparq_model::Model;
+use sparq_pipeline::{
+    Calibration, CheckpointSink, CompressionReport, Error, MemorySink, Observer, OutputType, Plan, Recipe, Targets,
+    WriteSettings, compress,
+};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model")
+}
+
+fn model() -> Model {
+    Model::open(demo()).expect("the demo model opens")
+}
+
+fn calibration(model: &Model, samples: usize) -> Calibration {
+    let text = std::fs::read_to_string(demo().join("calibration.txt")).expect("the demo calibration text");
+    Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, samples, 128, 7).expect("text")
+}
+
+fn held_out(model: &Model) -> Vec<u32> {
+    let text = std::fs::read_to_string(demo().join("heldout.txt")).expect("the demo held-out text");
+    let mut tokens = model.tokenizer().expect("a tokenizer").encode(&text, true).expect("tokens");
+    tokens.truncate(400);
+    tokens
+}
+
+fn logits(model: &Model) -> Array2<f32> {
+    let tokens = held_out(model);
+    model.logits(model.hidden(&[&tokens]).expect("hidden states").view()).expect("logits")
+}
+
+fn in_memory(model: &Model, recipe: &str, samples: usize) -> (Model, CompressionReport) {
+    let recipe: Recipe = recipe.parse().expect(recipe);
+    let mut sink = MemorySink::new();
+    let report = compress(model, &recipe, Some(&calibration(model, samples)), &mut sink, &()).expect("compressed");
+    (sink.into_model(model).expect("all blocks"), report)
+}
+
+/// Mean KL(dense || other) per token, in nats.
+fn divergence(dense: &Array2<f32>, other: &Array2<f32>) -> f64 {
+    let log_softmax = |row: ndarray::ArrayView1<'_, f32>| -> Vec<f64> {
+        let max = f64::from(row.iter().copied().fold(f32::MIN, f32::max));
+        let sum: f64 = row.iter().map(|value| (f64::from(*value) - max).exp()).sum();
+        row.iter().map(|value| f64::from(*value) - max - sum.ln()).collect()
+    };
+    let rows = dense.outer_iter().zip(other.outer_iter());
+    let sum: f64 = rows
+        .map(|(p, q)| {
+            let (p, q) = (log_softmax(p), log_softmax(q));
+            p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
+        })
+        .sum();
+    sum / dense.nrows() as f64
+}
+
+#[test]
+fn compression_counts_zeros_and_bits_and_hurts_in_order() {
+    let model = model();
+    let dense = logits(&model);
+    let divergence_of = |recipe: &str| {
+        let (compressed, report) = in_memory(&model, recipe, 24);
+        (divergence(&dense, &logits(&compressed)), report)
+    };
+    let (joint, report) = divergence_of("s=0.25,q=4,group=32");
+    assert_eq!(report.layers.len(), 4 * 7);
+    assert!((report.measured_sparsity - 0.25).abs() < 0.02, "{}", report.measured_sparsity);
+    assert_eq!(report.bits_per_weight, 4.5);
+    assert_eq!(report.requested_tcr, 0.8125);
+    assert_eq!(report.layers_with_fallbacks, 0);
+    let (three, _) = divergence_of("s=0,q=3,group=32");
+    let (eight, _) = divergence_of("s=0,q=8,group=32");
+    let (rtn, _) = divergence_of("s=0,q=3,group=32,quantizer=rtn");
+    let (magnitude, _) = divergence_of("s=0.5,pruner=magnitude");
+    let (sparsegpt, _) = divergence_of("s=0.5");
+    assert!(eight < 0.01 * three, "8 bit {eight}, 3 bit {three}");
+    assert!(three < rtn, "gptq {three}, rtn {rtn}");
+    assert!(sparsegpt < magnitude, "sparsegpt {sparsegpt}, magnitude {magnitude}");
+    assert!(joint < rtn, "joint {joint}, 3 bit rtn {rtn}");
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    let model = model();
+    let runs = [1, 2, 4].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+        pool.install(|| {
+            let (compressed, report) = in_memory(&model, "s=2:4,q=4,group=64,asymmetric=true", 12);
+            let errors: Vec<f64> = report.layers.iter().map(|layer| layer.relative_output_error).collect();
+            (logits(&compressed), errors)
+        })
+    });
+    assert_eq!(runs[0], runs[1]);
+    assert_eq!(runs[0], runs[2]);
+}
+
+#[test]
+fn the_written_checkpoint_is_the_model_in_memory() {
+    let model = model();
+    let recipe: Recipe = "s=0.5,q=4,group=64".parse().expect("valid");
+    let calibration = calibration(&model, 12);
+    let directory = tempfile::tempdir().expect("a directory");
+    let destination = directory.path().join("out");
+    let settings = WriteSettings { output_type: OutputType::F32, max_shard_bytes: 500_000, overwrite: false };
+    let mut sink = CheckpointSink::create(&model, &destination, settings).expect("created");
+    compress(&model, &recipe, Some(&calibration), &mut sink, &()).expect("compressed");
+    assert!(!destination.exists(), "nothing is there before the end");
+    let written = sink.finish().expect("written");
+    assert!(written.shards > 1);
+
+    let reopened = Model::open(&destination).expect("our own output opens");
+    let (compressed, report) = in_memory(&model, "s=0.5,q=4,group=64", 12);
+    assert_eq!(logits(&reopened), logits(&compressed));
+    let zeros: usize = (0..4)
+        .flat_map(|index| reopened.load_block(index).expect("a block").linears().to_vec())
+        .map(|linear| linear.weight.iter().filter(|value| **value == 0.0).count())
+        .sum();
+    assert_eq!(zeros, report.layers.iter().map(|layer| layer.zeros).sum::<usize>());
+    for name in ["tokenizer.json", "generation_config.json"] {
+        let read = |directory: &Path| std::fs::read(directory.join(name)).expect(name);
+        assert_eq!(read(&demo()), read(&destination), "{name}");
+    }
+    let again = CheckpointSink::create(&model, &destination, settings);
+    assert!(again.is_err(), "an existing destination is not replaced");
+}
+
+#[test]
+fn a_dropped_sink_leaves_nothing() {
+    let model = model();
+    let directory = tempfile::tempdir().expect("a directory");
+    let sink = CheckpointSink::create(&model, directory.path().join("out"), WriteSettings::default()).expect("created");
+    drop(sink);
+    assert_eq!(std::fs::read_dir(directory.path()).expect("listable").count(), 0);
+}
+
+#[test]
+fn targets_choose_and_the_observer_sees_them() {
+    #[derive(Default)]
+    struct Seen(RefCell<Vec<String>>, RefCell<Option<Plan>>);
+    impl Observer for Seen {
+        fn planned(&self, plan: &Plan) {
+            *self.1.borrow_mut() = Some(plan.clone());
+        }
+        fn layer(&self, report: &sparq_pipeline::LayerReport) {
+            self.0.borrow_mut().push(report.name.clone());
+        }
+    }
+    let model = model();
+    let targets = Targets { include: vec!["*.mlp.*".into()], ignore: vec!["*.0.*".into()] };
+    let recipe = Recipe { targets, ..("q=4,group=32,quantizer=rtn".parse().expect("valid")) };
+    let seen = Seen::default();
+    let report = compress(&model, &recipe, None, &mut MemorySink::new(), &seen).expect("rtn needs no data");
+    assert_eq!(report.layers.len(), 9);
+    assert_eq!(*seen.0.borrow(), report.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>());
+    let plan = seen.1.borrow().clone().expect("announced");
+    assert_eq!((plan.layers, plan.tokens), (9, 0));
+    assert!(plan.peak_bytes > plan.block_bytes);
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_any_work() {
+    let model = model();
+    let run = |recipe: &Recipe, calibration: Option<&Calibration>| {
+        compress(&model, recipe, calibration, &mut MemorySink::new(), &()).expect_err("refused")
+    };
+    let parse = |text: &str| text.parse::<Recipe>().expect("valid");
+    assert!(matches!(run(&parse("q=4"), None), Error::Calibration { .. }));
+    let error = run(&parse("s=3:7,q=4"), Some(&calibration(&model, 2)));
+    assert!(error.to_string().contains("128 input channels") && error.to_string().contains('7'), "{error}");
+    let recipe = Recipe { targets: Targets { include: vec!["nothing".into()], ignore: vec![] }, ..parse("q=4") };
+    let error = run(&recipe, Some(&calibration(&model, 2)));
+    assert!(error.to_string().contains("self_attn"), "{error}");
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    for (text, samples, length) in [("", 4, 128), ("some text", 0, 128), ("some text", 4, 1)] {
+        assert!(matches!(Calibration::from_text(tokenizer, text, samples, length, 0), Err(Error::Calibration { .. })));
+    }
+    let short = Calibration::from_text(tokenizer, "Ann has the ring.", 4, 128, 0).expect("one short window");
+    assert_eq!(short.sequences().len(), 1);
+    assert_eq!(short.sequences()[0][0], 0, "every window begins as the tokenizer begins a text");
+}
