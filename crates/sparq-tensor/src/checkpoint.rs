@@ -50,12 +50,14 @@ impl TensorInfo {
 
 /// A language model's checkpoint on disk, read tensor by tensor.
 ///
-/// Whatever the source (a Hugging Face directory, a single safetensors file, a GGUF file), it is presented as a Hugging Face checkpoint: Hugging
-/// Face tensor names and row order, a `config.json`, a `tokenizer.json`. For GGUF these are made from the file's metadata, and the rows of the
-/// query and key projections of the llama architecture are put back into Hugging Face's order.
+/// Whatever the source (a Hugging Face directory, a single safetensors file, a GGUF file), it is presented as a
+/// Hugging Face checkpoint: Hugging Face tensor names and row order, a `config.json`, a `tokenizer.json`. For GGUF
+/// these are made from the file's metadata, and the rows of the query and key projections of the llama architecture
+/// are put back into Hugging Face's order.
 ///
-/// Opening maps the files and checks their headers; weights are read when asked for. Files must not be truncated while a checkpoint is open
-/// (replacing them by renaming is harmless): the operating system would end the process with a bus error.
+/// Opening maps the files and checks their headers; weights are read when asked for. Files must not be truncated while
+/// a checkpoint is open (replacing them by renaming is harmless): the operating system would end the process with a
+/// bus error.
 ///
 /// # Examples
 ///
@@ -111,13 +113,15 @@ pub(crate) struct Loaded {
 impl Checkpoint {
     /// Opens a checkpoint: a directory, a `.safetensors` file or a `.gguf` file.
     ///
-    /// A directory holds `model.safetensors`, or `model.safetensors.index.json` with its shards, or exactly one `.gguf` file, looked for in this
-    /// order. For a single `.safetensors` file, `config.json` and the tokenizer's files are looked for beside it.
+    /// A directory holds `model.safetensors`, or `model.safetensors.index.json` with its shards, or exactly one
+    /// `.gguf` file, looked for in this order. For a single `.safetensors` file, `config.json` and the tokenizer's
+    /// files are looked for beside it.
     ///
     /// # Errors
-    /// [`Error::NotACheckpoint`] if nothing of that is there; [`Error::Malformed`] and [`Error::MalformedTensor`] if a header contradicts the
-    /// format or the file's size; [`Error::MissingFile`] and [`Error::MissingTensor`] for an incomplete set of shards;
-    /// [`Error::UnsupportedArchitecture`], [`Error::MissingMetadata`] and others for GGUF files that cannot be translated.
+    /// [`Error::NotACheckpoint`] if nothing of that is there; [`Error::Malformed`] and [`Error::MalformedTensor`] if a
+    /// header contradicts the format or the file's size; [`Error::MissingFile`] and [`Error::MissingTensor`] for an
+    /// incomplete set of shards; [`Error::UnsupportedArchitecture`], [`Error::MissingMetadata`] and others for GGUF
+    /// files that cannot be translated.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
@@ -160,11 +164,12 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// Reads a tensor as f32, whatever its type on disk; large ones on all threads of the current rayon pool, with the same result for any number.
+    /// Reads a tensor as f32, whatever its type on disk; large ones on all threads of the current rayon pool, with the
+    /// same result for any number.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`]; [`Error::NotDecodable`] for 8-bit floats; [`Error::NonFinite`] if any value is NaN or infinite;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::UnknownTensor`]; [`Error::NotDecodable`] for 8-bit floats; [`Error::NonFinite`] if any value is NaN or
+    /// infinite; [`Error::OutOfMemory`].
     pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         let entry = self.entry(name)?;
         let info = &entry.info;
@@ -193,7 +198,8 @@ impl Checkpoint {
         self.read(name)?.into_dimensionality().map_err(|_| self.rank_error(name, 1))
     }
 
-    /// A tensor's bytes in its type on disk, little-endian, rows in Hugging Face order; borrowed from the file unless rows had to be moved.
+    /// A tensor's bytes in its type on disk, little-endian, rows in Hugging Face order; borrowed from the file unless
+    /// rows had to be moved.
     ///
     /// This is the way to copy a tensor unchanged: nothing is decoded or checked.
     ///
@@ -226,11 +232,12 @@ impl Checkpoint {
         })
     }
 
-    /// The contents of `tokenizer.json`, or its equivalent made from GGUF metadata; `None` if the checkpoint has no tokenizer.
+    /// The contents of `tokenizer.json`, or its equivalent made from GGUF metadata; `None` if the checkpoint has no
+    /// tokenizer.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Malformed`] if the file cannot be read or is far too large; [`Error::Unsupported`] if a GGUF file's tokenizer
-    /// has no equivalent here.
+    /// [`Error::Io`] and [`Error::Malformed`] if the file cannot be read or is far too large; [`Error::Unsupported`]
+    /// if a GGUF file's tokenizer has no equivalent here.
     pub fn tokenizer_json(&self) -> Result<Option<Vec<u8>>> {
         match &self.synthesised {
             Some(synthesised) => synthesised.tokenizer_json(self.files[0].bytes()),
@@ -251,9 +258,10 @@ impl Checkpoint {
         }
     }
 
-    /// The files to be carried over, byte for byte, into a directory made from this checkpoint: configuration, generation settings, tokenizer and
-    /// chat template, sorted by name. For GGUF these are `config.json`, `tokenizer.json` and `tokenizer_config.json` made from its metadata (the
-    /// tokenizer's only if it has an equivalent).
+    /// The files to be carried over, byte for byte, into a directory made from this checkpoint: configuration,
+    /// generation settings, tokenizer and chat template, sorted by name. For GGUF these are `config.json`,
+    /// `tokenizer.json` and `tokenizer_config.json` made from its metadata (the tokenizer's only if it has an
+    /// equivalent).
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Malformed`] if a file cannot be read or is far too large.
@@ -264,8 +272,9 @@ impl Checkpoint {
         }
     }
 
-    /// A hash of what the checkpoint says: SHA-256, in hexadecimal, over the weight files in order of their names, `config.json` and
-    /// `tokenizer.json`, each preceded by its role and length. Directory and file names do not matter.
+    /// A hash of what the checkpoint says: SHA-256, in hexadecimal, over the weight files in order of their names,
+    /// `config.json` and `tokenizer.json`, each preceded by its role and length. Directory and file names do not
+    /// matter.
     ///
     /// Reads everything: count on a second or two per gigabyte.
     ///

@@ -106,7 +106,8 @@ fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N])
     }
 }
 
-/// Half floats through a small buffer, because mapped bytes need not be aligned and slices convert with vector instructions.
+/// Half floats through a small buffer, because mapped bytes need not be aligned and slices convert with vector
+/// instructions.
 fn halves<H: Copy>(bytes: &[u8], out: &mut [f32], from_bits: impl Fn(u16) -> H)
 where
     [H]: HalfFloatSliceExt,

@@ -6,8 +6,8 @@ use crate::Fault;
 
 /// The element type of a tensor on disk.
 ///
-/// The block-quantized types exist in GGUF files only. A *block* is the smallest number of elements that has a size of its own: 1 for plain
-/// types, 32 or 256 for quantized ones.
+/// The block-quantized types exist in GGUF files only. A *block* is the smallest number of elements that has a size of
+/// its own: 1 for plain types, 32 or 256 for quantized ones.
 ///
 /// # Examples
 ///
@@ -232,7 +232,8 @@ impl fmt::Display for DType {
 
 /// The number of elements of a tensor.
 ///
-/// Counted as if zero dimensions were one, so that what passes here also passes every later product of some of the dimensions.
+/// Counted as if zero dimensions were one, so that what passes here also passes every later product of some of the
+/// dimensions.
 pub(crate) fn checked_elements(shape: &[usize]) -> Result<usize, Fault> {
     let overflow = Fault::Overflow { what: "the number of elements" };
     let mut elements = 1usize;

@@ -4,9 +4,11 @@
 
 mod checkpoint;
 mod decode;
+mod destination;
 mod dtype;
 mod encode;
 mod error;
+mod fault;
 mod files;
 mod gguf;
 mod limits;
@@ -18,7 +20,8 @@ mod writer;
 
 pub use checkpoint::{Checkpoint, SourceFormat, TensorInfo};
 pub use dtype::DType;
-pub use error::{Error, Fault, Result};
+pub use error::{Error, Result};
+pub use fault::Fault;
 pub use side_files::SideFile;
 pub use single_file::{FileTensor, TensorData, read_safetensors_file, write_safetensors_file};
 pub use writer::{CheckpointWriter, TensorSpec, WriteOptions, Written};

@@ -1,7 +1,7 @@
 //! How much this crate believes a file before it has seen the bytes.
 //!
-//! Counts are checked against these limits *and* against the bytes left in the file, so a lying header costs neither memory nor time.
-//! The numbers are an order of magnitude above the largest published checkpoints.
+//! Counts are checked against these limits *and* against the bytes left in the file, so a lying header costs neither
+//! memory nor time. The numbers are an order of magnitude above the largest published checkpoints.
 
 /// Bytes of a safetensors header; the limit of the format's own implementation.
 pub(crate) const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;

@@ -10,9 +10,10 @@ use crate::{Error, Result};
 
 /// A file mapped for reading. Opening touches no page of it.
 ///
-/// Another process that *truncates* the file while it is mapped makes a later access fail with a bus error, which no Rust code can turn into an
-/// error value; one that overwrites it in place makes reads return the new bytes. Checkpoints are written once and replaced by renaming (as this
-/// crate does), which is harmless: the mapping keeps the old file alive.
+/// Another process that *truncates* the file while it is mapped makes a later access fail with a bus error, which no
+/// Rust code can turn into an error value; one that overwrites it in place makes reads return the new bytes.
+/// Checkpoints are written once and replaced by renaming (as this crate does), which is harmless: the mapping keeps
+/// the old file alive.
 pub(crate) struct MappedFile {
     path: PathBuf,
     map: Option<Mmap>, // none for an empty file, which cannot be mapped
@@ -40,10 +41,11 @@ impl MappedFile {
 
 #[allow(unsafe_code)]
 fn map_file(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the mapping is private to this crate and read-only, so no Rust code can write through it, and every byte pattern is a valid u8.
-    // What remains is that another process changes the file under us: plain bytes may then differ between two reads (every consumer in this crate
-    // checks sizes from values it has copied out, never from bytes it reads a second time), and truncation ends in a signal, not in undefined
-    // behaviour of a read that went through. Every mmap reader of weights accepts the same; the type's documentation says so.
+    // SAFETY: the mapping is private to this crate and read-only, so no Rust code can write through it, and every byte
+    // pattern is a valid u8. What remains is that another process changes the file under us: plain bytes may then
+    // differ between two reads (every consumer in this crate checks sizes from values it has copied out, never from
+    // bytes it reads a second time), and truncation ends in a signal, not in undefined behaviour of a read that went
+    // through. Every mmap reader of weights accepts the same; the type's documentation says so.
     unsafe { Mmap::map(file) }
 }
 

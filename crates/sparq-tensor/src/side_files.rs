@@ -45,7 +45,8 @@ pub(crate) fn from_directory(directory: &Path) -> Result<Vec<SideFile>> {
     Ok(side_files)
 }
 
-/// The side files made from GGUF metadata, sorted by name. A tokenizer without an equivalent is left out: the weights are usable without.
+/// The side files made from GGUF metadata, sorted by name. A tokenizer without an equivalent is left out: the weights
+/// are usable without.
 pub(crate) fn from_gguf(synthesised: &Synthesised, file: &[u8]) -> Result<Vec<SideFile>> {
     let pretty = |value: &serde_json::Value| {
         let mut text = format!("{value:#}");

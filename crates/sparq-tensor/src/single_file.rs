@@ -7,9 +7,9 @@ use std::path::Path;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
 use crate::checkpoint::decode_entry;
+use crate::destination::{parent_of, sync_directory};
 use crate::safetensors::directory;
 use crate::safetensors::layout::{check_names, layout};
-use crate::writer::{parent_of, sync_directory};
 use crate::{DType, Error, Fault, Result, TensorSpec, encode};
 
 /// One array of a file read by [`read_safetensors_file`].
@@ -25,8 +25,8 @@ pub struct FileTensor {
 /// Reads every array of one safetensors file as f32.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Malformed`] and [`Error::MalformedTensor`] if the header contradicts the format or the file's size;
-/// [`Error::NotDecodable`], [`Error::NonFinite`], [`Error::OutOfMemory`] for a tensor's values.
+/// [`Error::Io`]; [`Error::Malformed`] and [`Error::MalformedTensor`] if the header contradicts the format or the
+/// file's size; [`Error::NotDecodable`], [`Error::NonFinite`], [`Error::OutOfMemory`] for a tensor's values.
 ///
 /// # Examples
 ///
@@ -125,11 +125,12 @@ impl TensorData<'_> {
     }
 }
 
-/// Writes one safetensors file, replacing an existing one by renaming: readers see the old file or the new one, never half of it.
+/// Writes one safetensors file, replacing an existing one by renaming: readers see the old file or the new one, never
+/// half of it.
 ///
 /// # Errors
-/// [`Error::InvalidPlan`] for names that occur twice; [`Error::NotRepresentable`] for floats that are not finite or would not be after rounding;
-/// [`Error::Io`]. After an error the old file, if any, is untouched.
+/// [`Error::InvalidPlan`] for names that occur twice; [`Error::NotRepresentable`] for floats that are not finite or
+/// would not be after rounding; [`Error::Io`]. After an error the old file, if any, is untouched.
 ///
 /// # Examples
 ///

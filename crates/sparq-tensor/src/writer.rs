@@ -1,13 +1,14 @@
 //! Writing a checkpoint directory, one tensor at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayViewD;
 use tempfile::TempDir;
 
+use crate::destination::{check_destination, move_into_place, sync_directory, temporary_directory};
 use crate::safetensors::directory::is_plain_file_name;
 use crate::safetensors::layout::{check_names, layout};
 use crate::safetensors::{INDEX_FILE, SINGLE_FILE};
@@ -61,11 +62,12 @@ pub struct Written {
     pub shards: usize,
 }
 
-/// Writes a safetensors checkpoint directory in which tensors may arrive in any order and only one needs to be in memory.
+/// Writes a safetensors checkpoint directory in which tensors may arrive in any order and only one needs to be in
+/// memory.
 ///
-/// The plan fixes the headers, so every tensor has its place from the start. Everything goes to a temporary directory beside the destination, which
-/// [`finish`](Self::finish) renames into place; until then the destination does not exist (or is untouched), and dropping the writer removes
-/// the temporary directory.
+/// The plan fixes the headers, so every tensor has its place from the start. Everything goes to a temporary directory
+/// beside the destination, which [`finish`](Self::finish) renames into place; until then the destination does not
+/// exist (or is untouched), and dropping the writer removes the temporary directory.
 ///
 /// # Examples
 ///
@@ -113,13 +115,15 @@ struct Slot {
 }
 
 impl CheckpointWriter {
-    /// Lays out the files of the plan and creates them in a temporary directory beside `destination`, whose missing parents are created.
+    /// Lays out the files of the plan and creates them in a temporary directory beside `destination`, whose missing
+    /// parents are created.
     ///
     /// Tensors are distributed over shards in the order of the plan.
     ///
     /// # Errors
-    /// [`Error::DestinationExists`], or [`Error::NotOverwritable`] if overwriting was allowed but what is there is not a checkpoint directory;
-    /// [`Error::InvalidPlan`] for names that occur twice, types that safetensors does not have and sizes that overflow; [`Error::Io`].
+    /// [`Error::DestinationExists`], or [`Error::NotOverwritable`] if overwriting was allowed but what is there is not
+    /// a checkpoint directory; [`Error::InvalidPlan`] for names that occur twice, types that safetensors does not have
+    /// and sizes that overflow; [`Error::Io`].
     pub fn create(destination: impl AsRef<Path>, plan: Vec<TensorSpec>, options: WriteOptions) -> Result<Self> {
         let destination = destination.as_ref();
         check_destination(destination, options.overwrite)?;
@@ -160,9 +164,9 @@ impl CheckpointWriter {
     /// Writes a tensor in its planned float type, rounding to nearest with ties to even. The view may have any strides.
     ///
     /// # Errors
-    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::ShapeMismatch`]; [`Error::NotRepresentable`] for the first value that is not
-    /// finite or would not be after rounding; [`Error::InvalidPlan`] if the planned type is not F32, F16 or BF16; [`Error::Io`]. After an error the
-    /// tensor counts as not written.
+    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::ShapeMismatch`]; [`Error::NotRepresentable`] for the
+    /// first value that is not finite or would not be after rounding; [`Error::InvalidPlan`] if the planned type is
+    /// not F32, F16 or BF16; [`Error::Io`]. After an error the tensor counts as not written.
     pub fn write_f32(&mut self, name: &str, values: ArrayViewD<'_, f32>) -> Result<()> {
         let slot = self.slot(name)?;
         let spec = slot.spec.clone();
@@ -194,7 +198,8 @@ impl CheckpointWriter {
     /// Writes a tensor's little-endian bytes as they are.
     ///
     /// # Errors
-    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::SizeMismatch`], [`Error::Io`]. After an error the tensor counts as not written.
+    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::SizeMismatch`], [`Error::Io`]. After an error the
+    /// tensor counts as not written.
     pub fn write_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let slot = self.slot(name)?;
         let planned = slot.spec.bytes()?;
@@ -212,7 +217,8 @@ impl CheckpointWriter {
     /// Writes a file beside the weights, such as `config.json`.
     ///
     /// # Errors
-    /// [`Error::InvalidSideFile`] if the name is not a plain file name or is taken, also by a weight file; [`Error::Io`].
+    /// [`Error::InvalidSideFile`] if the name is not a plain file name or is taken, also by a weight file;
+    /// [`Error::Io`].
     pub fn write_side_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let invalid = |reason| Err(Error::InvalidSideFile { name: name.to_owned(), reason });
         if !is_plain_file_name(name) {
@@ -227,12 +233,12 @@ impl CheckpointWriter {
         write_new_file(&self.temporary.path().join(name), bytes)
     }
 
-    /// Checks that every planned tensor was written, makes the files durable, writes the index if there is more than one shard, and renames the
-    /// directory into place.
+    /// Checks that every planned tensor was written, makes the files durable, writes the index if there is more than
+    /// one shard, and renames the directory into place.
     ///
     /// # Errors
-    /// [`Error::NotWritten`]; [`Error::DestinationExists`] if somebody else has created the destination meanwhile; [`Error::Io`]. After an error
-    /// nothing is left behind and the destination is as it was.
+    /// [`Error::NotWritten`]; [`Error::DestinationExists`] if somebody else has created the destination meanwhile;
+    /// [`Error::Io`]. After an error nothing is left behind and the destination is as it was.
     pub fn finish(self) -> Result<Written> {
         let missing: Vec<String> = self.plan_order.iter().filter(|name| !self.slots[*name].written).cloned().collect();
         if !missing.is_empty() {
@@ -318,76 +324,6 @@ fn write_new_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).map_err(Error::io("create", path))?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
     file.sync_all().map_err(Error::io("flush", path))
-}
-
-fn check_destination(destination: &Path, overwrite: bool) -> Result<()> {
-    match fs::symlink_metadata(destination) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("examine", destination)(error)),
-        Ok(_) if !overwrite => Err(Error::DestinationExists { path: destination.to_path_buf() }),
-        Ok(metadata) if metadata.is_dir() && is_replaceable(destination)? => Ok(()),
-        Ok(_) => Err(Error::NotOverwritable { path: destination.to_path_buf() }),
-    }
-}
-
-/// Only an empty directory or one with safetensors weights is deleted, lest a mistyped path cost somebody their files.
-fn is_replaceable(directory: &Path) -> Result<bool> {
-    let is_checkpoint = directory.join(SINGLE_FILE).is_file() || directory.join(INDEX_FILE).is_file();
-    let mut items = fs::read_dir(directory).map_err(Error::io("list", directory))?;
-    Ok(is_checkpoint || items.next().is_none())
-}
-
-/// A directory beside `destination`, so that the final rename stays inside one file system.
-fn temporary_directory(destination: &Path) -> Result<TempDir> {
-    let Some(name) = destination.file_name() else {
-        return Err(Error::NotOverwritable { path: destination.to_path_buf() });
-    };
-    let parent = parent_of(destination);
-    fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-    let prefix = format!(".{}.partial-", name.to_string_lossy());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // less the umask, as for any directory
-    builder.tempdir_in(parent).map_err(Error::io("create a temporary directory in", parent))
-}
-
-pub(crate) fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Renames; an old destination is moved aside first and deleted last, so that at no moment is there neither the old nor the new.
-fn move_into_place(temporary: TempDir, destination: &Path, overwrite: bool) -> Result<()> {
-    check_destination(destination, overwrite)?;
-    let mut old = None;
-    if destination.exists() {
-        let aside = temporary_directory(destination)?;
-        let to = aside.path().join("old");
-        fs::rename(destination, &to).map_err(Error::io("move aside", destination))?;
-        old = Some((aside, to));
-    }
-    if let Err(error) = fs::rename(temporary.path(), destination) {
-        if let Some((aside, from)) = old
-            && fs::rename(&from, destination).is_err()
-        {
-            // Better an odd name than no data: leave the old checkpoint where it is.
-            let _ = aside.keep();
-        }
-        return Err(Error::io("rename the finished checkpoint to", destination)(error));
-    }
-    let _ = temporary.keep(); // its path is gone; nothing is left to remove
-    sync_directory(parent_of(destination))
-}
-
-/// Makes a rename durable where the system lets directories be flushed.
-pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("flush", directory))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -344,6 +344,9 @@ fn what_cannot_be_translated_is_refused_by_name() {
         assert!(matches!(open(&gguf), Err(Error::Unsupported { .. })), "{key}");
     }
     let mut gguf = Gguf::tiny("llama");
+    gguf.set("split.count", Kv::U32(2));
+    assert!(open(&gguf).unwrap_err().to_string().ends_with("2 parts; merge them first"));
+    let mut gguf = Gguf::tiny("llama");
     gguf.add_f32("blk.0.ssm_a", &[4]);
     assert!(matches!(open(&gguf), Err(Error::Unsupported { value, .. }) if value == "blk.0.ssm_a"));
     let mut gguf = Gguf::tiny("llama");
@@ -354,8 +357,8 @@ fn what_cannot_be_translated_is_refused_by_name() {
 #[test]
 fn lying_tensor_descriptions_are_refused_by_name() {
     const NAME: &str = "blk.0.ffn_up.weight";
-    type Lie = fn(&mut common::Tensor);
-    let lies: [(Lie, fn(&Fault) -> bool); 9] = [
+    type Lie = (fn(&mut common::Tensor), fn(&Fault) -> bool);
+    let lies: [Lie; 9] = [
         (|t| t.ggml_type = 4, |f| matches!(f, Fault::UnknownType { .. })),
         (|t| t.ggml_type = 20, |f| matches!(f, Fault::UnsupportedType { found, .. } if found == "IQ4_NL")),
         (|t| t.ggml_type = 12, |f| matches!(f, Fault::PartialBlock { columns: 32, .. })),
@@ -461,7 +464,8 @@ fn a_directory_may_hold_one_gguf_file() {
     assert!(matches!(Checkpoint::open(directory.path()), Err(Error::NotACheckpoint { .. })));
 }
 
-/// Compares a downloaded SmolLM2-135M-Instruct with what its publishers say about it; the path comes from the environment.
+/// Compares a downloaded SmolLM2-135M-Instruct with what its publishers say about it; the path comes from the
+/// environment.
 #[test]
 fn smollm2_comes_out_right() {
     let Some(path) = std::env::var_os("SPARQ_SMOLLM2_GGUF") else {

@@ -151,7 +151,8 @@ pub(crate) fn synthesise(
     Ok(config)
 }
 
-/// The type a dense copy needs in order to lose nothing that matters: quantized values (a half-precision scale times a code) do not fit halves.
+/// The type a dense copy needs in order to lose nothing that matters: quantized values (a half-precision scale times a
+/// code) do not fit halves.
 fn torch_dtype(tensors: &BTreeMap<String, Entry>) -> &'static str {
     let has = |wanted: fn(DType) -> bool| tensors.values().any(|entry| wanted(entry.info.dtype));
     if has(DType::is_block_quantized) {

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use crate::DType;
 use crate::decode::decode;
 
-/// Encodings of [`input`] made by ggml (gcc -O2, no fused multiply-add), its sum and mean squared error, and its first values.
+/// Encodings of [`input`] made by ggml (gcc -O2, no fused multiply-add), its sum and mean squared error, and its first
+/// values.
 const EMBEDDED: [&str; 5] = [
     "Q4_0 18 9033a1f63a8fc3085da1f53a7fc3085da0e5 sum=-2.59960938 mse=0.00487673283 y0..7=-1.654297,-0.4726562,0.4726562,1.654297,-1.181641,0,1.181641,-1.654297, y[k-1]=1.417969",
     "Q4_1 20 b33390bfa1f63a7fc3085da1e52a7fc3085c90e5 sum=-2.75585938 mse=0.00505500287 y0..7=-1.650024,-0.4470215,0.5153809,1.718384,-1.168823,0.03417969,1.237183,-1.650024, y[k-1]=1.477783",

@@ -2,8 +2,9 @@
 
 /// How rows of a query or key projection are stored.
 ///
-/// Hugging Face rotates element `i` of a head together with element `i + half`; llama.cpp, for the llama architecture only, with its neighbour. Its
-/// converter therefore stores the rows of each head alternating between the two halves. `head_dimension` is even.
+/// Hugging Face rotates element `i` of a head together with element `i + half`; llama.cpp, for the llama architecture
+/// only, with its neighbour. Its converter therefore stores the rows of each head alternating between the two halves.
+/// `head_dimension` is even.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadInterleaving {
     pub(crate) head_dimension: usize,

@@ -1,4 +1,5 @@
-//! ggml's 256-element super-blocks: sub-blocks of 16 or 32 whose scales (and minima) are small integers times a half-precision factor.
+//! ggml's 256-element super-blocks: sub-blocks of 16 or 32 whose scales (and minima) are small integers times a
+//! half-precision factor.
 //!
 //! The operations and their order are ggml's (without fused multiply-add), so the results are equal to the bit.
 

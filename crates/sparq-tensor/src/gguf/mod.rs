@@ -48,6 +48,9 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
     let file = MappedFile::open(path)?;
     let container = parse::parse(path, file.bytes())?;
     let metadata = container.metadata;
+    if let Some(parts) = metadata.integer("split.count")?.filter(|&parts| parts > 1) {
+        return Err(metadata.unsupported("a GGUF file in several parts", format!("{parts} parts; merge them first")));
+    }
     let architecture = Architecture::from_metadata(&metadata)?;
     let dimensions = Dimensions::from_metadata(&metadata, architecture)?;
     let mut tensors = BTreeMap::new();

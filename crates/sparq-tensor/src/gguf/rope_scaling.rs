@@ -39,7 +39,8 @@ pub(super) fn from_metadata(
     Ok(scaling)
 }
 
-/// Llama 3.1's rule: long wavelengths are divided by `factor`, short ones are not, and between the two the divisor is blended.
+/// Llama 3.1's rule: long wavelengths are divided by `factor`, short ones are not, and between the two the divisor is
+/// blended.
 #[derive(Debug, Clone, Copy)]
 struct Llama3 {
     factor: f64,
@@ -63,7 +64,8 @@ impl Llama3 {
     }
 }
 
-/// Finds the parameters that give these divisors. The file has only the result; published models differ in factor and original length.
+/// Finds the parameters that give these divisors. The file has only the result; published models differ in factor and
+/// original length.
 fn llama3(metadata: &Metadata, theta: f64, dimensions: &Dimensions, factors: &[f32]) -> Result<Value> {
     let half = dimensions.head_dimension / 2;
     if factors.len() != half {

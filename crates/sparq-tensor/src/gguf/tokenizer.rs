@@ -34,7 +34,8 @@ enum PreTokenizer {
     Qwen2,
 }
 
-/// Contractions; letters with one leading non-letter; numbers; punctuation; line breaks; spaces but the one before a word.
+/// Contractions; letters with one leading non-letter; numbers; punctuation; line breaks; spaces but the one before a
+/// word.
 const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The same with every digit on its own.
 const QWEN2_PATTERN: &str =
@@ -151,7 +152,8 @@ fn merges_by_score(vocabulary: &Vocabulary, ids: &BTreeMap<&str, usize>, scores:
     merges.into_iter().map(|(.., merge)| merge).collect()
 }
 
-/// A merge must be two tokens that make a third, or the tokenizer's reader would refuse the whole file without saying why.
+/// A merge must be two tokens that make a third, or the tokenizer's reader would refuse the whole file without saying
+/// why.
 fn check_merge(metadata: &Metadata, merge: &str, ids: &BTreeMap<&str, usize>) -> Result<()> {
     let is_known = merge.split_once(' ').is_some_and(|(left, right)| {
         let known = |token: &str| ids.contains_key(token);

@@ -1,7 +1,7 @@
 //! The header of one safetensors file: `u64` length, JSON, then the data section.
 //!
-//! Parsed here rather than by the `safetensors` crate so that every refusal names the tensor and the reason; the tests hold the two against each
-//! other.
+//! Parsed here rather than by the `safetensors` crate so that every refusal names the tensor and the reason; the tests
+//! hold the two against each other.
 
 use std::fmt;
 use std::ops::Range;
@@ -23,7 +23,8 @@ pub(crate) struct HeaderEntry {
 
 /// Parses and checks the header of `bytes`, the whole file.
 ///
-/// Checked: length, UTF-8, JSON, unique names, known types, shape × type = byte range, ranges inside the file, no overlap, no byte without owner.
+/// Checked: length, UTF-8, JSON, unique names, known types, shape × type = byte range, ranges inside the file, no
+/// overlap, no byte without owner.
 pub(crate) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<HeaderEntry>> {
     let fault = |fault| Error::malformed(file, fault);
     let truncated =

@@ -16,7 +16,8 @@ pub(crate) struct Layout {
     pub(crate) file_bytes: u64,
 }
 
-/// Lays out a file. Tensors with larger elements come first, which keeps every tensor aligned to its element size; ties keep their order.
+/// Lays out a file. Tensors with larger elements come first, which keeps every tensor aligned to its element size;
+/// ties keep their order.
 pub(crate) fn layout(specs: &[&TensorSpec]) -> Result<Layout> {
     let mut order: Vec<usize> = (0..specs.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(specs[i].dtype.block_bytes()));

@@ -149,7 +149,7 @@ impl Gguf {
         for tensor in &self.tensors {
             string(&mut out, &tensor.name);
             out.extend((tensor.dimensions.len() as u32).to_le_bytes());
-            tensor.dimensions.iter().for_each(|dimension| out.extend(dimension.to_le_bytes()));
+            out.extend(tensor.dimensions.iter().flat_map(|dimension| dimension.to_le_bytes()));
             out.extend(tensor.ggml_type.to_le_bytes());
             out.extend(tensor.offset.unwrap_or(offset).to_le_bytes());
             offset += tensor.bytes.len().next_multiple_of(self.alignment) as u64;
@@ -187,15 +187,17 @@ impl Kv {
             }
             Kv::Strings(texts) => {
                 array(out, 8, texts.len());
-                texts.iter().for_each(|text| string(out, text));
+                for text in texts {
+                    string(out, text);
+                }
             }
             Kv::I32s(numbers) => {
                 array(out, 5, numbers.len());
-                numbers.iter().for_each(|n| out.extend(n.to_le_bytes()));
+                out.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
             }
             Kv::F32s(numbers) => {
                 array(out, 6, numbers.len());
-                numbers.iter().for_each(|n| out.extend(n.to_le_bytes()));
+                out.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
             }
         }
     }

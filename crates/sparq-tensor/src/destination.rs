@@ -1,0 +1,81 @@
+//! Putting a finished directory in its place, or nothing at all.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::safetensors::{INDEX_FILE, SINGLE_FILE};
+use crate::{Error, Result};
+
+/// Whether a checkpoint may be put at `destination`.
+pub(crate) fn check_destination(destination: &Path, overwrite: bool) -> Result<()> {
+    match fs::symlink_metadata(destination) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("examine", destination)(error)),
+        Ok(_) if !overwrite => Err(Error::DestinationExists { path: destination.to_path_buf() }),
+        Ok(metadata) if metadata.is_dir() && is_replaceable(destination)? => Ok(()),
+        Ok(_) => Err(Error::NotOverwritable { path: destination.to_path_buf() }),
+    }
+}
+
+/// Only an empty directory or one with safetensors weights is deleted, lest a mistyped path cost somebody their files.
+fn is_replaceable(directory: &Path) -> Result<bool> {
+    let is_checkpoint = directory.join(SINGLE_FILE).is_file() || directory.join(INDEX_FILE).is_file();
+    let mut items = fs::read_dir(directory).map_err(Error::io("list", directory))?;
+    Ok(is_checkpoint || items.next().is_none())
+}
+
+/// A directory beside `destination`, so that the final rename stays inside one file system.
+pub(crate) fn temporary_directory(destination: &Path) -> Result<TempDir> {
+    let Some(name) = destination.file_name() else {
+        return Err(Error::NotOverwritable { path: destination.to_path_buf() });
+    };
+    let parent = parent_of(destination);
+    fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    let prefix = format!(".{}.partial-", name.to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777)); // less the umask, as for any directory
+    builder.tempdir_in(parent).map_err(Error::io("create a temporary directory in", parent))
+}
+
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Renames; an old destination is moved aside first and deleted last, so that at no moment is there neither the old
+/// nor the new.
+pub(crate) fn move_into_place(temporary: TempDir, destination: &Path, overwrite: bool) -> Result<()> {
+    check_destination(destination, overwrite)?;
+    let mut old = None;
+    if destination.exists() {
+        let aside = temporary_directory(destination)?;
+        let to = aside.path().join("old");
+        fs::rename(destination, &to).map_err(Error::io("move aside", destination))?;
+        old = Some((aside, to));
+    }
+    if let Err(error) = fs::rename(temporary.path(), destination) {
+        if let Some((aside, from)) = old
+            && fs::rename(&from, destination).is_err()
+        {
+            // Better an odd name than no data: leave the old checkpoint where it is.
+            let _ = aside.keep();
+        }
+        return Err(Error::io("rename the finished checkpoint to", destination)(error));
+    }
+    let _ = temporary.keep(); // its path is gone; nothing is left to remove
+    sync_directory(parent_of(destination))
+}
+
+/// Makes a rename durable where the system lets directories be flushed.
+pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("flush", directory))?;
+    }
+    Ok(())
+}
