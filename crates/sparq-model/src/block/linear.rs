@@ -1,3 +1,4 @@
+use crate::ops::wide;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 use sparq_linalg::gemm;
@@ -54,11 +55,13 @@ impl Linear {
         let Some(bias) = self.bias.as_ref().and_then(|bias| bias.as_slice()) else { return };
         if let Some(data) = output.as_slice_mut() {
             data.par_chunks_mut((bias.len() * 32).max(1)).for_each(|rows| {
-                for row in rows.chunks_exact_mut(bias.len()) {
-                    for (value, bias) in row.iter_mut().zip(bias) {
-                        *value += bias;
+                wide(|| {
+                    for row in rows.chunks_exact_mut(bias.len()) {
+                        for (value, bias) in row.iter_mut().zip(bias) {
+                            *value += bias;
+                        }
                     }
-                }
+                });
             });
         }
     }

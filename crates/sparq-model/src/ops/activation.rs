@@ -1,4 +1,4 @@
-use super::exp;
+use super::{exp, wide};
 use rayon::prelude::*;
 
 /// Elements one task handles: large enough to be worth scheduling, small enough to stay in the first-level cache.
@@ -45,9 +45,11 @@ impl Activation {
 
 fn apply(gate: &mut [f32], up: &[f32], f: impl Fn(f32) -> f32 + Sync) {
     gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
-        for (gate, up) in gate.iter_mut().zip(up) {
-            *gate = f(*gate) * up;
-        }
+        wide(|| {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = f(*gate) * up;
+            }
+        });
     });
 }
 

@@ -1,4 +1,4 @@
-use super::{exp, lanes};
+use super::{exp, lanes, wide};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use sparq_linalg::gemm_sequential;
@@ -128,21 +128,27 @@ fn attend(
         many_sums.resize(rows, 0.0);
         &mut many_sums[..]
     };
-    for (row, (scores, sum)) in scores.chunks_exact_mut(width).zip(sums.iter_mut()).enumerate() {
-        let end = position(row) + 1;
-        let begin = heads.window.map_or(0, |window| end.saturating_sub(window));
-        scores[..begin].fill(0.0);
-        scores[end..].fill(0.0);
-        let seen = &mut scores[begin..end];
-        let largest = lanes::max(seen);
-        *sum = lanes::map_and_sum(seen, |score| exp(score - largest));
-    }
+    wide(|| {
+        for (row, (scores, sum)) in scores.chunks_exact_mut(width).zip(sums.iter_mut()).enumerate() {
+            let end = position(row) + 1;
+            let begin = heads.window.map_or(0, |window| end.saturating_sub(window));
+            scores[..begin].fill(0.0);
+            scores[end..].fill(0.0);
+            let seen = &mut scores[begin..end];
+            let largest = lanes::max(seen);
+            *sum = lanes::map_and_sum(seen, |score| exp(score - largest));
+        }
+    });
     let Ok(weights) = ArrayView2::from_shape((rows, width), &*scores) else { return };
     gemm_sequential(1.0, weights, values, 0.0, output.view_mut());
-    for (mut row, sum) in output.rows_mut().into_iter().zip(sums) {
-        let scale = 1.0 / *sum;
-        row.mapv_inplace(|value| value * scale);
-    }
+    wide(|| {
+        for (mut row, sum) in output.rows_mut().into_iter().zip(sums) {
+            let scale = 1.0 / *sum;
+            for value in row.as_slice_mut().unwrap_or(&mut []) {
+                *value *= scale;
+            }
+        }
+    });
 }
 
 #[cfg(test)]

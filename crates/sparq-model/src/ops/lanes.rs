@@ -1,8 +1,12 @@
 //! Reductions with a fixed number of partial results, so that they vectorise and still add in one defined order.
+//!
+//! They are inlined by force, to be compiled for the instructions of the loop they are called from (see [`super::wide`]).
+#![allow(clippy::inline_always)]
 
 const LANES: usize = 16;
 
 /// Largest element; negative infinity for none.
+#[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -17,6 +21,7 @@ pub(crate) fn max(values: &[f32]) -> f32 {
 }
 
 /// Sum of squares.
+#[inline(always)]
 pub(crate) fn sum_of_squares(values: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let chunks = values.chunks_exact(LANES);
@@ -31,7 +36,6 @@ pub(crate) fn sum_of_squares(values: &[f32]) -> f32 {
 
 /// Replaces each element by `f` of it and returns the sum of the results.
 #[inline(always)]
-#[allow(clippy::inline_always)] // `f` must be inlined into the loop for it to vectorise.
 pub(crate) fn map_and_sum(values: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let mut chunks = values.chunks_exact_mut(LANES);
@@ -49,6 +53,7 @@ pub(crate) fn map_and_sum(values: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(lanes) + rest
 }
 
+#[inline(always)]
 fn fold(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {

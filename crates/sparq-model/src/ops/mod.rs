@@ -9,9 +9,11 @@ mod exp;
 mod lanes;
 mod rms_norm;
 mod rope;
+mod wide;
 
 pub use activation::Activation;
 pub(crate) use attention::{Attended, Heads, attention};
 pub(crate) use exp::exp;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope::RopeTables;
+pub(crate) use wide::wide;

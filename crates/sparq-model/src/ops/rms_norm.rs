@@ -1,4 +1,4 @@
-use super::lanes;
+use super::{lanes, wide};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 
@@ -11,13 +11,15 @@ pub(crate) fn rms_norm(x: &Array2<f32>, weight: &Array1<f32>, epsilon: f32) -> A
     let mut normed = x.to_owned();
     let (Some(data), Some(weight)) = (normed.as_slice_mut(), weight.as_slice()) else { return normed };
     data.par_chunks_mut((ROWS * width).max(1)).for_each(|rows| {
-        for row in rows.chunks_exact_mut(width) {
-            let mean_square = lanes::sum_of_squares(row) / width as f32;
-            let scale = 1.0 / (mean_square + epsilon).sqrt();
-            for (value, weight) in row.iter_mut().zip(weight) {
-                *value = *weight * (*value * scale);
+        wide(|| {
+            for row in rows.chunks_exact_mut(width) {
+                let mean_square = lanes::sum_of_squares(row) / width as f32;
+                let scale = 1.0 / (mean_square + epsilon).sqrt();
+                for (value, weight) in row.iter_mut().zip(weight) {
+                    *value = *weight * (*value * scale);
+                }
             }
-        }
+        });
     });
     normed
 }
