@@ -38,6 +38,7 @@
 //! * [`Bootstrap`], [`Interval`], [`mean`], [`standard_error`], [`ratio_interval`], [`mcnemar`]: statistics.
 //! * [`pareto_front`]: which configurations no other one beats in both size and quality.
 #![deny(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bootstrap;
 mod error;

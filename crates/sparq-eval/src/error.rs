@@ -1,0 +1,117 @@
+use std::path::PathBuf;
+
+/// What can go wrong in an evaluation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] sparq_model::Error),
+    /// Scores cannot be turned into a retention.
+    #[error(transparent)]
+    Metric(#[from] sparq_metric::Error),
+    /// A file could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A setting is out of range.
+    #[error("evaluation setting `{setting}`: {reason}")]
+    Setting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A text has too few tokens for a single prediction or a single window.
+    #[error("the text has {tokens} tokens, {needed} are needed; choose a longer text or a shorter window")]
+    TextTooShort {
+        /// Number of tokens of the text.
+        tokens: usize,
+        /// Number needed.
+        needed: usize,
+    },
+    /// Hidden states would not fit into memory.
+    #[error("{tokens} hidden states of width {width} do not fit into memory; set a limit on the tokens")]
+    TooLarge {
+        /// Number of tokens.
+        tokens: usize,
+        /// Components of one state.
+        width: usize,
+    },
+    /// A model's output is not finite: its weights are damaged.
+    #[error("{what}: the model's output is not finite; its weights contain or produce NaN or infinity")]
+    NotFinite {
+        /// Where it was found.
+        what: String,
+    },
+    /// A baseline belongs to another text, other settings or another vocabulary.
+    #[error("the baseline does not belong to this evaluation: {reason}")]
+    Baseline {
+        /// What differs.
+        reason: String,
+    },
+    /// An empty context needs a token to start from and the model names none.
+    #[error("an empty context needs a token that starts or ends a text, and the tokenizer names neither")]
+    NoPrefixToken,
+    /// A task that is neither built in nor a file.
+    #[error("task `{name}` is neither a file nor one of the built-in tasks: {known}")]
+    UnknownTask {
+        /// What was asked for.
+        name: String,
+        /// Names of the built-in tasks, comma separated.
+        known: String,
+    },
+    /// A built-in task was asked for without a data directory, or the directory lacks its file.
+    #[error("data of task `{task}` not found: {reason}")]
+    NoData {
+        /// Name of the task.
+        task: String,
+        /// What was looked for.
+        reason: String,
+    },
+    /// A task definition is malformed.
+    #[error("task definition {file}: {reason}")]
+    Definition {
+        /// File or name of the definition.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A line of a task's data is malformed.
+    #[error("{file}, line {line}: {reason}")]
+    Record {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A task has no items.
+    #[error("task `{task}` has no items")]
+    EmptyTask {
+        /// Name of the task.
+        task: String,
+    },
+    /// Results of two models do not belong to the same items.
+    #[error("results of task `{task}` cannot be paired: {reason}; evaluate both models with the same settings")]
+    NotPaired {
+        /// Name of the task.
+        task: String,
+        /// What differs.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn setting(setting: &'static str, reason: impl Into<String>) -> Self {
+        Self::Setting { setting, reason: reason.into() }
+    }
+}
+
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,200 @@
+use crate::fingerprint::fingerprint;
+use crate::{
+    Error, LanguageModel, Observer, Result, Task, TaskOptions, TaskResult, TextBaseline, TextEvaluation, TextScores,
+};
+use serde::{Deserialize, Serialize};
+use sparq_metric::{Bootstrap, Retention, TaskScores, retention};
+
+/// What a model is evaluated on: a text, tasks, or both; the same for the base and every compressed model.
+///
+/// # Examples
+/// ```no_run
+/// use sparq_eval::{Evaluation, Task};
+/// # fn run(base: sparq_model::Model, compressed: sparq_model::Model) -> sparq_eval::Result<()> {
+/// let evaluation = Evaluation::new().with_task(Task::load("data/zero-shot/piqa.jsonl", None)?.limit(200, 0));
+/// let baseline = evaluation.baseline(&base, &())?;
+/// let report = evaluation.evaluate(&compressed, Some(&baseline), &())?;
+/// if let Some(kept) = report.retention {
+///     println!("Sr {:.3}, {:.3} to {:.3}", kept.sr, kept.interval.low, kept.interval.high);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Evaluation {
+    text: Option<TextEvaluation>,
+    tasks: Vec<Task>,
+    options: TaskOptions,
+    bootstrap: Bootstrap,
+}
+
+/// The base model's results: computed once, compared with every compressed model.
+#[derive(Debug, Clone)]
+pub struct Baseline<M> {
+    /// The base's pass over the text, if there is one.
+    pub text: Option<TextBaseline<M>>,
+    /// The base's results, in the order of the tasks.
+    pub tasks: Vec<TaskResult>,
+}
+
+/// What a model can, and what is left of its base's abilities.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationReport {
+    /// Perplexity and, with a baseline, divergence from the base.
+    pub text: Option<TextScores>,
+    /// Results in the order of the tasks.
+    pub tasks: Vec<TaskResult>,
+    /// Sr with intervals, given a baseline and a task on which the base is clearly above chance.
+    pub retention: Option<Retention>,
+    /// Why there is no Sr although there are tasks and a baseline.
+    pub retention_missing: Option<String>,
+    /// Fingerprint of everything that was asked.
+    pub fingerprint: String,
+}
+
+impl Evaluation {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the text, instead of any before.
+    #[must_use]
+    pub fn with_text(mut self, text: TextEvaluation) -> Self {
+        self.text = Some(text);
+        self
+    }
+
+    /// Adds a task.
+    #[must_use]
+    pub fn with_task(mut self, task: Task) -> Self {
+        self.tasks.push(task);
+        self
+    }
+
+    /// How tasks are run.
+    #[must_use]
+    pub fn with_options(mut self, options: TaskOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How intervals are made.
+    #[must_use]
+    pub fn with_bootstrap(mut self, bootstrap: Bootstrap) -> Self {
+        self.bootstrap = bootstrap;
+        self
+    }
+
+    /// The text.
+    pub fn text(&self) -> Option<&TextEvaluation> {
+        self.text.as_ref()
+    }
+
+    /// The tasks, in order.
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// How tasks are run.
+    pub fn options(&self) -> &TaskOptions {
+        &self.options
+    }
+
+    /// How intervals are made.
+    pub fn bootstrap(&self) -> &Bootstrap {
+        &self.bootstrap
+    }
+
+    /// SHA-256 over settings and data of text, tasks and bootstrap: equal fingerprints mean equal reports of equal models.
+    pub fn fingerprint(&self) -> String {
+        let text = self.text.as_ref().map(TextEvaluation::fingerprint);
+        let tasks: Vec<String> = self.tasks.iter().map(|task| task.fingerprint(&self.options)).collect();
+        fingerprint("evaluation", &(text, tasks, self.bootstrap), &[])
+    }
+
+    /// Evaluates the base model and keeps what comparisons need.
+    ///
+    /// # Errors
+    /// Those of [`TextEvaluation::baseline`] and [`Task::evaluate`].
+    pub fn baseline<M: LanguageModel>(&self, base: &M, observer: &dyn Observer) -> Result<Baseline<M>> {
+        let text = self.text.as_ref().map(|text| text.baseline(base, observer)).transpose()?;
+        Ok(Baseline { text, tasks: self.run_tasks(base, observer)? })
+    }
+
+    /// The base model's own report: against itself nothing is lost, so that it has no divergence and no Sr.
+    pub fn baseline_report<M>(&self, baseline: &Baseline<M>) -> EvaluationReport {
+        EvaluationReport {
+            text: baseline.text.as_ref().map(|text| text.scores().clone()),
+            tasks: baseline.tasks.clone(),
+            retention: None,
+            retention_missing: None,
+            fingerprint: self.fingerprint(),
+        }
+    }
+
+    /// Evaluates a model and, given a baseline, what it keeps of the base.
+    ///
+    /// # Errors
+    /// Those of [`TextEvaluation::evaluate`] and [`Task::evaluate`]; [`Error::NotPaired`] if the baseline is of other
+    /// tasks. That no task is fit for Sr is not an error: the report says so beside the other results.
+    pub fn evaluate<M: LanguageModel>(
+        &self,
+        model: &M,
+        baseline: Option<&Baseline<M>>,
+        observer: &dyn Observer,
+    ) -> Result<EvaluationReport> {
+        let text_baseline = baseline.and_then(|baseline| baseline.text.as_ref());
+        let text = self.text.as_ref().map(|text| text.evaluate(model, text_baseline, observer)).transpose()?;
+        let tasks = self.run_tasks(model, observer)?;
+        let (mut kept, mut missing) = (None, None);
+        if let Some(baseline) = baseline.filter(|_| !tasks.is_empty()) {
+            match retention(&paired_scores(&baseline.tasks, &tasks)?, &self.bootstrap) {
+                Ok(retention) => kept = Some(retention),
+                Err(error @ sparq_metric::Error::NoTaskLeft { .. }) => missing = Some(error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let fingerprint = self.fingerprint();
+        Ok(EvaluationReport { text, tasks, retention: kept, retention_missing: missing, fingerprint })
+    }
+
+    fn run_tasks<M: LanguageModel>(&self, model: &M, observer: &dyn Observer) -> Result<Vec<TaskResult>> {
+        self.tasks.iter().map(|task| task.evaluate(model, &self.options, observer)).collect()
+    }
+}
+
+/// Scores of a base and a compressed model side by side, as [`sparq_metric::retention`] and
+/// [`sparq_metric::retention_difference`] take them.
+///
+/// # Errors
+/// [`Error::NotPaired`] if the two lists are not of the same tasks, items and options, in the same order.
+///
+/// # Examples
+/// ```no_run
+/// # fn run(base: Vec<sparq_eval::TaskResult>, joint: Vec<sparq_eval::TaskResult>, plain: Vec<sparq_eval::TaskResult>) -> Result<(), Box<dyn std::error::Error>> {
+/// use sparq_eval::paired_scores;
+/// let difference = sparq_metric::retention_difference(
+///     &paired_scores(&base, &joint)?,
+///     &paired_scores(&base, &plain)?,
+///     &sparq_metric::Bootstrap::default(),
+/// )?;
+/// println!("{}", difference.statement("joint", "quantization only"));
+/// # Ok(()) }
+/// ```
+pub fn paired_scores(base: &[TaskResult], compressed: &[TaskResult]) -> Result<Vec<TaskScores>> {
+    let refuse = |task: &str, reason: &str| Error::NotPaired { task: task.to_owned(), reason: reason.to_owned() };
+    if let Some(task) = base.get(compressed.len()).or_else(|| compressed.get(base.len())) {
+        return Err(refuse(&task.name, "one model has no result"));
+    }
+    let pair = |(base, compressed): (&TaskResult, &TaskResult)| {
+        if base.fingerprint != compressed.fingerprint {
+            return Err(refuse(&base.name, "definition, items or options differ"));
+        }
+        let chance = base.items.iter().map(|item| item.chance).collect();
+        Ok(TaskScores::new(base.name.as_str(), base.scores(), compressed.scores(), chance)?)
+    };
+    base.iter().zip(compressed).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Softmax statistics of rows of logits: vectorisable, in one defined order of additions.
+
+/// Independent partial sums, so that loops vectorise and still add in one order.
+const LANES: usize = 16;
+/// Values summed in f32 before going on in f64: 64 per lane, so that rounding stays near 1e-6 for any vocabulary.
+const CHUNK: usize = 1024;
+
+/// What one row of logits says: `log p(t) = (z_t − max) − log_sum`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Softmax {
+    /// Largest logit.
+    pub(crate) max: f32,
+    /// Index of the largest logit; of equal ones, the first.
+    pub(crate) best: u32,
+    /// `ln Σ exp(z − max)`.
+    pub(crate) log_sum: f64,
+}
+
+impl Softmax {
+    /// Statistics of one row. A row with NaN or without any finite largest value gives a `log_sum` that is not finite.
+    pub(crate) fn of(logits: &[f32]) -> Self {
+        let max = largest(logits);
+        // Found by a second look: an index in the first loop would keep it from vectorising.
+        let best = logits.iter().position(|logit| *logit == max).unwrap_or(0) as u32;
+        let sum = sum_of(logits.len(), |i| exp(logits[i] - max));
+        // exp clamps infinities, so they are looked for; NaN goes through the sum.
+        let log_sum = if max.is_finite() { sum.ln() } else { f64::NAN };
+        Self { max, best, log_sum }
+    }
+
+    /// Logarithm of the probability of `token`.
+    pub(crate) fn log_probability(&self, logits: &[f32], token: u32) -> f64 {
+        let logit = logits.get(token as usize).copied().unwrap_or(f32::NAN);
+        f64::from(logit) - f64::from(self.max) - self.log_sum
+    }
+
+    /// KL divergence of `other` from the row that `self` describes, in nats: exactly 0 for equal rows.
+    pub(crate) fn divergence(&self, logits: &[f32], other: &Self, other_logits: &[f32]) -> f64 {
+        let width = logits.len().min(other_logits.len());
+        let weighted = sum_of(width, |i| {
+            let z = logits[i] - self.max;
+            exp(z) * (z - (other_logits[i] - other.max))
+        });
+        // Not negative but for rounding.
+        let divergence = weighted / self.log_sum.exp() + (other.log_sum - self.log_sum);
+        if divergence < 0.0 { 0.0 } else { divergence }
+    }
+}
+
+fn largest(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *value);
+        }
+    }
+    lanes.into_iter().fold(rest, larger)
+}
+
+/// Sum of `term(0..count)`: in f32 within chunks, in f64 over chunks.
+#[inline(always)]
+#[allow(clippy::inline_always)] // `term` must be inlined into the loop for it to vectorise.
+fn sum_of(count: usize, term: impl Fn(usize) -> f32) -> f64 {
+    let mut total = 0.0_f64;
+    let mut start = 0;
+    while start + LANES <= count {
+        let end = (start + CHUNK).min(count);
+        let mut lanes = [0.0_f32; LANES];
+        while start + LANES <= end {
+            for (lane, sum) in lanes.iter_mut().enumerate() {
+                *sum += term(start + lane);
+            }
+            start += LANES;
+        }
+        total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
+    }
+    total + (start..count).map(|i| f64::from(term(i))).sum::<f64>()
+}
+
+/// `eˣ` for `x` up to 0, to about 1e-7 relative, with the same bits everywhere and free of branches.
+///
+/// Below -87.33 it stays at about 1e-38; NaN stays NaN.
+#[inline(always)]
+#[allow(clippy::inline_always)] // A call would stop the loops around it from vectorising.
+fn exp(x: f32) -> f32 {
+    // Adding 1.5 · 2²³ rounds to an integer that then sits in the low mantissa bits.
+    const ROUND: f32 = 12_582_912.0;
+    // ln 2 in two parts, the first short enough for exact multiples.
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let x = if x < -87.33 { -87.33 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let power = shifted - ROUND;
+    let r = x - power * LN_2[0] - power * LN_2[1];
+    // Taylor up to the seventh power: its remainder on |r| <= ln 2 / 2 is 5e-9.
+    let mut p = 1.0 / 5040.0;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = p * r + coefficient;
+    }
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn log_probabilities(logits: &[f32]) -> Vec<f64> {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|z| (f64::from(*z) - f64::from(max)).exp()).sum();
+        logits.iter().map(|z| f64::from(*z) - f64::from(max) - sum.ln()).collect()
+    }
+
+    fn row(length: usize, seed: usize) -> Vec<f32> {
+        (0..length).map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 50.0 - 10.0).collect()
+    }
+
+    #[test]
+    fn exponential_is_accurate() {
+        let worst = (0..=870_000)
+            .map(|step| -f64::from(step) * 1e-4)
+            .map(|x| (f64::from(exp(x as f32)) / f64::from(x as f32).exp() - 1.0).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 2.5e-7, "{worst:e}");
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn agrees_with_f64_for_any_length() {
+        for length in [1, 2, 15, 16, 17, 1000, 1024, 1025, 2065, 50_001] {
+            let (base, other) = (row(length, 1), row(length, 2));
+            let (base_row, other_row) = (Softmax::of(&base), Softmax::of(&other));
+            let (p, q) = (log_probabilities(&base), log_probabilities(&other));
+            for token in [0, length / 2, length - 1] {
+                assert!((base_row.log_probability(&base, token as u32) - p[token]).abs() < 2e-6);
+            }
+            let expected: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
+            let divergence = base_row.divergence(&base, &other_row, &other);
+            assert!((divergence - expected).abs() < 2e-6 * expected.max(1.0), "{length}: {divergence} {expected}");
+            assert_eq!(base_row.divergence(&base, &base_row, &base), 0.0);
+        }
+    }
+
+    #[test]
+    fn first_of_equal_logits_is_best() {
+        assert_eq!(Softmax::of(&[1.0, 3.0, 3.0]).best, 1);
+    }
+
+    #[test]
+    fn damage_is_visible() {
+        let mut logits = row(100, 0);
+        logits[40] = f32::NAN;
+        assert!(!Softmax::of(&logits).log_sum.is_finite());
+        assert!(!Softmax::of(&[0.0, f32::INFINITY]).log_sum.is_finite());
+        assert!(!Softmax::of(&[f32::NEG_INFINITY; 3]).log_sum.is_finite());
+        assert!(Softmax::of(&[0.0]).log_probability(&[0.0], 7).is_nan());
+    }
+
+    proptest! {
+        #[test]
+        fn divergence_is_never_negative(pairs in prop::collection::vec((-30.0..30.0_f32, -30.0..30.0_f32), 1..80)) {
+            let (base, other): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            prop_assert!(Softmax::of(&base).divergence(&base, &Softmax::of(&other), &other) >= 0.0);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Running a model over many short texts: what continuations are worth, and what it writes.
+
+mod batch;
+mod continuation;
+pub(crate) mod generate;
+mod head;
+
+pub use batch::score_continuations;
+pub use continuation::{Continuation, ContinuationScore};
+
+/// Length of the longest prefix that all sequences share.
+fn common_prefix<'a>(mut sequences: impl Iterator<Item = &'a [u32]>) -> usize {
+    let Some(first) = sequences.next() else { return 0 };
+    sequences
+        .fold(first.len(), |length, sequence| first[..length].iter().zip(sequence).take_while(|(a, b)| a == b).count())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+use super::{TextEvaluation, TextScores, Window, WindowComparison, WindowScores};
+use crate::numerics::Softmax;
+use crate::{Error, LanguageModel, Observer, Result};
+use ndarray::{Array2, ArrayView2, s};
+use rayon::prelude::*;
+
+/// Tokens per forward pass: a model that is read from disk block by block is read once per pass, and the hidden states of
+/// one pass are held in memory.
+const BATCH: usize = 16_384;
+
+/// Rows of logits held at once, per model.
+const TILE: usize = 256;
+
+/// What is kept of the base model's pass over a text: hidden states instead of logits, which would be larger by
+/// vocabulary over width. Logits are made from them, tile by tile, whenever a model is compared.
+#[derive(Debug, Clone)]
+pub struct TextBaseline<M> {
+    model: M,
+    /// `[tokens scored, hidden]`: the states that predict each scored token.
+    hidden: Array2<f32>,
+    scores: TextScores,
+}
+
+impl<M> TextBaseline<M> {
+    /// The base model's own scores.
+    pub fn scores(&self) -> &TextScores {
+        &self.scores
+    }
+
+    /// The hidden states that predict each scored token, `[tokens scored, hidden]`.
+    pub fn hidden(&self) -> ArrayView2<'_, f32> {
+        self.hidden.view()
+    }
+}
+
+/// What one scored token adds to its window.
+#[derive(Clone, Copy)]
+struct TokenScores {
+    nll: f64,
+    base: Option<(f64, bool, f64)>,
+}
+
+impl TextEvaluation {
+    /// Runs the base model over the text once and keeps what later comparisons need: `4 · tokens scored · hidden` bytes.
+    ///
+    /// # Errors
+    /// The model's; [`Error::TooLarge`]; [`Error::NotFinite`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn run(base: sparq_model::Model, compressed: sparq_model::Model) -> sparq_eval::Result<()> {
+    /// use sparq_eval::{TextEvaluation, TextSettings};
+    /// let evaluation = TextEvaluation::from_text(&base, "a long text", TextSettings::default())?;
+    /// let baseline = evaluation.baseline(&base, &())?;
+    /// let scores = evaluation.evaluate(&compressed, Some(&baseline), &())?;
+    /// # Ok(()) }
+    /// ```
+    pub fn baseline<M: LanguageModel>(&self, base: &M, observer: &dyn Observer) -> Result<TextBaseline<M>> {
+        let mut kept: Option<Array2<f32>> = None;
+        let total = self.tokens_scored();
+        let scores = self.run(base, None, observer, |row, hidden| {
+            if kept.is_none() {
+                let width = hidden.ncols();
+                let bytes = total.checked_mul(width).and_then(|elements| elements.checked_mul(size_of::<f32>()));
+                if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+                    return Err(Error::TooLarge { tokens: total, width });
+                }
+                kept = Some(Array2::zeros((total, width)));
+            }
+            if let Some(kept) = &mut kept {
+                kept.slice_mut(s![row..row + hidden.nrows(), ..]).assign(hidden);
+            }
+            Ok(())
+        })?;
+        Ok(TextBaseline { model: base.clone(), hidden: kept.unwrap_or_default(), scores })
+    }
+
+    /// A baseline from hidden states stored earlier: `[tokens scored, hidden]`, as [`TextBaseline::hidden`] gave them for
+    /// this text, these settings and this model.
+    ///
+    /// # Errors
+    /// [`Error::Baseline`] if their number is not that of the scored tokens; those of [`baseline`](Self::baseline).
+    pub fn restore_baseline<M: LanguageModel>(&self, base: &M, hidden: Array2<f32>) -> Result<TextBaseline<M>> {
+        if hidden.nrows() != self.tokens_scored() {
+            let reason = format!("{} hidden states for {} scored tokens", hidden.nrows(), self.tokens_scored());
+            return Err(Error::Baseline { reason });
+        }
+        let mut tally = Tally::new(&self.windows, false);
+        for batch in batches(&self.windows) {
+            let rows = rows(&self.windows[batch.clone()]);
+            let first = rows_before(&self.windows, batch.start);
+            let batch_hidden = hidden.slice(s![first..first + rows, ..]);
+            self.score_batch(base, &batch_hidden, None, batch, &mut tally)?;
+        }
+        Ok(TextBaseline { model: base.clone(), hidden, scores: tally.finish(&self.fingerprint) })
+    }
+
+    /// Scores a model on the text: perplexity, and with a baseline KL(base ‖ model) and top-1 agreement.
+    ///
+    /// A model against its own baseline gives a divergence of exactly 0 and full agreement.
+    ///
+    /// # Errors
+    /// The model's; [`Error::NotFinite`]; [`Error::Baseline`] if the baseline is of another text, other settings or a
+    /// model with another vocabulary.
+    ///
+    /// # Examples
+    /// See [`baseline`](Self::baseline).
+    pub fn evaluate<M: LanguageModel>(
+        &self,
+        model: &M,
+        baseline: Option<&TextBaseline<M>>,
+        observer: &dyn Observer,
+    ) -> Result<TextScores> {
+        if let Some(baseline) = baseline
+            && baseline.scores.fingerprint != self.fingerprint
+        {
+            return Err(Error::Baseline { reason: "it was made from another text or with other settings".to_owned() });
+        }
+        self.run(model, baseline, observer, |_, _| Ok(()))
+    }
+
+    fn run<M: LanguageModel>(
+        &self,
+        model: &M,
+        baseline: Option<&TextBaseline<M>>,
+        observer: &dyn Observer,
+        mut keep: impl FnMut(usize, &ArrayView2<'_, f32>) -> Result<()>,
+    ) -> Result<TextScores> {
+        let mut tally = Tally::new(&self.windows, baseline.is_some());
+        let (mut done, total) = (0, self.tokens_scored());
+        for batch in batches(&self.windows) {
+            let windows = &self.windows[batch.clone()];
+            let sequences: Vec<&[u32]> = windows.iter().map(|window| &self.tokens[window.start..window.end]).collect();
+            let predicting = predicting_rows(&model.hidden(&sequences)?, windows);
+            keep(done, &predicting.view())?;
+            let base = baseline
+                .map(|baseline| (&baseline.model, baseline.hidden.slice(s![done..done + predicting.nrows(), ..])));
+            self.score_batch(model, &predicting.view(), base, batch, &mut tally)?;
+            done += predicting.nrows();
+            observer.progress(done, total, "text");
+        }
+        Ok(tally.finish(&self.fingerprint))
+    }
+
+    /// Scores the windows of one batch given the hidden states that predict their tokens, `[rows, hidden]`.
+    fn score_batch<M: LanguageModel>(
+        &self,
+        model: &M,
+        hidden: &ArrayView2<'_, f32>,
+        base: Option<(&M, ArrayView2<'_, f32>)>,
+        batch: std::ops::Range<usize>,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let windows = &self.windows[batch.clone()];
+        let owners: Vec<(usize, u32)> = (batch.zip(windows))
+            .flat_map(|(index, window)| {
+                self.tokens[window.first_scored..window.end].iter().map(move |token| (index, *token))
+            })
+            .collect();
+        for start in (0..owners.len()).step_by(TILE) {
+            let rows = start..owners.len().min(start + TILE);
+            let logits = model.logits(hidden.slice(s![rows.clone(), ..]))?;
+            let base_logits = match &base {
+                Some((base, hidden)) => Some(base.logits(hidden.slice(s![rows.clone(), ..]))?),
+                None => None,
+            };
+            let owners = &owners[rows];
+            for ((window, _), scores) in owners.iter().zip(score_tile(&logits, base_logits.as_ref(), owners)?) {
+                if !scores.is_finite() {
+                    return Err(Error::NotFinite { what: format!("window {window} of the text") });
+                }
+                tally.add(*window, scores);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TokenScores {
+    fn is_finite(&self) -> bool {
+        self.nll.is_finite() && self.base.is_none_or(|(kl, _, nll)| kl.is_finite() && nll.is_finite())
+    }
+}
+
+/// Scores of the rows of one tile; each row by itself, so that threads do not change the order of additions.
+fn score_tile(
+    logits: &Array2<f32>,
+    base_logits: Option<&Array2<f32>>,
+    owners: &[(usize, u32)],
+) -> Result<Vec<TokenScores>> {
+    let vocabulary = logits.ncols();
+    if let Some(base) = base_logits
+        && base.ncols() != vocabulary
+    {
+        let reason = format!("the base has {} tokens in its vocabulary, the model {vocabulary}", base.ncols());
+        return Err(Error::Baseline { reason });
+    }
+    let logits = logits.as_standard_layout();
+    let base_logits = base_logits.map(|base| base.as_standard_layout());
+    let score = |(row, (_, token)): (usize, &(usize, u32))| {
+        let range = s![row, ..];
+        let row = logits.slice(range);
+        let row = row.as_slice().unwrap_or_default(); // rows of a standard layout are slices
+        let softmax = Softmax::of(row);
+        let base = base_logits.as_ref().map(|base| {
+            let base_row = base.slice(range);
+            let base_row = base_row.as_slice().unwrap_or_default();
+            let base_softmax = Softmax::of(base_row);
+            let divergence = base_softmax.divergence(base_row, &softmax, row);
+            (divergence, base_softmax.best == softmax.best, -base_softmax.log_probability(base_row, *token))
+        });
+        TokenScores { nll: -softmax.log_probability(row, *token), base }
+    };
+    Ok(owners.par_iter().enumerate().map(|(row, owner)| score((row, owner))).collect())
+}
+
+/// Sums per window.
+struct Tally {
+    windows: Vec<WindowScores>,
+    comparison: Option<Vec<WindowComparison>>,
+}
+
+impl Tally {
+    fn new(windows: &[Window], compare: bool) -> Self {
+        let comparison = compare.then(|| vec![WindowComparison::default(); windows.len()]);
+        let windows = windows.iter().map(|window| WindowScores { tokens: window.scored(), nll: 0.0 }).collect();
+        Self { windows, comparison }
+    }
+
+    fn add(&mut self, window: usize, scores: TokenScores) {
+        self.windows[window].nll += scores.nll;
+        if let (Some(comparison), Some((kl, agrees, base_nll))) = (&mut self.comparison, scores.base) {
+            let comparison = &mut comparison[window];
+            comparison.kl += kl;
+            comparison.agreements += usize::from(agrees);
+            comparison.base_nll += base_nll;
+        }
+    }
+
+    fn finish(self, fingerprint: &str) -> TextScores {
+        TextScores::new(self.windows, self.comparison, fingerprint)
+    }
+}
+
+/// Index ranges of consecutive windows of at most [`BATCH`] tokens together, or one longer window.
+fn batches(windows: &[Window]) -> Vec<std::ops::Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut tokens) = (0, 0);
+    for (index, window) in windows.iter().enumerate() {
+        let length = window.end - window.start;
+        if index > start && tokens + length > BATCH {
+            ranges.push(start..index);
+            (start, tokens) = (index, 0);
+        }
+        tokens += length;
+    }
+    ranges.push(start..windows.len());
+    ranges
+}
+
+fn rows(windows: &[Window]) -> usize {
+    windows.iter().map(Window::scored).sum()
+}
+
+fn rows_before(windows: &[Window], index: usize) -> usize {
+    rows(&windows[..index])
+}
+
+/// The rows of `hidden`, `[sum of window lengths, hidden]`, that predict scored tokens.
+fn predicting_rows(hidden: &Array2<f32>, windows: &[Window]) -> Array2<f32> {
+    let mut kept = Array2::zeros((rows(windows), hidden.ncols()));
+    let (mut from, mut to) = (0, 0);
+    for window in windows {
+        let rows = window.predicting();
+        kept.slice_mut(s![to..to + rows.len(), ..]).assign(&hidden.slice(s![from + rows.start..from + rows.end, ..]));
+        to += rows.len();
+        from += window.end - window.start;
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests;
