@@ -56,8 +56,12 @@ impl LayerCache {
 
     /// Appends rows `[tokens, width]`.
     pub(crate) fn append(&mut self, keys: ArrayView2<'_, f32>, values: ArrayView2<'_, f32>) {
-        self.keys.extend(keys.iter());
-        self.values.extend(values.iter());
+        for (to, from) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            match from.as_slice() {
+                Some(from) => to.extend_from_slice(from),
+                None => to.extend(from.iter()),
+            }
+        }
     }
 
     /// Keys and values, `[len, width]` each.

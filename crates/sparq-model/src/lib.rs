@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)] // not `forbid`: the expansion of `ndarray::s!` contains an allow
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod architecture;
 mod block;

@@ -7,7 +7,7 @@
 
 use crate::ModelConfig;
 use crate::block::{Block, BlockPlan, BlockState, LinearShape, Stage};
-use crate::ops::{Attended, Heads, attention, rms_norm};
+use crate::ops::{Attended, Span, attention, rms_norm};
 use ndarray::{Array2, s};
 
 const ATTENTION_NORM: usize = 0;
@@ -43,16 +43,22 @@ pub(super) fn plan(config: &ModelConfig, index: usize) -> BlockPlan {
 }
 
 pub(super) fn input(block: &Block, stage: usize, state: &mut BlockState) -> Array2<f32> {
-    let epsilon = block.config.norm_epsilon;
     let mut left = std::mem::take(&mut state.outputs).into_iter();
     match (stage, left.next(), left.next(), left.next()) {
-        (0, ..) => rms_norm(&state.residual, &block.vectors[ATTENTION_NORM], epsilon),
-        (1, Some(queries), Some(keys), Some(values)) => attend(block, &queries, &keys, &values, state),
-        (2, ..) => rms_norm(&state.residual, &block.vectors[FEED_FORWARD_NORM], epsilon),
+        (0, ..) => norm(block, ATTENTION_NORM, state),
+        (1, Some(queries), Some(keys), Some(values)) => {
+            let attended = attend(block, &queries, &keys, &values, state);
+            for done in [queries, keys, values] {
+                block.workspace.put(done);
+            }
+            attended
+        }
+        (2, ..) => norm(block, FEED_FORWARD_NORM, state),
         (_, Some(mut gate), Some(up), _) => {
             if let (Some(gate), Some(up)) = (gate.as_slice_mut(), up.as_slice()) {
                 block.config.activation.gate(gate, up);
             }
+            block.workspace.put(up);
             gate
         }
         // The order of stages, which `Block` checks, leaves outputs before every stage that takes them.
@@ -69,6 +75,13 @@ pub(super) fn advance(block: &Block, stage: usize, mut outputs: Vec<Array2<f32>>
     state.outputs = outputs;
 }
 
+fn norm(block: &Block, weight: usize, state: &BlockState) -> Array2<f32> {
+    let mut normed = block.workspace.take(state.residual.nrows(), state.residual.ncols());
+    normed.assign(&state.residual);
+    rms_norm(&mut normed, &block.vectors[weight], block.config.norm_epsilon);
+    normed
+}
+
 fn attend(
     block: &Block,
     queries: &Array2<f32>,
@@ -77,7 +90,7 @@ fn attend(
     state: &mut BlockState,
 ) -> Array2<f32> {
     let config = &block.config;
-    let heads = Heads {
+    let span = Span {
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
         window: config.windows.get(block.index).copied().flatten(),
@@ -97,5 +110,7 @@ fn attend(
             Attended { length, keys, values }
         })
         .collect();
-    attention(queries.view(), &sequences, heads)
+    let mut attended = block.workspace.take(queries.nrows(), queries.ncols());
+    attention(queries.view(), &sequences, span, attended.view_mut());
+    attended
 }

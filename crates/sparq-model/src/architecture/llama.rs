@@ -11,7 +11,7 @@ impl Architecture for Llama {
         "llama"
     }
 
-    fn configure(&self, fields: &Fields<'_>) -> Result<ModelConfig> {
+    fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
         let mut config = ModelConfig::base(fields, self.model_type())?;
         config.qkv_bias = fields.flag("attention_bias", false)?;
         config.output_bias = config.qkv_bias;

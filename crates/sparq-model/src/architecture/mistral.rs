@@ -14,7 +14,7 @@ impl Architecture for Mistral {
         "mistral"
     }
 
-    fn configure(&self, fields: &Fields<'_>) -> Result<ModelConfig> {
+    fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
         let mut config = ModelConfig::base(fields, self.model_type())?;
         let window = match fields.optional_dimension("sliding_window")? {
             None if !fields.is_written("sliding_window") => Some(DEFAULT_WINDOW),

@@ -50,7 +50,7 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
     fn model_type(&self) -> &'static str;
 
     /// Reads config.json.
-    fn configure(&self, fields: &Fields<'_>) -> Result<ModelConfig>;
+    fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig>;
 
     /// The parts of block `index`.
     fn plan(&self, config: &ModelConfig, index: usize) -> BlockPlan {
@@ -69,7 +69,7 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
 }
 
 /// Finds the family that a config names and reads the config.
-pub(crate) fn configure(fields: &Fields<'_>) -> Result<(ModelConfig, &'static dyn Architecture)> {
+pub(crate) fn configure(fields: Fields<'_>) -> Result<(ModelConfig, &'static dyn Architecture)> {
     let model_type = fields.text("model_type")?.ok_or_else(|| Error::config("model_type", "missing"))?;
     match ARCHITECTURES.iter().find(|architecture| architecture.model_type() == model_type) {
         Some(architecture) => Ok((architecture.configure(fields)?, *architecture)),

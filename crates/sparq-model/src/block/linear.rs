@@ -55,13 +55,16 @@ impl Linear {
         let Some(bias) = self.bias.as_ref().and_then(|bias| bias.as_slice()) else { return };
         if let Some(data) = output.as_slice_mut() {
             data.par_chunks_mut((bias.len() * 32).max(1)).for_each(|rows| {
-                wide(|| {
-                    for row in rows.chunks_exact_mut(bias.len()) {
-                        for (value, bias) in row.iter_mut().zip(bias) {
-                            *value += bias;
+                wide(
+                    #[inline(always)]
+                    || {
+                        for row in rows.chunks_exact_mut(bias.len()) {
+                            for (value, bias) in row.iter_mut().zip(bias) {
+                                *value += bias;
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
         }
     }

@@ -13,7 +13,7 @@ pub use state::BlockState;
 
 use crate::architecture::Architecture;
 use crate::cache::LayerCache;
-use crate::ops::RopeTables;
+use crate::ops::{RopeTables, Workspace};
 use crate::{Error, ModelConfig, Result};
 use ndarray::{Array1, Array2, ArrayView2};
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub struct Block {
     pub(crate) vectors: Vec<Array1<f32>>,
     pub(crate) config: Arc<ModelConfig>,
     pub(crate) rope: Arc<RopeTables>,
+    pub(crate) workspace: Arc<Workspace>,
     pub(crate) architecture: &'static dyn Architecture,
 }
 
@@ -146,10 +147,15 @@ impl Block {
                 linear.write(input.view(), 1.0, state.residual.view_mut());
             }
         } else {
-            let outputs = linears.map(|linear| linear.forward(input.view())).collect();
-            drop(input);
+            let outputs = linears.map(|linear| {
+                let mut output = self.workspace.take(input.nrows(), linear.out_features());
+                linear.write(input.view(), 0.0, output.view_mut());
+                output
+            });
+            let outputs = outputs.collect();
             self.architecture.advance(self, stage, outputs, state);
         }
+        self.workspace.put(input);
         state.stage += 1;
         Ok(())
     }

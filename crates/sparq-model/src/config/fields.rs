@@ -19,22 +19,22 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a field that is present and not null.
-    pub(crate) fn get(&self, field: &str) -> Option<&'a Value> {
+    pub(crate) fn get(self, field: &str) -> Option<&'a Value> {
         self.object.get(field).filter(|value| !value.is_null())
     }
 
     /// Whether the field is written down at all, even as null.
-    pub(crate) fn is_written(&self, field: &str) -> bool {
+    pub(crate) fn is_written(self, field: &str) -> bool {
         self.object.contains_key(field)
     }
 
     /// Names of the fields among `known` that this object has.
-    pub(crate) fn present(&self, known: &[&'static str]) -> Vec<&'static str> {
+    pub(crate) fn present(self, known: &[&'static str]) -> Vec<&'static str> {
         known.iter().copied().filter(|field| self.object.contains_key(*field)).collect()
     }
 
     /// A positive integer, `None` if absent or null.
-    pub(crate) fn optional_dimension(&self, field: &'static str) -> Result<Option<usize>> {
+    pub(crate) fn optional_dimension(self, field: &'static str) -> Result<Option<usize>> {
         let Some(value) = self.get(field) else { return Ok(None) };
         match value.as_u64() {
             Some(number) if (1..=LARGEST_DIMENSION).contains(&number) => Ok(Some(number as usize)),
@@ -43,12 +43,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A positive integer that must be there.
-    pub(crate) fn dimension(&self, field: &'static str) -> Result<usize> {
+    pub(crate) fn dimension(self, field: &'static str) -> Result<usize> {
         self.optional_dimension(field)?.ok_or_else(|| Error::config(field, "missing"))
     }
 
     /// A non-negative integer, `None` if absent or null.
-    pub(crate) fn optional_count(&self, field: &'static str) -> Result<Option<usize>> {
+    pub(crate) fn optional_count(self, field: &'static str) -> Result<Option<usize>> {
         let Some(value) = self.get(field) else { return Ok(None) };
         match value.as_u64() {
             Some(number) if number <= LARGEST_DIMENSION => Ok(Some(number as usize)),
@@ -57,7 +57,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A finite number greater than zero.
-    pub(crate) fn optional_positive(&self, field: &'static str) -> Result<Option<f64>> {
+    pub(crate) fn optional_positive(self, field: &'static str) -> Result<Option<f64>> {
         let Some(value) = self.get(field) else { return Ok(None) };
         match value.as_f64() {
             Some(number) if number > 0.0 && number.is_finite() && number < 1e30 => Ok(Some(number)),
@@ -66,12 +66,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A finite number greater than zero that must be there.
-    pub(crate) fn positive(&self, field: &'static str) -> Result<f64> {
+    pub(crate) fn positive(self, field: &'static str) -> Result<f64> {
         self.optional_positive(field)?.ok_or_else(|| Error::config(field, "missing"))
     }
 
     /// A boolean, `default` if absent or null.
-    pub(crate) fn flag(&self, field: &'static str, default: bool) -> Result<bool> {
+    pub(crate) fn flag(self, field: &'static str, default: bool) -> Result<bool> {
         match self.get(field) {
             None => Ok(default),
             Some(value) => {
@@ -81,7 +81,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A string, `None` if absent or null.
-    pub(crate) fn text(&self, field: &'static str) -> Result<Option<&'a str>> {
+    pub(crate) fn text(self, field: &'static str) -> Result<Option<&'a str>> {
         match self.get(field) {
             None => Ok(None),
             Some(value) => {
@@ -91,7 +91,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A nested object, `None` if absent, null or empty.
-    pub(crate) fn object(&self, field: &'static str) -> Result<Option<Fields<'a>>> {
+    pub(crate) fn object(self, field: &'static str) -> Result<Option<Fields<'a>>> {
         match self.get(field) {
             None => Ok(None),
             Some(Value::Object(object)) => Ok((!object.is_empty()).then_some(Fields { object })),
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> {
     }
 
     /// One token id or a list of them; empty if absent or null.
-    pub(crate) fn tokens(&self, field: &'static str) -> Result<Vec<u32>> {
+    pub(crate) fn tokens(self, field: &'static str) -> Result<Vec<u32>> {
         let id = |value: &Value| {
             value
                 .as_u64()

@@ -27,6 +27,7 @@ const MOST_LAYERS: usize = 4096;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[allow(clippy::struct_excessive_bools)] // they are independent switches of the format
 pub struct ModelConfig {
     /// `model_type` of the config, such as `llama`.
     pub model_type: String,
@@ -77,7 +78,7 @@ impl ModelConfig {
     /// [`Error::UnsupportedArchitecture`] for an unknown `model_type`, [`Error::Config`] naming the field that is
     /// missing or out of range, [`Error::UnsupportedRope`].
     pub fn parse(config: &serde_json::Value) -> Result<Self> {
-        crate::architecture::configure(&Fields::new(config)?).map(|(config, _)| config)
+        crate::architecture::configure(Fields::new(config)?).map(|(config, _)| config)
     }
 
     /// Width of all query heads together.
@@ -91,7 +92,7 @@ impl ModelConfig {
     }
 
     /// Reads the fields which Llama and its relatives share; the switches are those of a plain Llama.
-    pub(crate) fn base(fields: &Fields<'_>, model_type: &'static str) -> Result<Self> {
+    pub(crate) fn base(fields: Fields<'_>, model_type: &'static str) -> Result<Self> {
         if fields.get("quantization_config").is_some() {
             return Err(Error::config(
                 "quantization_config",

@@ -39,7 +39,7 @@ pub enum RopeScaling {
 
 impl RopeConfig {
     /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4).
-    pub(super) fn parse(config: &Fields<'_>, default_theta: f64) -> Result<Self> {
+    pub(super) fn parse(config: Fields<'_>, default_theta: f64) -> Result<Self> {
         let parameters = config.object("rope_parameters")?;
         let scaling = match parameters {
             Some(parameters) => Some(parameters),
@@ -50,7 +50,7 @@ impl RopeConfig {
             Some(theta) => theta,
             None => config.optional_positive("rope_theta")?.unwrap_or(default_theta),
         };
-        for fields in [Some(*config), parameters].into_iter().flatten() {
+        for fields in [Some(config), parameters].into_iter().flatten() {
             if let Some(part) = fields.optional_positive("partial_rotary_factor")?
                 && part != 1.0
             {
@@ -58,7 +58,7 @@ impl RopeConfig {
             }
         }
         let scaling = match scaling {
-            Some(fields) => RopeScaling::parse(&fields)?,
+            Some(fields) => RopeScaling::parse(fields)?,
             None => RopeScaling::Default,
         };
         Ok(Self { theta, scaling })
@@ -78,7 +78,7 @@ impl RopeConfig {
 }
 
 impl RopeScaling {
-    fn parse(fields: &Fields<'_>) -> Result<Self> {
+    fn parse(fields: Fields<'_>) -> Result<Self> {
         let rope_type = match fields.text("rope_type")? {
             Some(rope_type) => rope_type,
             None => fields.text("type")?.unwrap_or("default"),
@@ -134,7 +134,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn parse(value: &Value) -> Result<RopeConfig> {
-        RopeConfig::parse(&Fields::new(value)?, 10000.0)
+        RopeConfig::parse(Fields::new(value)?, 10000.0)
     }
 
     #[test]

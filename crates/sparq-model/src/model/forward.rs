@@ -74,9 +74,10 @@ impl Model {
 
     /// The final norm of a residual stream, `[tokens, hidden]`.
     pub fn finish(&self, residual: Array2<f32>) -> Array2<f32> {
-        let residual =
+        let mut residual =
             if residual.is_standard_layout() { residual } else { residual.as_standard_layout().into_owned() };
-        rms_norm(&residual, &self.shared.final_norm, self.shared.config.norm_epsilon)
+        rms_norm(&mut residual, &self.shared.final_norm, self.shared.config.norm_epsilon);
+        residual
     }
 
     /// Scores of every token of the vocabulary, `[tokens, vocabulary]`, for `hidden`, `[tokens, hidden]`, as

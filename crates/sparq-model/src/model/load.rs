@@ -3,7 +3,7 @@ use crate::architecture;
 use crate::block::{Block, BlockPlan, Linear};
 use crate::config::Fields;
 use crate::model::weights::LazyMatrix;
-use crate::ops::RopeTables;
+use crate::ops::{RopeTables, Workspace};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use sparq_tensor::Checkpoint;
@@ -37,7 +37,7 @@ impl Model {
     /// Those of [`ModelConfig::parse`](crate::ModelConfig::parse); [`Error::MissingTensor`] and [`Error::TensorShape`]
     /// if the weights do not fit the config; [`Error::Checkpoint`] if the final norm cannot be read.
     pub fn from_checkpoint(checkpoint: Arc<Checkpoint>) -> Result<Self> {
-        let (config, architecture) = architecture::configure(&Fields::new(checkpoint.config()?)?)?;
+        let (config, architecture) = architecture::configure(Fields::new(checkpoint.config()?)?)?;
         let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
         check(&checkpoint, EMBEDDING, &[vocabulary, hidden])?;
         check(&checkpoint, FINAL_NORM, &[hidden])?;
@@ -52,6 +52,7 @@ impl Model {
         }
         let shared = Shared {
             rope: Arc::new(RopeTables::new(&config.rope, config.head_dim)),
+            workspace: Arc::new(Workspace::default()),
             embedding: LazyMatrix::new(EMBEDDING),
             head: (!config.tie_word_embeddings).then(|| LazyMatrix::new(HEAD)),
             final_norm: checkpoint.read_vector(FINAL_NORM)?,
@@ -78,9 +79,10 @@ impl Model {
                 Ok(Linear {
                     name: shape.name.clone(),
                     weight: shared.checkpoint.read_matrix(&shape.weight_name())?,
-                    bias: match shape.bias {
-                        true => Some(shared.checkpoint.read_vector(&format!("{}.bias", shape.name))?),
-                        false => None,
+                    bias: if shape.bias {
+                        Some(shared.checkpoint.read_vector(&format!("{}.bias", shape.name))?)
+                    } else {
+                        None
                     },
                 })
             })
@@ -97,6 +99,7 @@ impl Model {
             vectors,
             config: Arc::clone(&shared.config),
             rope: Arc::clone(&shared.rope),
+            workspace: Arc::clone(&shared.workspace),
             architecture: shared.architecture,
         })
     }

@@ -9,7 +9,7 @@ pub use memory::MemoryEstimate;
 
 use crate::architecture::Architecture;
 use crate::block::{Block, BlockPlan};
-use crate::ops::RopeTables;
+use crate::ops::{RopeTables, Workspace};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, ModelConfig, Result};
 use ndarray::Array1;
@@ -37,6 +37,7 @@ struct Shared {
     architecture: &'static dyn Architecture,
     plans: Vec<Arc<BlockPlan>>,
     rope: Arc<RopeTables>,
+    workspace: Arc<Workspace>,
     embedding: LazyMatrix,
     /// `None` if the output matrix is the embedding.
     head: Option<LazyMatrix>,
@@ -145,9 +146,10 @@ impl Model {
         Ok(Self { shared: Arc::clone(&self.shared), blocks: Some(blocks) })
     }
 
-    /// Drops the embedding and output matrices from memory; they are read again when needed. Worth while between
-    /// embedding and scoring: they are gigabytes in large models.
+    /// Drops the embedding and output matrices and the memory kept between block passes; they come back when needed.
+    /// Worth while between embedding and scoring: the matrices are gigabytes in large models.
     pub fn release_embeddings(&self) {
+        self.shared.workspace.clear();
         self.shared.embedding.release();
         if let Some(head) = &self.shared.head {
             head.release();

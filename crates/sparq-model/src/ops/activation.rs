@@ -45,11 +45,14 @@ impl Activation {
 
 fn apply(gate: &mut [f32], up: &[f32], f: impl Fn(f32) -> f32 + Sync) {
     gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
-        wide(|| {
-            for (gate, up) in gate.iter_mut().zip(up) {
-                *gate = f(*gate) * up;
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                for (gate, up) in gate.iter_mut().zip(up) {
+                    *gate = f(*gate) * up;
+                }
+            },
+        );
     });
 }
 

@@ -17,9 +17,9 @@ pub(crate) struct Attended<'a> {
     pub(crate) values: ArrayView2<'a, f32>,
 }
 
-/// Heads and the range of attention.
+/// Span and the range of attention.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
+pub(crate) struct Span {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     /// How many of the latest positions (itself included) a query sees.
@@ -42,27 +42,31 @@ struct Tile<'q, 'k, 'o> {
 
 /// Causal grouped-query attention over concatenated sequences.
 ///
-/// `queries` is `[tokens, heads * head_dim]` and so is the result. Each task takes a few query rows of one sequence and
-/// one key head: never do more scores exist than those of one tile per thread.
-pub(crate) fn attention(queries: ArrayView2<'_, f32>, sequences: &[Attended<'_>], heads: Heads) -> Array2<f32> {
-    let mut output = Array2::zeros(queries.dim());
-    let group_width = queries.ncols() / heads.kv_heads;
+/// `queries` is `[tokens, heads * head_dim]`, as is `output`, which is overwritten. Each task takes a few query rows of
+/// one sequence and one key head: never do more scores exist than those of one tile per thread.
+pub(crate) fn attention(
+    queries: ArrayView2<'_, f32>,
+    sequences: &[Attended<'_>],
+    span: Span,
+    output: ArrayViewMut2<'_, f32>,
+) {
+    let group_width = queries.ncols() / span.kv_heads;
     let mut tiles = Vec::new();
-    let mut rest = output.view_mut();
+    let mut rest = output;
     let mut row = 0;
     for sequence in sequences {
         let start = sequence.keys.nrows() - sequence.length;
         for first in (0..sequence.length).step_by(TILE) {
             let rows = TILE.min(sequence.length - first);
             let position = start + first;
-            let oldest = heads.window.map_or(0, |window| (position + 1).saturating_sub(window));
+            let oldest = span.window.map_or(0, |window| (position + 1).saturating_sub(window));
             let seen = oldest..position + rows;
             let (mut columns_left, after) = rest.split_at(Axis(0), rows);
             rest = after;
-            for head in 0..heads.kv_heads {
+            for head in 0..span.kv_heads {
                 let (output, after) = columns_left.split_at(Axis(1), group_width);
                 columns_left = after;
-                let columns = head * heads.head_dim..(head + 1) * heads.head_dim;
+                let columns = head * span.head_dim..(head + 1) * span.head_dim;
                 tiles.push(Tile {
                     queries: queries.slice_move(s![row..row + rows, head * group_width..(head + 1) * group_width]),
                     keys: sequence.keys.slice_move(s![seen.clone(), columns.clone()]),
@@ -74,34 +78,33 @@ pub(crate) fn attention(queries: ArrayView2<'_, f32>, sequences: &[Attended<'_>]
             row += rows;
         }
     }
-    tiles.into_par_iter().for_each_init(Vec::new, |scratch, tile| tile.run(heads, scratch));
-    output
+    tiles.into_par_iter().for_each_init(Vec::new, |scratch, tile| tile.run(span, scratch));
 }
 
 impl Tile<'_, '_, '_> {
-    fn run(mut self, heads: Heads, scratch: &mut Vec<f32>) {
+    fn run(mut self, span: Span, scratch: &mut Vec<f32>) {
         let (rows, keys) = (self.queries.nrows(), self.keys.nrows());
-        let group = self.queries.ncols() / heads.head_dim;
+        let group = self.queries.ncols() / span.head_dim;
         let needed = rows.max(group) * keys;
         if scratch.len() < needed {
             scratch.resize(needed, 0.0);
         }
         if rows == 1 {
             // Decoding: the heads of the group stand in for the rows of a tile, so that keys are read once.
-            let by_head = (group, heads.head_dim);
+            let by_head = (group, span.head_dim);
             let Ok(queries) = self.queries.to_shape(by_head) else { return };
             let mut output = Array2::zeros(by_head);
-            attend(queries.view(), self.keys, self.values, heads, |_| self.position, scratch, output.view_mut());
+            attend(queries.view(), self.keys, self.values, span, |_| self.position, scratch, output.view_mut());
             for (to, from) in self.output.iter_mut().zip(&output) {
                 *to = *from;
             }
             return;
         }
         for head in 0..group {
-            let columns = s![.., head * heads.head_dim..(head + 1) * heads.head_dim];
+            let columns = s![.., head * span.head_dim..(head + 1) * span.head_dim];
             let position = |row| self.position + row;
             let output = self.output.slice_mut(columns);
-            attend(self.queries.slice(columns), self.keys, self.values, heads, position, scratch, output);
+            attend(self.queries.slice(columns), self.keys, self.values, span, position, scratch, output);
         }
     }
 }
@@ -111,7 +114,7 @@ fn attend(
     queries: ArrayView2<'_, f32>,
     keys: ArrayView2<'_, f32>,
     values: ArrayView2<'_, f32>,
-    heads: Heads,
+    span: Span,
     position: impl Fn(usize) -> usize,
     scratch: &mut [f32],
     mut output: ArrayViewMut2<'_, f32>,
@@ -119,7 +122,7 @@ fn attend(
     let (rows, width) = (queries.nrows(), keys.nrows());
     let scores = &mut scratch[..rows * width];
     let Ok(mut score_rows) = ArrayViewMut2::from_shape((rows, width), &mut *scores) else { return };
-    gemm_sequential(heads.scale, queries, keys.t(), 0.0, score_rows.view_mut());
+    gemm_sequential(span.scale, queries, keys.t(), 0.0, score_rows.view_mut());
     let mut sums = [0.0_f32; TILE];
     let mut many_sums = Vec::new(); // more than TILE rows only for a group of more than TILE heads
     let sums = if rows <= TILE {
@@ -128,27 +131,33 @@ fn attend(
         many_sums.resize(rows, 0.0);
         &mut many_sums[..]
     };
-    wide(|| {
-        for (row, (scores, sum)) in scores.chunks_exact_mut(width).zip(sums.iter_mut()).enumerate() {
-            let end = position(row) + 1;
-            let begin = heads.window.map_or(0, |window| end.saturating_sub(window));
-            scores[..begin].fill(0.0);
-            scores[end..].fill(0.0);
-            let seen = &mut scores[begin..end];
-            let largest = lanes::max(seen);
-            *sum = lanes::map_and_sum(seen, |score| exp(score - largest));
-        }
-    });
+    wide(
+        #[inline(always)]
+        || {
+            for (row, (scores, sum)) in scores.chunks_exact_mut(width).zip(sums.iter_mut()).enumerate() {
+                let end = position(row) + 1;
+                let begin = span.window.map_or(0, |window| end.saturating_sub(window));
+                scores[..begin].fill(0.0);
+                scores[end..].fill(0.0);
+                let seen = &mut scores[begin..end];
+                let largest = lanes::max(seen);
+                *sum = lanes::map_and_sum(seen, |score| exp(score - largest));
+            }
+        },
+    );
     let Ok(weights) = ArrayView2::from_shape((rows, width), &*scores) else { return };
     gemm_sequential(1.0, weights, values, 0.0, output.view_mut());
-    wide(|| {
-        for (mut row, sum) in output.rows_mut().into_iter().zip(sums) {
-            let scale = 1.0 / *sum;
-            for value in row.as_slice_mut().unwrap_or(&mut []) {
-                *value *= scale;
+    wide(
+        #[inline(always)]
+        || {
+            for (mut row, sum) in output.rows_mut().into_iter().zip(sums) {
+                let scale = 1.0 / *sum;
+                for value in row.as_slice_mut().unwrap_or(&mut []) {
+                    *value *= scale;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 #[cfg(test)]
@@ -163,19 +172,19 @@ mod tests {
         })
     }
 
-    fn slow(q: &Array2<f32>, k: &Array2<f32>, v: &Array2<f32>, heads: Heads) -> Array2<f32> {
+    fn slow(q: &Array2<f32>, k: &Array2<f32>, v: &Array2<f32>, span: Span) -> Array2<f32> {
         let start = k.nrows() - q.nrows();
-        let group = q.ncols() / heads.head_dim / heads.kv_heads;
+        let group = q.ncols() / span.head_dim / span.kv_heads;
         Array2::from_shape_fn(q.dim(), |(i, column)| {
-            let (head, component) = (column / heads.head_dim, column % heads.head_dim);
-            let kv = head / group * heads.head_dim;
+            let (head, component) = (column / span.head_dim, column % span.head_dim);
+            let kv = head / group * span.head_dim;
             let at = start + i;
-            let begin = heads.window.map_or(0, |w| (at + 1).saturating_sub(w));
+            let begin = span.window.map_or(0, |w| (at + 1).saturating_sub(w));
             let score = |j: usize| -> f64 {
-                (0..heads.head_dim)
-                    .map(|c| f64::from(q[[i, head * heads.head_dim + c]]) * f64::from(k[[j, kv + c]]))
+                (0..span.head_dim)
+                    .map(|c| f64::from(q[[i, head * span.head_dim + c]]) * f64::from(k[[j, kv + c]]))
                     .sum::<f64>()
-                    * f64::from(heads.scale)
+                    * f64::from(span.scale)
             };
             let weights: Vec<f64> = (begin..=at).map(|j| score(j).exp()).collect();
             let total: f64 = weights.iter().sum();
@@ -193,7 +202,7 @@ mod tests {
             (vec![1, 1, 3], vec![100, 0, 70], None),
             (vec![1, 5], vec![100, 80], Some(7)),
         ] {
-            let heads = Heads { kv_heads: 2, head_dim: 8, window, scale: 1.7 };
+            let span = Span { kv_heads: 2, head_dim: 8, window, scale: 1.7 };
             let total: usize = lengths.iter().sum();
             let queries = pseudo_random(total, 2 * 3 * 8, 1);
             let context: Vec<_> = lengths
@@ -206,11 +215,12 @@ mod tests {
                 .zip(&context)
                 .map(|(length, (keys, values))| Attended { length: *length, keys: keys.view(), values: values.view() })
                 .collect();
-            let got = attention(queries.view(), &sequences, heads);
+            let mut got = Array2::from_elem(queries.dim(), f32::NAN);
+            attention(queries.view(), &sequences, span, got.view_mut());
             let mut row = 0;
             for (length, (keys, values)) in lengths.iter().zip(&context) {
                 let rows = s![row..row + length, ..];
-                let expected = slow(&queries.slice(rows).to_owned(), keys, values, heads);
+                let expected = slow(&queries.slice(rows).to_owned(), keys, values, span);
                 for (g, e) in got.slice(rows).iter().zip(&expected) {
                     assert!((g - e).abs() < 2e-6, "{g} {e}");
                 }

@@ -1,6 +1,6 @@
 //! Reductions with a fixed number of partial results, so that they vectorise and still add in one defined order.
 //!
-//! They are inlined by force, to be compiled for the instructions of the loop they are called from (see [`super::wide`]).
+//! They are inlined by force, to be compiled for the instructions of the loop they are called from (see `wide`).
 #![allow(clippy::inline_always)]
 
 const LANES: usize = 16;

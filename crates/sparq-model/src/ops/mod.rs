@@ -10,10 +10,12 @@ mod lanes;
 mod rms_norm;
 mod rope;
 mod wide;
+mod workspace;
 
 pub use activation::Activation;
-pub(crate) use attention::{Attended, Heads, attention};
+pub(crate) use attention::{Attended, Span, attention};
 pub(crate) use exp::exp;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope::RopeTables;
 pub(crate) use wide::wide;
+pub(crate) use workspace::Workspace;

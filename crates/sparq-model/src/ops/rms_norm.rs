@@ -5,23 +5,25 @@ use rayon::prelude::*;
 /// Rows one task handles.
 const ROWS: usize = 32;
 
-/// Root mean square normalisation of each row of `x`, `[tokens, width]` in standard layout, scaled by `weight`, `[width]`.
-pub(crate) fn rms_norm(x: &Array2<f32>, weight: &Array1<f32>, epsilon: f32) -> Array2<f32> {
+/// Root mean square normalisation of each row of `x`, `[tokens, width]` in standard layout, scaled by `weight`,
+/// `[width]`; in place.
+pub(crate) fn rms_norm(x: &mut Array2<f32>, weight: &Array1<f32>, epsilon: f32) {
     let width = x.ncols();
-    let mut normed = x.to_owned();
-    let (Some(data), Some(weight)) = (normed.as_slice_mut(), weight.as_slice()) else { return normed };
+    let (Some(data), Some(weight)) = (x.as_slice_mut(), weight.as_slice()) else { return };
     data.par_chunks_mut((ROWS * width).max(1)).for_each(|rows| {
-        wide(|| {
-            for row in rows.chunks_exact_mut(width) {
-                let mean_square = lanes::sum_of_squares(row) / width as f32;
-                let scale = 1.0 / (mean_square + epsilon).sqrt();
-                for (value, weight) in row.iter_mut().zip(weight) {
-                    *value = *weight * (*value * scale);
+        wide(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact_mut(width) {
+                    let mean_square = lanes::sum_of_squares(row) / width as f32;
+                    let scale = 1.0 / (mean_square + epsilon).sqrt();
+                    for (value, weight) in row.iter_mut().zip(weight) {
+                        *value = *weight * (*value * scale);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
-    normed
 }
 
 #[cfg(test)]
@@ -32,7 +34,8 @@ mod tests {
     fn agrees_with_f64() {
         let x = Array2::from_shape_fn((70, 37), |(i, j)| ((i * 31 + j * 17) % 29) as f32 - 13.0);
         let weight = Array1::from_shape_fn(37, |j| 0.5 + j as f32 / 37.0);
-        let normed = rms_norm(&x, &weight, 1e-5);
+        let mut normed = x.clone();
+        rms_norm(&mut normed, &weight, 1e-5);
         for (row, got) in x.rows().into_iter().zip(normed.rows()) {
             let mean: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 37.0;
             for ((v, w), g) in row.iter().zip(&weight).zip(got) {

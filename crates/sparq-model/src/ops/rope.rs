@@ -40,18 +40,21 @@ impl RopeTables {
         let width = x.ncols();
         let Some(data) = x.as_slice_mut() else { return };
         data.par_chunks_mut((ROWS * width).max(1)).zip(positions.par_chunks(ROWS)).for_each(|(rows, positions)| {
-            wide(|| {
-                for (row, position) in rows.chunks_exact_mut(width).zip(positions) {
-                    let cosines = &table.cosines[position * half..(position + 1) * half];
-                    let sines = &table.sines[position * half..(position + 1) * half];
-                    for head in row.chunks_exact_mut(self.head_dim) {
-                        let (first, second) = head.split_at_mut(half);
-                        for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-                            (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+            wide(
+                #[inline(always)]
+                || {
+                    for (row, position) in rows.chunks_exact_mut(width).zip(positions) {
+                        let cosines = &table.cosines[position * half..(position + 1) * half];
+                        let sines = &table.sines[position * half..(position + 1) * half];
+                        for head in row.chunks_exact_mut(self.head_dim) {
+                            let (first, second) = head.split_at_mut(half);
+                            for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                                (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
         });
     }
 
