@@ -72,7 +72,8 @@ impl BlockPlan {
         self.parameters() as u64 * size_of::<f32>() as u64
     }
 
-    /// Largest number of f32 values per token that a block pass holds at one time, the residual stream included.
+    /// Largest number of f32 values per token that a block pass holds at one time: the residual stream, the arrays in
+    /// use, and those of other stages whose memory is kept for reuse.
     pub fn activations_per_token(&self, hidden_size: usize) -> usize {
         let outputs = |stage: &Stage| -> usize {
             if stage.adds_to_residual { 0 } else { stage.linears.iter().map(|id| self.linears[*id].out_features).sum() }
@@ -81,6 +82,8 @@ impl BlockPlan {
         // While a stage runs there are its input and outputs; while the next input is made, that input and the outputs.
         let running = self.stages.iter().map(|stage| input(stage) + outputs(stage));
         let between = self.stages.windows(2).map(|pair| outputs(&pair[0]) + input(&pair[1]));
-        hidden_size + running.chain(between).max().unwrap_or(0)
+        let kept: usize = self.stages.iter().map(outputs).sum();
+        let largest = self.stages.iter().map(outputs).max().unwrap_or(0);
+        hidden_size + running.chain(between).max().unwrap_or(0) + kept - largest
     }
 }

@@ -36,13 +36,15 @@ impl Workspace {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The smallest kept vector with room for `length` elements. If none has, one too small is dropped instead, so that
-    /// growing batches do not leave small vectors behind.
+    /// The smallest kept vector with room for `length` elements. If none has, the largest is dropped instead, so that
+    /// what is kept does not grow with the number of sizes asked for.
     fn reuse(&self, length: usize) -> Option<Vec<f32>> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..free.len()).filter(|i| free[*i].capacity() >= length).min_by_key(|i| free[*i].capacity());
-        if fitting.is_none() {
-            free.pop();
+        if fitting.is_none()
+            && let Some(largest) = (0..free.len()).max_by_key(|i| free[*i].capacity())
+        {
+            free.swap_remove(largest);
         }
         fitting.map(|index| free.swap_remove(index))
     }
