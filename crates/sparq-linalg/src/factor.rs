@@ -1,3 +1,4 @@
+use crate::transition::leave_wide_registers;
 use crate::{Error, Result};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltError, LltParams, LltRegularization, cholesky_in_place};
@@ -67,6 +68,9 @@ pub fn inverse_factor(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f32>>
     let mut inverse = Mat::<f64>::zeros(order, order);
     invert_lower_triangular(inverse.as_mut(), lower.as_ref(), par);
     drop(lower);
+    // The factorization ran on any thread of the pool.
+    rayon::broadcast(|_| leave_wide_registers());
+    leave_wide_registers();
     let mut upper = Array2::zeros((order, order));
     for row in 0..order {
         for column in row..order {

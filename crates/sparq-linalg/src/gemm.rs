@@ -1,3 +1,4 @@
+use crate::transition::leave_wide_registers;
 use faer::{Accum, Par};
 use faer_ext::IntoFaer;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
@@ -6,8 +7,8 @@ use rayon::prelude::*;
 /// Rows of `c` that one task computes. Large enough that packing `b` once per task costs a few percent,
 /// small enough that 512 tokens keep two threads busy.
 const TILE_ROWS: usize = 256;
-/// Columns of `c` that one task computes when `c` has many rows.
-const TILE_COLUMNS: usize = 1024;
+/// Columns of `c` that one task computes when `c` has many rows; a multiple of the kernel's 96.
+const TILE_COLUMNS: usize = 1152;
 /// Columns of `c` that one task computes when `c` has few rows (decoding one token at a time is bound by reading `b`).
 const TILE_COLUMNS_FEW_ROWS: usize = 128;
 /// Below this many rows a product counts as having few.
@@ -86,6 +87,7 @@ pub fn gemm_sequential(
         Accum::Add
     };
     faer::linalg::matmul::matmul(c.into_faer(), accumulate, a.into_faer(), b.into_faer(), alpha, Par::Seq);
+    leave_wide_registers();
 }
 
 /// `x · wᵀ`: a linear layer without bias, for `x` of shape `[tokens, in]` and `w` of shape `[out, in]`; the result is

@@ -19,12 +19,13 @@
 //! * [`gemm`], [`gemm_sequential`], [`linear`]: products.
 //! * [`syrk_lower`], [`mirror_lower`]: one triangle of `XᵀX`, the Hessian of a linear layer.
 //! * [`inverse_factor`]: `U` upper triangular with `H⁻¹ = UᵀU`, the factor that GPTQ and SparseGPT sweep with.
-#![deny(unsafe_code)]
+#![deny(unsafe_code)] // one instruction in transition.rs, with its argument
 
 mod error;
 mod factor;
 mod gemm;
 mod syrk;
+mod transition;
 
 pub use error::{Error, Result};
 pub use factor::inverse_factor;

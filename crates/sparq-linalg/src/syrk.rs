@@ -1,3 +1,4 @@
+use crate::transition::leave_wide_registers;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Par};
 use faer_ext::IntoFaer;
@@ -59,6 +60,7 @@ pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, h: ArrayViewMut2<'_, f32>)
             alpha,
             Par::Seq,
         );
+        leave_wide_registers();
     });
 }
 

@@ -1,2 +1,45 @@
-//! Compare compression configurations of one model: resumable sweeps, tables, reports
-#![forbid(unsafe_code)]
+//! Compares compression configurations of one model: a resumable sweep, a table, a report.
+//!
+//! ```no_run
+//! use sparq_eval::{Evaluation, TextEvaluation, TextSettings};
+//! use sparq_model::Model;
+//! use sparq_pipeline::Calibration;
+//! use sparq_sweep::{Labels, Sweep, default_recipes, table};
+//!
+//! let model = Model::open("models/SmolLM2-135M")?;
+//! let calibration = std::fs::read_to_string("c4.txt")?;
+//! let held_out = std::fs::read_to_string("wiki.test.raw")?;
+//! let sweep = Sweep {
+//!     recipes: default_recipes("group=64")?,
+//!     calibration: Calibration::from_text(model.tokenizer()?, &calibration, 32, 512, 0)?,
+//!     evaluation: Evaluation::new().with_text(TextEvaluation::from_text(&model, &held_out, TextSettings::default())?),
+//!     prompts: Vec::new(),
+//!     sample_tokens: 0,
+//!     bootstrap: Default::default(),
+//!     labels: Labels::default(),
+//! };
+//! let results = sweep.run(&model, "sweep-report".as_ref(), &())?;
+//! println!("{}", table(&results));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Should I use this crate?
+//! Through `sparq`; the `sweep` example is its command line.
+#![deny(unsafe_code)]
+
+mod error;
+mod observer;
+mod report;
+mod results;
+mod store;
+mod sweep;
+mod verdict;
+
+pub use error::{Error, Result};
+pub use observer::Observer;
+pub use report::{csv, html, markdown, table};
+pub use results::{
+    BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
+    TaskAccuracy, Verdict,
+};
+pub use sweep::{Labels, Sweep, default_recipes};

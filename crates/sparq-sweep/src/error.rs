@@ -1,0 +1,49 @@
+use std::path::PathBuf;
+
+/// Why a sweep stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is nothing to compare.
+    #[error("no configuration to sweep over")]
+    NoConfigurations,
+    /// A compression, naming the configuration.
+    #[error("configuration {recipe}")]
+    Compression {
+        /// The recipe in text form.
+        recipe: String,
+        /// What went wrong.
+        source: sparq_pipeline::Error,
+    },
+    /// A recipe.
+    #[error(transparent)]
+    Recipe(#[from] sparq_pipeline::Error),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] sparq_model::Error),
+    /// A file of the model.
+    #[error(transparent)]
+    Tensor(#[from] sparq_tensor::Error),
+    /// An evaluation.
+    #[error(transparent)]
+    Eval(#[from] sparq_eval::Error),
+    /// A metric.
+    #[error(transparent)]
+    Metric(#[from] sparq_metric::Error),
+    /// A file of the sweep's directory.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Results cannot be turned into JSON.
+    #[error("results cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;

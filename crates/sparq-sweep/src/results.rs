@@ -1,0 +1,216 @@
+use serde::{Deserialize, Serialize};
+use sparq_metric::{Interval, Retention};
+use sparq_pipeline::LayerReport;
+use std::fmt;
+
+/// A sweep's outcome: what `results.json` holds and the report is made of. Fractions are fractions, logarithms natural.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepResults {
+    /// Version of this structure.
+    pub schema: u32,
+    /// Version of the crate that made it.
+    pub version: String,
+    /// Which model.
+    pub model: ModelFacts,
+    /// On what it was calibrated and judged.
+    pub settings: SettingsFacts,
+    /// Where.
+    pub machine: MachineFacts,
+    /// The uncompressed model.
+    pub base: BaseResult,
+    /// Every configuration, in the order asked for.
+    pub configurations: Vec<ConfigurationResult>,
+    /// Who wins at each compression rate.
+    pub verdicts: Vec<Verdict>,
+    /// The configuration with the largest SrCr, as an index into `configurations`.
+    pub best_srcr: Option<usize>,
+}
+
+/// The model that was compressed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// A name to show.
+    pub name: String,
+    /// Architecture, such as `llama`.
+    pub architecture: String,
+    /// SHA-256 of its files.
+    pub content_hash: String,
+    /// All parameters.
+    pub parameters: usize,
+    /// Weights of the linear layers that are compressed.
+    pub compressed_weights: usize,
+    /// Transformer blocks.
+    pub blocks: usize,
+}
+
+/// Calibration and evaluation, enough to repeat them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingsFacts {
+    /// Name of the calibration text.
+    pub calibration: String,
+    /// Calibration sequences.
+    pub calibration_sequences: usize,
+    /// Calibration tokens.
+    pub calibration_tokens: usize,
+    /// Name of the text for perplexity and KL.
+    pub text: String,
+    /// Tokens scored on it.
+    pub text_tokens: usize,
+    /// Length of a perplexity window, in tokens.
+    pub window: usize,
+    /// Items of each task at most.
+    pub limit: Option<usize>,
+    /// Seed of calibration sampling, task subsets and bootstrap.
+    pub seed: u64,
+    /// Bootstrap resamples.
+    pub resamples: usize,
+    /// SHA-256 over everything that decides the numbers but the configuration.
+    pub fingerprint: String,
+    /// The command that made this, if one did.
+    pub command: Option<String>,
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineFacts {
+    /// Operating system and processor architecture.
+    pub platform: String,
+    /// Processor, if it could be told.
+    pub processor: Option<String>,
+    /// Threads used.
+    pub threads: usize,
+}
+
+/// Score of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskAccuracy {
+    /// Name.
+    pub name: String,
+    /// Items scored.
+    pub items: usize,
+    /// Fraction right.
+    pub accuracy: f64,
+    /// Its standard error.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub standard_error: f64,
+    /// Accuracy of guessing.
+    pub chance: f64,
+}
+
+/// The uncompressed model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaseResult {
+    /// Perplexity on the text.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub perplexity: f64,
+    /// Every task.
+    pub tasks: Vec<TaskAccuracy>,
+    /// Wall time of its evaluation.
+    pub seconds: f64,
+}
+
+/// Which kind of configuration: the paper compares the first and the last at equal compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// Only quantized.
+    Quantization,
+    /// Only pruned.
+    Pruning,
+    /// Both.
+    Joint,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Quantization => "quantization only",
+            Self::Pruning => "pruning only",
+            Self::Joint => "joint",
+        })
+    }
+}
+
+/// One configuration, measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigurationResult {
+    /// The recipe in text form, such as `s=0.25,q=4,group=64`.
+    pub recipe: String,
+    /// Its family.
+    pub family: Family,
+    /// Requested sparsity.
+    pub sparsity: f64,
+    /// `unstructured` or `kept:of`.
+    pub pattern: String,
+    /// Bits of a weight that stays; 16 if not quantized.
+    pub bits: u8,
+    /// Theoretical compression rate.
+    pub tcr: f64,
+    /// Fraction of exact zeros at the end.
+    pub measured_sparsity: f64,
+    /// Stored bits for each weight, scales and zero points included.
+    pub bits_per_weight: f64,
+    /// Perplexity on the text.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub perplexity: f64,
+    /// Interval of perplexity divided by the base's, paired by window.
+    pub perplexity_ratio: Option<Interval>,
+    /// Mean KL(base || compressed) for each token, in nats.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub kl: f64,
+    /// Fraction of tokens whose most likely successor is the base's.
+    #[serde(deserialize_with = "nan_if_null")]
+    pub top1_agreement: f64,
+    /// Every task.
+    pub tasks: Vec<TaskAccuracy>,
+    /// Sr, for each task and overall, with intervals; none if no task tells anything.
+    pub retention: Option<Retention>,
+    /// Why there is no retention.
+    pub retention_missing: Option<String>,
+    /// SrCr in the square-root and logarithm form.
+    pub srcr: Option<f64>,
+    /// SrCr as Sr · TCr.
+    pub srcr_tcr: Option<f64>,
+    /// Wall time of compression.
+    pub compress_seconds: f64,
+    /// Wall time of evaluation.
+    pub evaluate_seconds: f64,
+    /// Every layer.
+    pub layers: Vec<LayerReport>,
+    /// Whether it was taken from an earlier run with the same fingerprint.
+    pub reused: bool,
+    /// Continuations of the same prompts: prompt, base, compressed.
+    #[serde(default)]
+    pub samples: Vec<Sample>,
+}
+
+/// JSON has no NaN or infinity: they are written as null, which comes back as NaN.
+fn nan_if_null<'a, D: serde::Deserializer<'a>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// A prompt continued by both models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The prompt.
+    pub prompt: String,
+    /// How the base goes on.
+    pub base: String,
+    /// How the compressed model goes on.
+    pub compressed: String,
+}
+
+/// Who keeps most at one compression rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The theoretical compression rate.
+    pub tcr: f64,
+    /// The configuration with the largest Sr (the smallest KL where there is no Sr), as an index.
+    pub winner: usize,
+    /// The best configuration of another family at this rate, if any.
+    pub runner_up: Option<usize>,
+    /// Interval of the difference of their Sr.
+    pub difference: Option<Interval>,
+    /// One sentence for people.
+    pub sentence: String,
+}

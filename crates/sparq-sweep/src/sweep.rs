@@ -1,0 +1,354 @@
+use crate::results::{
+    BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
+    TaskAccuracy,
+};
+use crate::store::{Store, write_whole};
+use crate::verdict::verdicts;
+use crate::{Error, Observer, Result, csv, html};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use sparq_core::Sparsity;
+use sparq_eval::{Baseline, Evaluation, EvaluationReport, TaskResult, paired_scores};
+use sparq_metric::{Bootstrap, SrcrForm, TaskScores, retention};
+use sparq_model::{GenerateOptions, Model, Sampler};
+use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compress};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+/// Structure of `results.json` and of stored measurements; a change makes old ones stale.
+const SCHEMA: u32 = 1;
+
+/// What to compare, and by what.
+///
+/// See [`run`](Self::run).
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// The configurations.
+    pub recipes: Vec<Recipe>,
+    /// What they are calibrated on; must not overlap with what they are judged by.
+    pub calibration: Calibration,
+    /// Held-out text and tasks.
+    pub evaluation: Evaluation,
+    /// Prompts that base and compressed models continue, for people to read.
+    pub prompts: Vec<String>,
+    /// Tokens of a continuation.
+    pub sample_tokens: usize,
+    /// Resamples, seed and confidence of every interval.
+    pub bootstrap: Bootstrap,
+    /// Names and settings to show in the report.
+    pub labels: Labels,
+}
+
+/// What a report shows but no number depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Labels {
+    /// Name of the model.
+    pub model: String,
+    /// Name of the calibration text.
+    pub calibration: String,
+    /// Name of the held-out text.
+    pub text: String,
+    /// Items of each task at most.
+    pub limit: Option<usize>,
+    /// The command that was run.
+    pub command: Option<String>,
+    /// Threads used.
+    pub threads: usize,
+}
+
+/// The nine configurations a sweep compares unless told otherwise: at each of the paper's three compression rates,
+/// quantization only against joint.
+///
+/// ```
+/// let recipes = sparq_sweep::default_recipes("group=64")?;
+/// assert_eq!(recipes[0].to_string(), "s=0,q=4,group=64");
+/// assert!(recipes.iter().all(|recipe| recipe.tcr() >= 0.75));
+/// # Ok::<(), sparq_pipeline::Error>(())
+/// ```
+///
+/// `settings` are appended to each of them.
+///
+/// # Errors
+/// Those of parsing a [`Recipe`].
+pub fn default_recipes(settings: &str) -> sparq_pipeline::Result<Vec<Recipe>> {
+    let points = [
+        "s=0,q=4",
+        "s=0.2,q=5",
+        "s=0.5,q=8", // TCr 75 %
+        "s=0,q=3",
+        "s=0.25,q=4",
+        "s=0.5,q=6", // TCr 81.25 %
+        "s=0,q=2",
+        "s=0.333333333,q=3",
+        "s=0.5,q=4", // TCr 87.5 %
+    ];
+    points.iter().map(|point| format!("{point},{settings}").parse()).collect()
+}
+
+/// A measurement as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct Measurement {
+    compression: Option<CompressionReport>,
+    evaluation: EvaluationReport,
+    continuations: Vec<String>,
+    seconds: f64,
+}
+
+impl Sweep {
+    /// Measures `model` and every configuration of it, and writes `results.json`, `results.csv` and `report.html` into
+    /// `directory`.
+    ///
+    /// Each measurement is stored there as soon as it is finished, under a fingerprint of model, recipe, calibration,
+    /// evaluation and version; a run that finds it does not repeat it, so a stopped sweep goes on where it was. The
+    /// numbers do not depend on the number of threads. Holds the blocks of the base and of one configuration in memory.
+    ///
+    /// # Errors
+    /// [`Error`], naming the configuration if there is one to blame. What was finished before stays stored.
+    pub fn run(&self, model: &Model, directory: &Path, observer: &dyn Observer) -> Result<SweepResults> {
+        if self.recipes.is_empty() {
+            return Err(Error::NoConfigurations);
+        }
+        for recipe in &self.recipes {
+            sparq_pipeline::Plan::new(model, recipe, Some(&self.calibration)).map_err(blame(recipe))?;
+        }
+        let store = Store::open(directory)?;
+        let content_hash = model.checkpoint().content_hash()?;
+        let common = fingerprint(&[
+            &SCHEMA.to_string(),
+            env!("CARGO_PKG_VERSION"),
+            &content_hash,
+            &self.evaluation.fingerprint(),
+            &serde_json::to_string(&(&self.prompts, self.sample_tokens))?,
+        ]);
+        let with_calibration = fingerprint(&[&common, &self.calibration.fingerprint()]);
+        let key = |recipe: &Recipe| -> Result<String> {
+            Ok(fingerprint(&[&with_calibration, &serde_json::to_string(recipe)?]))
+        };
+
+        let mut model = model.clone();
+        let mut baseline: Option<Baseline<Model>> = None;
+        let total = self.recipes.len();
+        let mut base: Option<Measurement> = store.get(&common);
+        let mut measured = Vec::with_capacity(total);
+        for (index, recipe) in self.recipes.iter().enumerate() {
+            let key = key(recipe)?;
+            let (measurement, reused) = match store.get::<Measurement>(&key) {
+                Some(stored) if base.is_some() => (stored, true),
+                _ => {
+                    if baseline.is_none() {
+                        observer.step(0, total, "base");
+                        model.make_resident()?;
+                        let start = Instant::now();
+                        let fresh = self.evaluation.baseline(&model, observer)?;
+                        let evaluation = self.evaluation.baseline_report(&fresh);
+                        let continuations = self.continue_prompts(&model)?;
+                        let seconds = start.elapsed().as_secs_f64();
+                        let measurement = Measurement { compression: None, evaluation, continuations, seconds };
+                        store.put(&common, &measurement)?;
+                        base = Some(measurement);
+                        baseline = Some(fresh);
+                    }
+                    observer.step(index + 1, total, &recipe.to_string());
+                    let fresh = self.measure(&model, recipe, baseline.as_ref(), observer)?;
+                    store.put(&key, &fresh)?;
+                    (fresh, false)
+                }
+            };
+            let Some(base) = &base else { return Err(Error::NoConfigurations) };
+            let (result, scores) = self.result(recipe, &measurement, base, reused)?;
+            observer.configuration(&result);
+            measured.push((result, scores));
+        }
+        let Some(base) = base else { return Err(Error::NoConfigurations) };
+        let (configurations, scores): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+        let results = self.results(&model, content_hash, with_calibration, &base, configurations, &scores);
+        write_whole(&directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
+        write_whole(&directory.join("results.csv"), csv(&results).as_bytes())?;
+        write_whole(&directory.join("report.html"), html(&results).as_bytes())?;
+        Ok(results)
+    }
+
+    fn measure(
+        &self,
+        model: &Model,
+        recipe: &Recipe,
+        baseline: Option<&Baseline<Model>>,
+        observer: &dyn Observer,
+    ) -> Result<Measurement> {
+        let mut sink = MemorySink::new();
+        let compression =
+            compress(model, recipe, Some(&self.calibration), &mut sink, observer).map_err(blame(recipe))?;
+        let compressed = sink.into_model(model).map_err(blame(recipe))?;
+        let start = Instant::now();
+        let evaluation = self.evaluation.evaluate(&compressed, baseline, observer)?;
+        let continuations = self.continue_prompts(&compressed)?;
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(Measurement { compression: Some(compression), evaluation, continuations, seconds })
+    }
+
+    fn continue_prompts(&self, model: &Model) -> Result<Vec<String>> {
+        self.prompts
+            .iter()
+            .map(|prompt| {
+                let tokenizer = model.tokenizer()?;
+                let options = GenerateOptions {
+                    max_tokens: self.sample_tokens,
+                    stop: tokenizer.eos_ids().to_vec(),
+                    sampler: Sampler::Greedy,
+                };
+                let tokens = tokenizer.encode(prompt, true)?;
+                let new = model.generate(&tokens, &options, |_| ControlFlow::Continue(()))?;
+                Ok(tokenizer.decode(&new, true)?)
+            })
+            .collect()
+    }
+
+    fn result(
+        &self,
+        recipe: &Recipe,
+        measurement: &Measurement,
+        base: &Measurement,
+        reused: bool,
+    ) -> Result<(ConfigurationResult, Vec<TaskScores>)> {
+        let (sparsity, bits) = (recipe.sparsity.fraction(), recipe.bits());
+        let scores = paired_scores(&base.evaluation.tasks, &measurement.evaluation.tasks)?;
+        let (retention, retention_missing) = match retention(&scores, &self.bootstrap) {
+            Ok(retention) => (Some(retention), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let srcr = |form: SrcrForm| {
+            retention.as_ref().map(|retention| form.score(retention.sr, sparsity, f64::from(bits))).transpose()
+        };
+        let (srcr, srcr_tcr) = (srcr(SrcrForm::SqrtLog)?, srcr(SrcrForm::Tcr)?);
+        let text = measurement.evaluation.text.as_ref();
+        let comparison = text.and_then(|text| text.base.as_ref());
+        let ratio = text.map(|text| text.perplexity_ratio_interval(&self.bootstrap)).transpose()?.flatten();
+        let compression = measurement.compression.as_ref();
+        let samples = self.prompts.iter().zip(&base.continuations).zip(&measurement.continuations);
+        let result = ConfigurationResult {
+            recipe: recipe.to_string(),
+            family: match (recipe.sparsity.is_dense(), recipe.scheme) {
+                (true, _) => Family::Quantization,
+                (false, None) => Family::Pruning,
+                (false, Some(_)) => Family::Joint,
+            },
+            sparsity,
+            pattern: match recipe.sparsity {
+                Sparsity::NOfM { .. } => recipe.sparsity.to_string(),
+                _ => "unstructured".to_owned(),
+            },
+            bits,
+            tcr: recipe.tcr(),
+            measured_sparsity: compression.map_or(0.0, |report| report.measured_sparsity),
+            bits_per_weight: compression.map_or(16.0, |report| report.bits_per_weight),
+            perplexity: text.map_or(f64::NAN, |text| text.perplexity),
+            perplexity_ratio: ratio,
+            kl: comparison.map_or(f64::NAN, |comparison| comparison.mean_kl),
+            top1_agreement: comparison.map_or(f64::NAN, |comparison| comparison.top1_agreement),
+            tasks: measurement.evaluation.tasks.iter().map(accuracy).collect(),
+            retention,
+            retention_missing,
+            srcr,
+            srcr_tcr,
+            compress_seconds: compression.map_or(0.0, |report| report.seconds),
+            evaluate_seconds: measurement.seconds,
+            layers: compression.map(|report| report.layers.clone()).unwrap_or_default(),
+            reused,
+            samples: samples
+                .map(|((prompt, base), compressed)| Sample {
+                    prompt: prompt.clone(),
+                    base: base.clone(),
+                    compressed: compressed.clone(),
+                })
+                .collect(),
+        };
+        Ok((result, scores))
+    }
+
+    fn results(
+        &self,
+        model: &Model,
+        content_hash: String,
+        fingerprint: String,
+        base: &Measurement,
+        configurations: Vec<ConfigurationResult>,
+        scores: &[Vec<TaskScores>],
+    ) -> SweepResults {
+        let text = base.evaluation.text.as_ref();
+        let srcr = |index: &usize| configurations[*index].srcr.unwrap_or(f64::NEG_INFINITY);
+        let best_srcr = (0..configurations.len())
+            .filter(|index| configurations[*index].srcr.is_some())
+            .max_by(|x, y| srcr(x).total_cmp(&srcr(y)).then(y.cmp(x)));
+        SweepResults {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: ModelFacts {
+                name: self.labels.model.clone(),
+                architecture: model.config().model_type.clone(),
+                content_hash,
+                parameters: model.parameters(),
+                compressed_weights: configurations
+                    .first()
+                    .map_or(0, |first| first.layers.iter().map(|layer| layer.weights).sum()),
+                blocks: model.block_count(),
+            },
+            settings: SettingsFacts {
+                calibration: self.labels.calibration.clone(),
+                calibration_sequences: self.calibration.sequences().len(),
+                calibration_tokens: self.calibration.tokens(),
+                text: self.labels.text.clone(),
+                text_tokens: text.map_or(0, |text| text.tokens),
+                window: self.evaluation.text().map_or(0, |text| text.settings().length),
+                limit: self.labels.limit,
+                seed: self.bootstrap.seed,
+                resamples: self.bootstrap.resamples,
+                fingerprint,
+                command: self.labels.command.clone(),
+            },
+            machine: MachineFacts {
+                platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+                processor: processor(),
+                threads: self.labels.threads,
+            },
+            base: BaseResult {
+                perplexity: text.map_or(f64::NAN, |text| text.perplexity),
+                tasks: base.evaluation.tasks.iter().map(accuracy).collect(),
+                seconds: base.seconds,
+            },
+            verdicts: verdicts(&configurations, scores, &self.bootstrap),
+            best_srcr,
+            configurations,
+        }
+    }
+}
+
+fn blame(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
+    move |source| Error::Compression { recipe: recipe.to_string(), source }
+}
+
+fn accuracy(task: &TaskResult) -> TaskAccuracy {
+    TaskAccuracy {
+        name: task.name.clone(),
+        items: task.items.len(),
+        accuracy: task.accuracy,
+        standard_error: task.standard_error.unwrap_or(f64::NAN),
+        chance: task.chance,
+    }
+}
+
+fn fingerprint(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    format!("{:x}", hash.finalize())
+}
+
+/// Name of the processor, where the system tells.
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}

@@ -1,0 +1,154 @@
+//! Evaluates a model, alone or against its base.
+
+#![allow(clippy::print_stdout, reason = "this is a program")]
+
+mod common;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use common::demo;
+use indicatif::ProgressBar;
+use sparq::eval::{Evaluation, EvaluationReport, TextEvaluation, TextSettings};
+use sparq::metric::Bootstrap;
+use sparq::prelude::*;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Perplexity, tasks, and, given a base, KL divergence and retention.
+///
+/// Without --model, evaluates the embedded demo model.
+#[derive(Debug, Parser)]
+#[command(name = "evaluate", version)]
+struct Arguments {
+    /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    /// The uncompressed model to compare with
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// Text for perplexity and KL
+    #[arg(long, value_name = "FILE")]
+    perplexity: Option<PathBuf>,
+    /// Tokens in a perplexity window
+    #[arg(long, default_value_t = 512)]
+    window: usize,
+    /// Overlap windows: this many tokens from one to the next
+    #[arg(long)]
+    stride: Option<usize>,
+    /// Use this many tokens of the text
+    #[arg(long)]
+    text_tokens: Option<usize>,
+    /// Tasks: built-in names, .toml definitions or .jsonl files
+    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TASK")]
+    tasks: Vec<String>,
+    /// Where built-in tasks find their data
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Items of each task at most, a seeded choice
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Seed of task subsets and bootstrap
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads; 0 uses every core. The numbers do not depend on it
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Write the full report here, items included
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    common::run(|| evaluate(&arguments))
+}
+
+fn evaluate(arguments: &Arguments) -> Result<()> {
+    common::set_threads(arguments.threads)?;
+    let (mut model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
+    let mut evaluation = Evaluation::new().with_bootstrap(Bootstrap { seed: arguments.seed, ..Bootstrap::default() });
+    let text = arguments.perplexity.clone().or(demo.as_ref().map(|demo| demo.file("heldout.txt")));
+    if let Some(file) = &text {
+        let settings = TextSettings {
+            length: arguments.window,
+            stride: arguments.stride,
+            token_limit: arguments.text_tokens,
+            ..TextSettings::default()
+        };
+        let text = TextEvaluation::from_text(&model, &common::read_text(file)?, settings)
+            .with_context(|| format!("text {}", file.display()))?;
+        evaluation = evaluation.with_text(text);
+    }
+    let mut tasks = arguments.tasks.clone();
+    if let (true, Some(demo)) = (tasks.is_empty(), &demo) {
+        tasks = demo::TASKS.iter().map(|name| demo.file(&format!("{name}.jsonl")).display().to_string()).collect();
+    }
+    for task in &tasks {
+        evaluation = evaluation.with_task(common::tasks::load(
+            task,
+            arguments.data.as_deref(),
+            arguments.limit,
+            arguments.seed,
+        )?);
+    }
+    if text.is_none() && tasks.is_empty() {
+        bail!("nothing to evaluate: give --perplexity FILE or --tasks");
+    }
+    let bar = Bar(common::progress_bar(0, "evaluate"));
+    model.make_resident()?;
+    let baseline = match &arguments.base {
+        Some(path) => {
+            let mut base = Model::open(path)?;
+            base.make_resident()?;
+            Some(evaluation.baseline(&base, &bar)?)
+        }
+        None => None,
+    };
+    let report = evaluation.evaluate(&model, baseline.as_ref(), &bar)?;
+    bar.0.finish_and_clear();
+    if let Some(file) = &arguments.json {
+        common::write_json(file, &report)?;
+    }
+    print(&report);
+    Ok(())
+}
+
+fn print(report: &EvaluationReport) {
+    if let Some(text) = &report.text {
+        println!("perplexity   {:.4}  ({} tokens, {:.4} nats a token)", text.perplexity, text.tokens, text.mean_nll);
+        if let Some(base) = &text.base {
+            println!("base         {:.4}  (ratio {:.4})", base.base_perplexity, base.perplexity_ratio);
+            println!(
+                "KL           {:.5} nats a token, top-1 agreement {:.2} %",
+                base.mean_kl,
+                100.0 * base.top1_agreement
+            );
+        }
+    }
+    for task in &report.tasks {
+        let error = task.standard_error.map_or_else(String::new, |error| format!(" ± {:.2}", 100.0 * error));
+        println!(
+            "{:<12} {:.2}{error} %  ({} items, chance {:.1} %)",
+            task.name,
+            100.0 * task.accuracy,
+            task.items.len(),
+            100.0 * task.chance
+        );
+    }
+    if let Some(kept) = &report.retention {
+        println!("Sr           {:.4}  [{:.4}, {:.4}]", kept.sr, kept.interval.low, kept.interval.high);
+        for excluded in &kept.excluded {
+            println!("left out of Sr: {excluded}");
+        }
+    }
+}
+
+struct Bar(ProgressBar);
+
+impl sparq::eval::Observer for Bar {
+    fn progress(&self, done: usize, total: usize, what: &str) {
+        self.0.set_length(total as u64);
+        self.0.set_position(done as u64);
+        self.0.set_message(what.to_owned());
+    }
+}
