@@ -19,10 +19,15 @@ pub(crate) struct Softmax {
 impl Softmax {
     /// Statistics of one row. A row with NaN or without any finite largest value gives a `log_sum` that is not finite.
     pub(crate) fn of(logits: &[f32]) -> Self {
-        let max = largest(logits);
-        // Found by a second look: an index in the first loop would keep it from vectorising.
+        let (max, sum) = wide(
+            #[inline(always)]
+            || {
+                let max = largest(logits);
+                (max, sum_of(logits, logits, |logit, _| exp(logit - max)))
+            },
+        );
+        // Found by a second look: an index in the loop above would keep it from vectorising.
         let best = logits.iter().position(|logit| *logit == max).unwrap_or(0) as u32;
-        let sum = sum_of(logits.len(), |i| exp(logits[i] - max));
         // exp clamps infinities, so they are looked for; NaN goes through the sum.
         let log_sum = if max.is_finite() { sum.ln() } else { f64::NAN };
         Self { max, best, log_sum }
@@ -36,17 +41,29 @@ impl Softmax {
 
     /// KL divergence of `other` from the row that `self` describes, in nats: exactly 0 for equal rows.
     pub(crate) fn divergence(&self, logits: &[f32], other: &Self, other_logits: &[f32]) -> f64 {
-        let width = logits.len().min(other_logits.len());
-        let weighted = sum_of(width, |i| {
-            let z = logits[i] - self.max;
-            exp(z) * (z - (other_logits[i] - other.max))
-        });
+        let weighted = wide(
+            #[inline(always)]
+            || {
+                sum_of(logits, other_logits, |logit, other_logit| {
+                    let z = logit - self.max;
+                    exp(z) * (z - (other_logit - other.max))
+                })
+            },
+        );
         // Not negative but for rounding.
         let divergence = weighted / self.log_sum.exp() + (other.log_sum - self.log_sum);
         if divergence < 0.0 { 0.0 } else { divergence }
     }
 }
 
+/// Runs `loops` compiled for AVX2 where the machine has it; the same bits either way. A
+/// vocabulary of exponentials for each token is worth the wider registers.
+fn wide<R>(loops: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(loops)
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // must be compiled with its caller, for the machine at hand
 fn largest(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -60,24 +77,24 @@ fn largest(values: &[f32]) -> f32 {
     lanes.into_iter().fold(rest, larger)
 }
 
-/// Sum of `term(0..count)`: in f32 within chunks, in f64 over chunks.
+/// Sum of `term` over pairs of elements: in f32 within chunks, in f64 over chunks.
 #[inline(always)]
-#[allow(clippy::inline_always)] // `term` must be inlined into the loop for it to vectorise.
-fn sum_of(count: usize, term: impl Fn(usize) -> f32) -> f64 {
+#[allow(clippy::inline_always)] // `term` must be inlined into the loop for it to vectorise
+fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     let mut total = 0.0_f64;
-    let mut start = 0;
-    while start + LANES <= count {
-        let end = (start + CHUNK).min(count);
+    for (a, b) in a.chunks(CHUNK).zip(b.chunks(CHUNK)) {
+        let (a_lanes, b_lanes) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let rest = a_lanes.remainder().iter().zip(b_lanes.remainder());
+        let rest: f64 = rest.map(|(a, b)| f64::from(term(*a, *b))).sum();
         let mut lanes = [0.0_f32; LANES];
-        while start + LANES <= end {
-            for (lane, sum) in lanes.iter_mut().enumerate() {
-                *sum += term(start + lane);
+        for (a, b) in a_lanes.zip(b_lanes) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane += term(*a, *b);
             }
-            start += LANES;
         }
-        total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
+        total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>() + rest;
     }
-    total + (start..count).map(|i| f64::from(term(i))).sum::<f64>()
+    total
 }
 
 /// `eˣ` for `x` up to 0, to about 1e-7 relative, with the same bits everywhere and free of branches.

@@ -1,0 +1,86 @@
+//! The demo model, whose scores were measured with transformers (see its README).
+#![allow(clippy::unwrap_used)]
+
+use sparq_eval::{Evaluation, Task, TaskOptions, TextEvaluation, TextSettings};
+use sparq_model::Model;
+use std::path::PathBuf;
+
+fn demo() -> (PathBuf, Model) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model");
+    let mut model = Model::open(&path).unwrap();
+    model.make_resident().unwrap();
+    (path, model)
+}
+
+fn task(folder: &std::path::Path, name: &str) -> Task {
+    Task::load(folder.join(name).with_extension("jsonl").to_str().unwrap(), None).unwrap()
+}
+
+#[test]
+fn task_scores_are_those_of_transformers() {
+    let (folder, model) = demo();
+    for (name, expected, chance) in [("knowledge", 0.992, 0.25), ("reasoning", 0.85, 0.35), ("math", 0.973, 0.0)] {
+        let task = task(&folder, name);
+        let result = task.evaluate(&model, &TaskOptions::default(), &()).unwrap();
+        eprintln!("{name}: {:.4} (chance {:.4}, {} items)", result.accuracy, result.chance, result.items.len());
+        assert!((result.accuracy - expected).abs() < 0.0051, "{name}: {}", result.accuracy);
+        assert!((result.chance - chance).abs() < 0.1, "{name}: {}", result.chance);
+        // Batching changes nothing but rounding.
+        let single = TaskOptions { batch_tokens: 1, ..TaskOptions::default() };
+        let alone = task.clone().limit(60, 1).evaluate(&model, &single, &()).unwrap();
+        for item in &alone.items {
+            let batched = result.items.iter().find(|other| other.id == item.id).unwrap();
+            assert_eq!((item.score, &item.prediction), (batched.score, &batched.prediction), "{}", item.id);
+            for (a, b) in item.log_likelihoods.iter().zip(&batched.log_likelihoods) {
+                assert!((a - b).abs() < 1e-4, "{}: {a} {b}", item.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_against_itself_loses_nothing() {
+    let (folder, model) = demo();
+    let text = std::fs::read_to_string(folder.join("heldout.txt")).unwrap();
+    let settings = TextSettings { length: 128, token_limit: Some(20_000), ..TextSettings::default() };
+    let evaluation = Evaluation::new()
+        .with_text(TextEvaluation::from_text(&model, &text, settings).unwrap())
+        .with_task(task(&folder, "knowledge").limit(50, 0));
+    let baseline = evaluation.baseline(&model, &()).unwrap();
+    let report = evaluation.evaluate(&model, Some(&baseline), &()).unwrap();
+    let scores = report.text.as_ref().unwrap();
+    let comparison = scores.base.as_ref().unwrap();
+    eprintln!("perplexity {:.4} over {} tokens", scores.perplexity, scores.tokens);
+    assert_eq!((comparison.mean_kl, comparison.top1_agreement, comparison.perplexity_ratio), (0.0, 1.0, 1.0));
+    assert_eq!(comparison.base_perplexity, scores.perplexity);
+    assert_eq!(baseline.text.as_ref().unwrap().scores().perplexity, scores.perplexity);
+    let kept = report.retention.as_ref().unwrap();
+    assert_eq!((kept.sr, kept.interval.low, kept.interval.high), (1.0, 1.0, 1.0));
+    // Hidden states that were stored give the same baseline back.
+    let text = evaluation.text().unwrap();
+    let hidden = baseline.text.as_ref().unwrap().hidden().to_owned();
+    let restored = text.restore_baseline(&model, hidden).unwrap();
+    assert_eq!(restored.scores(), baseline.text.as_ref().unwrap().scores());
+    // Strided windows score (nearly) the same tokens in other contexts. This model saw short documents only, and is no
+    // better for more context.
+    let strided = TextSettings { stride: Some(64), ..settings };
+    let strided = TextEvaluation::new(text.tokens().to_vec(), strided).unwrap().evaluate(&model, None, &()).unwrap();
+    eprintln!("strided perplexity {:.4} over {} tokens", strided.perplexity, strided.tokens);
+    assert!((strided.perplexity / scores.perplexity - 1.0).abs() < 0.1, "{}", strided.perplexity);
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let (folder, model) = demo();
+    let text = std::fs::read_to_string(folder.join("heldout.txt")).unwrap();
+    let settings = TextSettings { length: 64, token_limit: Some(3000), ..TextSettings::default() };
+    let evaluation = Evaluation::new()
+        .with_text(TextEvaluation::from_text(&model, &text, settings).unwrap())
+        .with_task(task(&folder, "reasoning").limit(40, 0))
+        .with_task(task(&folder, "math").limit(40, 0));
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| evaluation.evaluate(&model, None, &()).unwrap())
+    };
+    assert_eq!(run(1), run(2));
+}
