@@ -1,23 +1,12 @@
-//! What people look at: `report.html` and `results.csv`.
-use crate::SweepResults;
+//! What people look at: the table, `results.csv` and `report.html`.
 
-/// The report.
-pub fn html(results: &SweepResults) -> String {
-    let _ = results;
-    String::new()
-}
-/// The table.
-pub fn csv(results: &SweepResults) -> String {
-    let _ = results;
-    String::new()
-}
-/// The table for a terminal.
-pub fn table(results: &SweepResults) -> String {
-    let _ = results;
-    String::new()
-}
-/// The table in Markdown.
-pub fn markdown(results: &SweepResults) -> String {
-    let _ = results;
-    String::new()
-}
+mod cells;
+mod csv;
+mod figures;
+mod html;
+mod svg;
+mod table;
+
+pub use csv::csv;
+pub use html::html;
+pub use table::{markdown, table};

@@ -1,0 +1,67 @@
+//! Numbers and names as text, the same in every form of the report.
+
+use crate::{ConfigurationResult, SweepResults};
+use sparq_metric::Interval;
+
+/// A number with `digits` decimals; what is not finite is said to be so.
+pub(crate) fn number(value: f64, digits: usize) -> String {
+    if value.is_finite() { format!("{value:.digits$}") } else { "not finite".to_owned() }
+}
+
+/// A perplexity: two decimals, none beyond 1000.
+pub(crate) fn perplexity(value: f64) -> String {
+    number(value, if value < 1000.0 { 2 } else { 0 })
+}
+
+/// A fraction as a percentage.
+pub(crate) fn percent(value: f64, digits: usize) -> String {
+    if value.is_finite() { format!("{:.digits$} %", 100.0 * value) } else { "not finite".to_owned() }
+}
+
+/// A value with its interval.
+pub(crate) fn with_interval(value: f64, interval: Interval) -> String {
+    format!("{value:.3} [{:.3}, {:.3}]", interval.low, interval.high)
+}
+
+/// Names of all tasks, in order.
+pub(crate) fn task_names(results: &SweepResults) -> Vec<&str> {
+    results.base.tasks.iter().map(|task| task.name.as_str()).collect()
+}
+
+/// Sr of one task, with interval; the accuracy where the task is left out.
+pub(crate) fn task_cell(configuration: &ConfigurationResult, name: &str) -> String {
+    let kept = configuration.retention.as_ref().and_then(|kept| kept.tasks.iter().find(|task| task.name == name));
+    if let Some(task) = kept {
+        return with_interval(task.sr, task.interval);
+    }
+    let task = configuration.tasks.iter().find(|task| task.name == name);
+    task.map_or_else(String::new, |task| format!("left out ({})", percent(task.accuracy, 1)))
+}
+
+/// Sr over all tasks.
+pub(crate) fn sr_cell(configuration: &ConfigurationResult) -> String {
+    configuration.retention.as_ref().map_or_else(|| "none".to_owned(), |kept| with_interval(kept.sr, kept.interval))
+}
+
+/// SrCr.
+pub(crate) fn srcr_cell(configuration: &ConfigurationResult) -> String {
+    configuration.srcr.map_or_else(|| "none".to_owned(), |value| number(value, 3))
+}
+
+/// Text that is safe inside HTML and attributes.
+pub(crate) fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            // Control characters are not allowed in HTML.
+            other if other.is_control() && other != '\n' => safe.push('\u{fffd}'),
+            other => safe.push(other),
+        }
+    }
+    safe
+}

@@ -1,0 +1,272 @@
+//! The figures of the report.
+
+use super::cells::{number, percent};
+use super::svg::{Scale, axes, figure, line, marker, text};
+use crate::{ConfigurationResult, Family, SweepResults};
+use sparq_metric::{Interval, SrcrForm, pareto_front};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+const FAMILIES: [Family; 3] = [Family::Quantization, Family::Joint, Family::Pruning];
+
+fn style(family: Family) -> (usize, &'static str) {
+    match family {
+        Family::Quantization => (0, "quantization"),
+        Family::Joint => (1, "joint"),
+        Family::Pruning => (2, "pruning"),
+    }
+}
+
+/// One point of a scatter plot over TCr.
+struct Point<'a> {
+    configuration: &'a ConfigurationResult,
+    value: f64,
+    interval: Option<Interval>,
+}
+
+/// Sr over TCr, with intervals and the Pareto front of each family.
+pub(crate) fn retention(results: &SweepResults) -> String {
+    let points: Vec<Point<'_>> = results
+        .configurations
+        .iter()
+        .filter_map(|configuration| {
+            let kept = configuration.retention.as_ref()?;
+            Some(Point { configuration, value: kept.sr, interval: Some(kept.interval) })
+        })
+        .collect();
+    scatter("figure-retention", "Semantic retention over compression", "Sr", &points, false)
+}
+
+/// KL over TCr.
+pub(crate) fn divergence(results: &SweepResults) -> String {
+    let points: Vec<Point<'_>> = results
+        .configurations
+        .iter()
+        .filter(|configuration| configuration.kl.is_finite())
+        .map(|configuration| Point { configuration, value: configuration.kl, interval: None })
+        .collect();
+    scatter("figure-divergence", "Divergence from the base over compression", "KL, nats a token", &points, true)
+}
+
+fn scatter(id: &str, title: &str, y_name: &str, points: &[Point<'_>], lower_is_better: bool) -> String {
+    if points.is_empty() {
+        return figure(id, 640, 60, title, "No configuration has this value.", &text(20.0, 35.0, "label", "no values"));
+    }
+    let fold =
+        |pick: fn(f64, f64) -> f64, start: f64, of: &dyn Fn(&Point<'_>) -> f64| points.iter().map(of).fold(start, pick);
+    let low = fold(f64::min, f64::INFINITY, &|p| p.interval.map_or(p.value, |i| i.low.min(p.value)));
+    let high = fold(f64::max, f64::NEG_INFINITY, &|p| p.interval.map_or(p.value, |i| i.high.max(p.value)));
+    let margin = 0.06 * (high - low).max(0.01);
+    let x_low = fold(f64::min, f64::INFINITY, &|p| p.configuration.tcr) - 0.02;
+    let x_high = fold(f64::max, f64::NEG_INFINITY, &|p| p.configuration.tcr) + 0.02;
+    let x = Scale::new(x_low, x_high, 64.0, 620.0);
+    let y = Scale::new(if lower_is_better { 0.0 } else { low - margin }, high + margin, 300.0, 34.0);
+    let mut body = axes(&x, &y, ("theoretical compression rate TCr", y_name), |v| percent(v, 0), |v| number(v, 2));
+    let mut told = Vec::new();
+    for family in FAMILIES {
+        let members: Vec<&Point<'_>> = points.iter().filter(|p| p.configuration.family == family).collect();
+        if members.is_empty() {
+            continue;
+        }
+        let (shape, class) = style(family);
+        let sign = if lower_is_better { -1.0 } else { 1.0 };
+        let places: Vec<(f64, f64)> = members.iter().map(|p| (p.configuration.tcr, sign * p.value)).collect();
+        let mut front: Vec<&&Point<'_>> = pareto_front(&places).into_iter().filter_map(|i| members.get(i)).collect();
+        front.sort_by(|a, b| a.configuration.tcr.total_cmp(&b.configuration.tcr));
+        let path: Vec<String> =
+            front.iter().map(|p| format!("{:.1},{:.1}", x.at(p.configuration.tcr), y.at(p.value))).collect();
+        let _ = write!(body, "<polyline points=\"{}\" class=\"front {class}\"/>", path.join(" "));
+        for (index, point) in members.iter().enumerate() {
+            // Points at one rate stand side by side.
+            let shift = (shape as f64 - 1.0) * 7.0 + (index % 3) as f64 * 2.0 - 2.0;
+            let at = x.at(point.configuration.tcr) + shift;
+            if let Some(interval) = point.interval {
+                body += &line(at, y.at(interval.low), at, y.at(interval.high), &format!("bar {class}"));
+            }
+            let hover = format!("{} ({family}): {y_name} {}", point.configuration.recipe, number(point.value, 3));
+            body += &marker(at, y.at(point.value), shape, class, &hover);
+        }
+        told.push(format!("{family}: {} configurations", members.len()));
+    }
+    body += &legend(points.iter().map(|p| p.configuration.family));
+    let description = format!(
+        "{title}, {}. Lines join the Pareto front of each family; bars are 95 percent intervals.",
+        told.join(", ")
+    );
+    figure(id, 640, 350, title, &description, &body)
+}
+
+fn legend(present: impl Iterator<Item = Family>) -> String {
+    let present: Vec<Family> = present.collect();
+    let mut body = String::new();
+    let mut at = 70.0;
+    for family in FAMILIES.into_iter().filter(|family| present.contains(family)) {
+        let (shape, class) = style(family);
+        body += &marker(at, 16.0, shape, class, &family.to_string());
+        body += &text(at + 11.0, 20.0, "tick", &family.to_string());
+        at += 40.0 + 7.0 * family.to_string().len() as f64;
+    }
+    body
+}
+
+/// SrCr over the grid of sparsities and bits: measured cells show SrCr, the others what full retention would give.
+pub(crate) fn srcr_grid(results: &SweepResults) -> String {
+    let mut sparsities: Vec<f64> = results.configurations.iter().map(|c| c.sparsity).collect();
+    sparsities.sort_by(f64::total_cmp);
+    sparsities.dedup_by(|a, b| (*a - *b).abs() < 1e-9);
+    let mut bits: Vec<u8> = results.configurations.iter().map(|c| c.bits).collect();
+    bits.sort_unstable();
+    bits.dedup();
+    let (width, height) = (92.0, 40.0);
+    let (left, top) = (90.0, 30.0);
+    let mut body = String::new();
+    for (row, sparsity) in sparsities.iter().enumerate() {
+        let y = top + row as f64 * height;
+        body += &text(left - 8.0, y + 25.0, "tick end", &format!("s = {}", number(*sparsity, 2)));
+        for (column, q) in bits.iter().enumerate() {
+            let x = left + column as f64 * width;
+            if row == 0 {
+                body += &text(x + width / 2.0, top - 10.0, "tick middle", &format!("{q} bit"));
+            }
+            let measured = results
+                .configurations
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| c.bits == *q && (c.sparsity - sparsity).abs() < 1e-9)
+                .filter_map(|(index, c)| c.srcr.map(|srcr| (index, srcr)))
+                .max_by(|a, b| a.1.total_cmp(&b.1));
+            let limit = SrcrForm::SqrtLog.weight(*sparsity, f64::from(*q)).unwrap_or(0.0);
+            let (class, opacity, shown, hover) = match measured {
+                Some((index, srcr)) => {
+                    let best = if Some(index) == results.best_srcr { "cell best" } else { "cell" };
+                    let recipe = &results.configurations[index].recipe;
+                    (best, srcr.clamp(0.0, 1.0), number(srcr, 3), format!("{recipe}: SrCr {}", number(srcr, 3)))
+                }
+                None => ("cell empty", 0.0, String::new(), format!("not measured; at most {}", number(limit, 3))),
+            };
+            let _ = write!(
+                body,
+                "<g class=\"{class}\"><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
+                 style=\"fill-opacity:{opacity:.3}\"><title>{}</title></rect>{}</g>",
+                width - 3.0,
+                height - 3.0,
+                super::cells::escape(&hover),
+                text(x + width / 2.0, y + 24.0, "value middle", &shown)
+            );
+        }
+    }
+    let size = (left + bits.len() as f64 * width + 10.0, top + sparsities.len() as f64 * height + 10.0);
+    let best = results.best_srcr.and_then(|best| results.configurations.get(best));
+    let description = best.map_or_else(
+        || "No SrCr was measured.".to_owned(),
+        |best| format!("The largest SrCr, {}, is at {}.", number(best.srcr.unwrap_or(0.0), 3), best.recipe),
+    );
+    figure("figure-srcr", size.0 as u32, size.1 as u32, "SrCr over sparsity and bits", &description, &body)
+}
+
+/// Sr of every task, one small plot each.
+pub(crate) fn tasks(results: &SweepResults) -> String {
+    let mut out = String::new();
+    for (index, base) in results.base.tasks.iter().enumerate() {
+        let id = format!("figure-task-{index}");
+        let points: Vec<(&ConfigurationResult, f64, Interval)> = results
+            .configurations
+            .iter()
+            .filter_map(|configuration| {
+                let kept = configuration.retention.as_ref()?;
+                let task = kept.tasks.iter().find(|task| task.name == base.name)?;
+                Some((configuration, task.sr, task.interval))
+            })
+            .collect();
+        let title = format!("{}: base {}", base.name, percent(base.accuracy, 1));
+        if points.is_empty() {
+            let body = text(20.0, 35.0, "label", "left out: the base is not above chance");
+            out += &figure(&id, 300, 60, &title, "This task is left out of Sr.", &body);
+            continue;
+        }
+        let high = points.iter().map(|p| p.2.high.max(p.1)).fold(1.0, f64::max);
+        let x = Scale::new(0.0, high * 1.02, 60.0, 290.0);
+        let row = 18.0;
+        let height = 34.0 + row * points.len() as f64;
+        let mut body = text(4.0, 14.0, "label", &title);
+        body += &line(x.at(1.0), 22.0, x.at(1.0), height - 6.0, "grid");
+        for (place, (configuration, sr, interval)) in points.iter().enumerate() {
+            let y = 32.0 + row * place as f64;
+            let (shape, class) = style(configuration.family);
+            let short = format!("{} · {}", number(configuration.sparsity, 2), configuration.bits);
+            body += &text(54.0, y + 4.0, "tick end", &short);
+            body += &line(x.at(0.0), y, x.at(*sr), y, &format!("stem {class}"));
+            body += &line(x.at(interval.low), y, x.at(interval.high), y, &format!("bar {class}"));
+            let hover = format!(
+                "{}: Sr {} [{}, {}]",
+                configuration.recipe,
+                number(*sr, 3),
+                number(interval.low, 3),
+                number(interval.high, 3)
+            );
+            body += &marker(x.at(*sr), y, shape, class, &hover);
+        }
+        let description = format!(
+            "Sr on {} for {} configurations, labelled sparsity and bits; the line is the base.",
+            base.name,
+            points.len()
+        );
+        out += &figure(&id, 300, height as u32, &title, &description, &body);
+    }
+    out
+}
+
+/// Relative output error of every layer of one configuration: blocks over projections, on a logarithmic scale.
+pub(crate) fn layers(configuration: &ConfigurationResult, id: &str) -> String {
+    let kind = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
+    let mut kinds: Vec<String> = Vec::new();
+    let mut blocks: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
+    for layer in &configuration.layers {
+        let kind = kind(&layer.name);
+        if !kinds.contains(&kind) {
+            kinds.push(kind.clone());
+        }
+        blocks.entry(layer.block).or_default().insert(kind, layer.relative_output_error);
+    }
+    let logs: Vec<f64> = configuration
+        .layers
+        .iter()
+        .map(|l| l.relative_output_error.max(1e-12).log10())
+        .filter(|v| v.is_finite())
+        .collect();
+    let (low, high) = logs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let shade = Scale::new(low, high, 0.08, 1.0);
+    let (cell, left, top) = (20.0, 90.0, 26.0);
+    let mut body = String::new();
+    for (row, kind) in kinds.iter().enumerate() {
+        body += &text(left - 6.0, top + row as f64 * cell + 14.0, "tick end", kind);
+    }
+    for (column, (block, errors)) in blocks.iter().enumerate() {
+        let x = left + column as f64 * cell;
+        if column % 2 == 0 || blocks.len() < 12 {
+            body += &text(x + cell / 2.0, top - 6.0, "tick middle", &block.to_string());
+        }
+        for (row, kind) in kinds.iter().enumerate() {
+            let Some(error) = errors.get(kind) else { continue };
+            let opacity = shade.at(error.max(1e-12).log10()).clamp(0.0, 1.0);
+            let _ = write!(
+                body,
+                "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{2:.1}\" height=\"{2:.1}\" class=\"heat\" style=\"fill-opacity:{opacity:.3}\">\
+                 <title>block {block}, {}: relative output error {error:.2e}</title></rect>",
+                top + row as f64 * cell,
+                super::cells::escape(kind),
+                cell - 2.0
+            );
+        }
+    }
+    let size = (left + blocks.len().max(8) as f64 * cell + 10.0, top + kinds.len() as f64 * cell + 10.0);
+    let title = format!("Relative output error of each layer, {}", configuration.recipe);
+    let description = format!(
+        "From {:.1e} (light) to {:.1e} (dark), logarithmic, over {} blocks and {} projections.",
+        10_f64.powf(low),
+        10_f64.powf(high),
+        blocks.len(),
+        kinds.len()
+    );
+    figure(id, size.0 as u32, size.1 as u32, &title, &description, &body)
+}

@@ -1,0 +1,237 @@
+use super::cells::{escape, number, perplexity};
+use super::{figures, table};
+use crate::{ConfigurationResult, SweepResults};
+use std::fmt::Write;
+
+/// The results as one HTML page that needs nothing else: no network, no fonts, a few lines of script for sorting only.
+///
+/// Every text from outside (model names, task names, prompts, generated text) is escaped.
+pub fn html(results: &SweepResults) -> String {
+    let mut body = String::new();
+    let name = escape(&results.model.name);
+    let _ = write!(body, "<h1>What survives the compression of {name}</h1>");
+    headline(&mut body, results);
+    compared(&mut body, results);
+    configurations(&mut body, results);
+    let _ = write!(
+        body,
+        "<h2>Retention and divergence over compression</h2><div class=\"figures\">{}{}</div>\
+         <p class=\"soft\">TCr = 1 − (1 − s)·q/16 compares configurations at equal theoretical compression; it ignores \
+         masks, scales and zero points. Points at one rate are drawn side by side.</p>",
+        figures::retention(results),
+        figures::divergence(results)
+    );
+    let _ = write!(
+        body,
+        "<h2>SrCr over sparsity and bits</h2><div class=\"figures\">{}</div><p class=\"soft\">SrCr = Sr · \
+         [1 − (1 − √s)(1 − log₂(16/q)/4)], this project's own equation of the published shape. The marked cell is the \
+         largest; dashed cells were not measured.</p>",
+        figures::srcr_grid(results)
+    );
+    if !results.base.tasks.is_empty() {
+        let _ = write!(
+            body,
+            "<h2>Task by task</h2><div class=\"figures small\">{}</div><p class=\"soft\">Sr on each task, labelled \
+             sparsity · bits, with 95 % intervals; the vertical line is the base.</p>",
+            figures::tasks(results)
+        );
+    }
+    excluded(&mut body, results);
+    layers(&mut body, results);
+    samples(&mut body, results);
+    reproduce(&mut body, results);
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\
+         <title>sparq: {name}</title><style>{}</style></head><body>{body}<script>{}</script></body></html>\n",
+        include_str!("style.css"),
+        include_str!("script.js")
+    )
+}
+
+fn headline(body: &mut String, results: &SweepResults) {
+    for verdict in &results.verdicts {
+        let _ = write!(body, "<p class=\"headline\">{}</p>", escape(&verdict.sentence));
+    }
+    if let Some(best) = results.best_srcr.and_then(|best| results.configurations.get(best)) {
+        let _ = write!(
+            body,
+            "<p>Largest SrCr: <strong>{}</strong> ({}), {}.</p>",
+            escape(&best.recipe),
+            best.family,
+            number(best.srcr.unwrap_or_default(), 3)
+        );
+    }
+    if results.configurations.is_empty() {
+        body.push_str("<p class=\"headline\">No configuration was measured.</p>");
+    }
+}
+
+fn compared(body: &mut String, results: &SweepResults) {
+    let settings = &results.settings;
+    let tasks: Vec<String> =
+        results.base.tasks.iter().map(|task| format!("{} ({} items)", escape(&task.name), task.items)).collect();
+    let tasks = if tasks.is_empty() { "no tasks".to_owned() } else { tasks.join(", ") };
+    let _ = write!(
+        body,
+        "<p class=\"soft\">{} configurations of a {} model with {:.1} M parameters ({:.1} M weights in the compressed \
+         layers), calibrated on {} tokens of {}, judged on {} tokens of {} and on {tasks}. Intervals are 95 %, from a \
+         paired bootstrap over items.</p>",
+        results.configurations.len(),
+        escape(&results.model.architecture),
+        results.model.parameters as f64 / 1e6,
+        results.model.compressed_weights as f64 / 1e6,
+        settings.calibration_tokens,
+        escape(&settings.calibration),
+        settings.text_tokens,
+        escape(&settings.text),
+    );
+}
+
+fn configurations(body: &mut String, results: &SweepResults) {
+    let rows = table::rows(results);
+    body.push_str("<h2>All configurations</h2><div class=\"scroll\"><table class=\"sortable\" id=\"table\">");
+    for (index, row) in rows.iter().enumerate() {
+        let tag = if index == 0 { "th" } else { "td" };
+        body.push_str(match index {
+            0 => "<thead><tr>",
+            1 => "<tbody><tr>",
+            _ => "<tr>",
+        });
+        for cell in row {
+            let _ = write!(body, "<{tag}>{}</{tag}>", escape(cell));
+        }
+        body.push_str(if index == 0 { "</tr></thead>" } else { "</tr>" });
+    }
+    body.push_str("</tbody></table></div>");
+    let sixteen = 2.0 * results.model.parameters as f64 / 1e6;
+    let _ = write!(
+        body,
+        "<p class=\"soft\">Requested and real: <em>zeros</em> is the measured fraction of weights that are exactly 0.0 \
+         (rounding adds some), <em>bits/w</em> counts codes, scales and zero points. The 16-bit original takes \
+         {sixteen:.1} MB. A dense checkpoint of any of these configurations takes <strong>the same {sixteen:.1} \
+         MB</strong>: pruning alone makes no file smaller, and zeros and codes save space only in a format that stores \
+         them.</p>"
+    );
+}
+
+fn excluded(body: &mut String, results: &SweepResults) {
+    let Some(first) = results.configurations.first() else { return };
+    let mut lines: Vec<String> = Vec::new();
+    if let Some(kept) = &first.retention {
+        lines.extend(kept.excluded.iter().map(ToString::to_string));
+    }
+    lines.extend(first.retention_missing.clone());
+    if !lines.is_empty() {
+        body.push_str("<p>Left out of Sr, because the base itself is not clearly above chance:</p><ul>");
+        for line in lines {
+            let _ = write!(body, "<li>{}</li>", escape(&line));
+        }
+        body.push_str("</ul>");
+    }
+}
+
+fn layers(body: &mut String, results: &SweepResults) {
+    let shown = results.best_srcr.unwrap_or(0);
+    if results.configurations.iter().all(|configuration| configuration.layers.is_empty()) {
+        return;
+    }
+    body.push_str(
+        "<h2>Layer by layer</h2><p class=\"soft\">Relative output error on calibration tokens. It shows where a \
+         solver struggles; it does not rank methods.</p>",
+    );
+    for (index, configuration) in results.configurations.iter().enumerate() {
+        let open = if index == shown { " open" } else { "" };
+        let fallbacks: Vec<String> =
+            configuration.layers.iter().filter(|l| !l.fallbacks.is_empty()).map(fallback_line).collect();
+        let _ = write!(
+            body,
+            "<details{open}><summary>{}</summary><div class=\"wide\">{}</div>",
+            escape(&configuration.recipe),
+            figures::layers(configuration, &format!("figure-layers-{index}"))
+        );
+        if fallbacks.is_empty() {
+            body.push_str("<p class=\"soft\">No layer needed a fallback.</p>");
+        } else {
+            let _ = write!(body, "<p>{} layers needed a fallback:</p><ul>{}</ul>", fallbacks.len(), fallbacks.concat());
+        }
+        body.push_str("</details>");
+    }
+}
+
+fn fallback_line(layer: &sparq_pipeline::LayerReport) -> String {
+    let steps: Vec<String> = layer.fallbacks.iter().map(ToString::to_string).collect();
+    format!("<li>{}: {}</li>", escape(&layer.name), escape(&steps.join("; ")))
+}
+
+fn samples(body: &mut String, results: &SweepResults) {
+    let shown: Option<&ConfigurationResult> =
+        results.best_srcr.and_then(|best| results.configurations.get(best)).or(results.configurations.first());
+    let Some(shown) = shown.filter(|shown| !shown.samples.is_empty()) else { return };
+    body.push_str("<h2>Side by side</h2><p class=\"soft\">Greedy continuations of held-out text by the base and by every configuration.</p>");
+    for (index, sample) in shown.samples.iter().enumerate() {
+        let _ = write!(
+            body,
+            "<dl class=\"sample\"><dt>prompt</dt><dd>{}</dd><dt>base</dt><dd>{}</dd>",
+            escape(&sample.prompt),
+            escape(&sample.base)
+        );
+        for configuration in &results.configurations {
+            if let Some(sample) = configuration.samples.get(index) {
+                let _ =
+                    write!(body, "<dt>{}</dt><dd>{}</dd>", escape(&configuration.recipe), escape(&sample.compressed));
+            }
+        }
+        body.push_str("</dl>");
+    }
+}
+
+fn reproduce(body: &mut String, results: &SweepResults) {
+    let (settings, machine) = (&results.settings, &results.machine);
+    let facts: Vec<(&str, String)> = vec![
+        ("command", settings.command.clone().unwrap_or_else(|| "library call".to_owned())),
+        ("sparq", results.version.clone()),
+        ("model files, SHA-256", results.model.content_hash.clone()),
+        ("settings and data, SHA-256", settings.fingerprint.clone()),
+        ("seed, bootstrap resamples", format!("{}, {}", settings.seed, settings.resamples)),
+        (
+            "calibration",
+            format!(
+                "{}, {} sequences, {} tokens",
+                settings.calibration, settings.calibration_sequences, settings.calibration_tokens
+            ),
+        ),
+        (
+            "held-out text",
+            format!("{}, {} tokens scored in windows of {}", settings.text, settings.text_tokens, settings.window),
+        ),
+        ("items of a task", settings.limit.map_or_else(|| "all".to_owned(), |limit| format!("at most {limit}"))),
+        (
+            "machine",
+            format!(
+                "{}, {}, {} threads",
+                machine.platform,
+                machine.processor.as_deref().unwrap_or("unknown processor"),
+                machine.threads
+            ),
+        ),
+        (
+            "base",
+            format!(
+                "perplexity {}, evaluated in {} s",
+                perplexity(results.base.perplexity),
+                number(results.base.seconds, 0)
+            ),
+        ),
+    ];
+    body.push_str("<h2>To reproduce</h2><div class=\"scroll\"><table>");
+    for (name, value) in facts {
+        let _ = write!(
+            body,
+            "<tr><td>{name}</td><td style=\"text-align:left;white-space:normal\"><code>{}</code></td></tr>",
+            escape(&value)
+        );
+    }
+    body.push_str("</table></div>");
+}

@@ -1,0 +1,68 @@
+use super::cells::{number, percent, perplexity, sr_cell, srcr_cell, task_cell, task_names};
+use crate::SweepResults;
+
+/// The rows of the table: a header, the base, every configuration.
+pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {
+    let tasks = task_names(results);
+    let fixed = ["configuration", "TCr", "zeros", "bits/w", "perplexity", "KL"];
+    let mut header: Vec<String> = fixed.iter().map(|&name| name.to_owned()).collect();
+    header.extend(tasks.iter().map(|name| format!("Sr {name}")));
+    header.extend(["Sr", "SrCr", "seconds"].map(str::to_owned));
+    let mut base = vec!["base".to_owned(), percent(0.0, 2), String::new(), "16".to_owned()];
+    base.extend([perplexity(results.base.perplexity), number(0.0, 4)]);
+    base.extend(results.base.tasks.iter().map(|task| format!("accuracy {}", percent(task.accuracy, 1))));
+    base.extend([String::new(), String::new(), number(results.base.seconds, 0)]);
+    let mut rows = vec![header, base];
+    for configuration in &results.configurations {
+        let mut row = vec![
+            configuration.recipe.clone(),
+            percent(configuration.tcr, 2),
+            percent(configuration.measured_sparsity, 1),
+            number(configuration.bits_per_weight, 2),
+            perplexity(configuration.perplexity),
+            number(configuration.kl, 4),
+        ];
+        row.extend(tasks.iter().map(|name| task_cell(configuration, name)));
+        row.push(sr_cell(configuration));
+        row.push(srcr_cell(configuration));
+        row.push(number(configuration.compress_seconds + configuration.evaluate_seconds, 0));
+        rows.push(row);
+    }
+    rows
+}
+
+/// The results as a plain-text table for a terminal: what was asked for, what was measured, what is kept.
+///
+/// Sr is given with its 95 % interval, for each task and overall.
+pub fn table(results: &SweepResults) -> String {
+    let rows = rows(results);
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+        if index == 0 {
+            text.push_str(&"-".repeat(widths.iter().sum::<usize>() + 2 * columns.saturating_sub(1)));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The same table in Markdown.
+pub fn markdown(results: &SweepResults) -> String {
+    let mut text = String::new();
+    for (index, row) in rows(results).iter().enumerate() {
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        if index == 0 {
+            text.push_str(&format!("|---|{}\n", "---:|".repeat(row.len().saturating_sub(1))));
+        }
+    }
+    text
+}

@@ -1,0 +1,115 @@
+//! A short sweep on the demo model of this repository.
+
+use sparq_eval::{Evaluation, Task, TextEvaluation, TextSettings};
+use sparq_metric::Bootstrap;
+use sparq_model::Model;
+use sparq_pipeline::Calibration;
+use sparq_sweep::{ConfigurationResult, Error, Family, Labels, Observer, Sweep, SweepResults};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+fn demo(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model").join(file)
+}
+
+fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
+    let text = |file: &str| std::fs::read_to_string(demo(file)).expect(file);
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let settings = TextSettings { length: 128, token_limit: Some(2048), ..TextSettings::default() };
+    let task = |name: &str| {
+        Task::load(demo(name).to_str().expect("a path of plain characters"), None).expect(name).limit(60, 1)
+    };
+    Sweep {
+        recipes: recipes.iter().map(|recipe| recipe.parse().expect(recipe)).collect(),
+        calibration: Calibration::from_text(tokenizer, &text("calibration.txt"), 16, 128, 3).expect("text"),
+        evaluation: Evaluation::new()
+            .with_text(TextEvaluation::from_text(model, &text("heldout.txt"), settings).expect("text"))
+            .with_task(task("knowledge.jsonl"))
+            .with_task(task("reasoning.jsonl")),
+        prompts: vec!["Q: What is the capital of France? A:".to_owned()],
+        sample_tokens: 4,
+        bootstrap: Bootstrap { resamples: 200, seed: 5, ..Bootstrap::default() },
+        labels: Labels { model: "demo <model>".to_owned(), ..Labels::default() },
+    }
+}
+
+/// Numbers without what may differ from run to run.
+fn without_times(results: &SweepResults) -> SweepResults {
+    let mut results = results.clone();
+    results.base.seconds = 0.0;
+    for configuration in &mut results.configurations {
+        configuration.compress_seconds = 0.0;
+        configuration.evaluate_seconds = 0.0;
+        configuration.reused = false;
+        configuration.layers.iter_mut().for_each(|layer| layer.seconds = 0.0);
+    }
+    results
+}
+
+#[derive(Default)]
+struct Measured(Mutex<Vec<(String, bool)>>);
+
+impl Observer for Measured {
+    fn configuration(&self, result: &ConfigurationResult) {
+        self.0.lock().expect("not poisoned").push((result.recipe.clone(), result.reused));
+    }
+}
+impl sparq_pipeline::Observer for Measured {}
+impl sparq_eval::Observer for Measured {
+    fn progress(&self, _: usize, _: usize, _: &str) {}
+}
+
+#[test]
+fn a_sweep_measures_compares_and_continues() {
+    let model = Model::open(demo("")).expect("the demo model opens");
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path();
+    let first = sweep(&model, &["s=0,q=3", "s=0.25,q=4"]).run(&model, out, &()).expect("swept");
+
+    let [three, joint] = &first.configurations[..] else { panic!("two configurations") };
+    assert_eq!((three.family, joint.family), (Family::Quantization, Family::Joint));
+    assert_eq!((three.tcr, joint.tcr), (0.8125, 0.8125));
+    assert!(first.base.perplexity < three.perplexity && joint.kl < three.kl);
+    assert!((0.25..0.30).contains(&joint.measured_sparsity), "rounding may add zeros, nothing takes any away");
+    let kept = joint.retention.as_ref().expect("the demo model is above chance");
+    assert!(kept.sr > 0.8 && kept.interval.low <= kept.sr && kept.sr <= kept.interval.high);
+    let expected = kept.sr * 0.75; // srcr.md's check value of the weight at (0.25, 4)
+    assert!((joint.srcr.expect("Sr is there") - expected).abs() < 1e-9);
+    assert_eq!(first.verdicts.len(), 1);
+    assert!(first.verdicts[0].sentence.starts_with("At TCr 81.25 %"), "{}", first.verdicts[0].sentence);
+    assert_eq!(joint.samples.len(), 1);
+
+    for file in ["results.json", "results.csv", "report.html"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let json = std::fs::read(out.join("results.json")).expect("written");
+    assert_eq!(serde_json::from_slice::<SweepResults>(&json).expect("reads back"), first);
+
+    // A longer sweep into the same directory measures only what is new, and the old numbers stay.
+    let seen = Measured::default();
+    let second =
+        sweep(&model, &["s=0,q=3", "s=0.25,q=4", "s=0,q=8,quantizer=rtn"]).run(&model, out, &seen).expect("swept");
+    let reused: Vec<bool> = seen.0.lock().expect("not poisoned").iter().map(|(_, reused)| *reused).collect();
+    assert_eq!(reused, [true, true, false]);
+    assert_eq!(without_times(&second).configurations[..2], without_times(&first).configurations[..]);
+
+    // Another seed of the calibration is another measurement; a damaged one is made again.
+    for entry in std::fs::read_dir(out.join("measurements")).expect("listable") {
+        std::fs::write(entry.expect("an entry").path(), b"{").expect("writable");
+    }
+    let seen = Measured::default();
+    let third = sweep(&model, &["s=0,q=3", "s=0.25,q=4"]).run(&model, out, &seen).expect("swept");
+    assert!(seen.0.lock().expect("not poisoned").iter().all(|(_, reused)| !reused));
+    assert_eq!(without_times(&third), without_times(&first), "the same bits when measured again");
+}
+
+#[test]
+fn impossible_sweeps_are_refused_before_any_work() {
+    let model = Model::open(demo("")).expect("the demo model opens");
+    let directory = tempfile::tempdir().expect("a directory");
+    assert!(matches!(sweep(&model, &[]).run(&model, directory.path(), &()), Err(Error::NoConfigurations)));
+    let error =
+        sweep(&model, &["s=0,q=4", "s=3:7,q=4"]).run(&model, directory.path(), &()).expect_err("7 does not divide");
+    assert!(error.to_string().contains("s=3:7"), "{error}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("listable").count(), 0);
+}

@@ -1,0 +1,124 @@
+//! The example programs as a user runs them.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Cargo builds the examples before it runs this test, beside the directory the test is in.
+fn program(name: &str) -> Option<PathBuf> {
+    let test = std::env::current_exe().ok()?;
+    let path = test.parent()?.parent()?.join("examples").join(name);
+    if !path.is_file() {
+        eprintln!("skipped: example {name} is not built (cargo test --workspace builds it)");
+        return None;
+    }
+    Some(path)
+}
+
+fn run(name: &str, directory: &Path, arguments: &[&str]) -> Option<Output> {
+    let output = Command::new(program(name)?).current_dir(directory).args(arguments).output();
+    Some(output.expect("the program starts"))
+}
+
+fn succeeds(name: &str, directory: &Path, arguments: &[&str]) -> Option<String> {
+    let output = run(name, directory, arguments)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {errors}");
+    Some(String::from_utf8(output.stdout).expect("UTF-8"))
+}
+
+/// Fails with exit code 1 and one line that holds every one of `words`.
+fn fails(name: &str, directory: &Path, arguments: &[&str], words: &[&str]) {
+    let Some(output) = run(name, directory, arguments) else { return };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let line = errors.lines().last().unwrap_or_default();
+    assert_eq!(output.status.code(), Some(1), "{name} {arguments:?}: {errors}");
+    assert!(line.starts_with("error: "), "{line}");
+    for word in words {
+        assert!(line.contains(word), "{line:?} should name {word:?}");
+    }
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[test]
+fn sweep_runs_on_the_demo_model_and_continues() {
+    let directory = directory();
+    let Some(table) = succeeds("sweep", directory.path(), &["--quick"]) else { return };
+    assert!(table.contains("s=0.25,q=4") && table.contains("At TCr 81.25 %"), "{table}");
+    let json = std::fs::read_to_string(directory.path().join("sweep-report/results.json")).expect("written");
+    let results: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(results["configurations"].as_array().map(Vec::len), Some(2));
+    let again = succeeds("sweep", directory.path(), &["--quick", "--json"]).expect("built");
+    let again: Value = serde_json::from_str(&again).expect("JSON");
+    assert_eq!(again["configurations"][0]["reused"], Value::Bool(true));
+    assert_eq!(again["configurations"][1]["kl"], results["configurations"][1]["kl"]);
+    let html = std::fs::read_to_string(directory.path().join("sweep-report/report.html")).expect("written");
+    assert!(!html.contains("http://") || html.contains("www.w3.org"), "the report loads nothing from elsewhere");
+}
+
+#[test]
+fn compress_evaluate_and_generate_work_together() {
+    let directory = directory();
+    let at = directory.path();
+    let arguments = ["--samples", "8", "--seq-len", "128", "--pattern", "2:4", "--json"];
+    let Some(report) = succeeds("compress", at, &arguments) else { return };
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["layers"].as_array().map(Vec::len), Some(28));
+    assert!(report["measured_sparsity"].as_f64().expect("a number") >= 0.5);
+    let evaluate = ["--model", "compressed", "--tasks", "tasks.jsonl", "--json", "evaluation.json"];
+    std::fs::write(
+        at.join("tasks.jsonl"),
+        "{\"question\": \"What is the symbol of oxygen?\", \"choices\": [\"Si\", \"O\"], \"answer\": 1}\n",
+    )
+    .expect("writable");
+    let shown = succeeds("evaluate", at, &evaluate).expect("built");
+    assert!(shown.contains("tasks"), "{shown}");
+    assert!(at.join("evaluation.json").is_file());
+    let text = succeeds("generate", at, &["--model", "compressed", "--max-tokens", "5"]).expect("built");
+    assert!(text.starts_with("Q: What is the capital of France? A:"), "{text}");
+    succeeds("logits", at, &["--model", "compressed", "--tokens", "0,5,9"]);
+    fails("compress", at, &arguments, &["compressed", "exists"]);
+}
+
+#[test]
+fn layer_writes_what_it_promises_and_bits_do_not_depend_on_threads() {
+    let directory = directory();
+    let run = |threads: &str, output: &str| {
+        let arguments = ["--sparsity", "0.5", "--group-size", "64", "--threads", threads, "--output", output];
+        succeeds("layer", directory.path(), &arguments)
+    };
+    let Some(one) = run("1", "one.safetensors") else { return };
+    run("2", "two.safetensors");
+    let read = |name: &str| std::fs::read(directory.path().join(name)).expect("written");
+    assert_eq!(read("one.safetensors"), read("two.safetensors"));
+    let answer: Value = serde_json::from_str(&one).expect("JSON");
+    assert_eq!(answer["sparsity"].as_f64().map(|s| (s * 10.0).round()), Some(5.0));
+    assert!(answer["relative_output_error"]["heldout"].as_f64().expect("a number") < 0.5);
+    let arrays = sparq::tensor::read_safetensors_file(directory.path().join("one.safetensors")).expect("readable");
+    let names: Vec<&str> = arrays.keys().map(String::as_str).collect();
+    assert_eq!(names, ["codes", "mask", "scales", "weight", "zeros"]);
+}
+
+#[test]
+fn mistakes_are_one_line_and_leave_nothing() {
+    let directory = directory();
+    let at = directory.path();
+    fails("compress", at, &["--model", "/nonexistent"], &["/nonexistent"]);
+    fails("compress", at, &["--sparsity", "1.5"], &["sparsity", "1.5"]);
+    fails("compress", at, &["--pattern", "3:7"], &["128 input channels", "7"]);
+    fails("compress", at, &["--bits", "9"], &["bits"]);
+    fails("compress", at, &["--calibration", "/dev/null"], &["no tokens"]);
+    fails("compress", at, &["--targets", "nothing"], &["self_attn"]);
+    fails("sweep", at, &["--config", "s=0.2,speed=3"], &["speed"]);
+    fails("evaluate", at, &["--tasks", "nosuch"], &["nosuch", "piqa"]);
+    fails("logits", at, &["--tokens", "99999"], &["99999", "1024"]);
+    fails("layer", at, &["--sparsity", "0", "--bits", "16"], &["nothing to do"]);
+    std::fs::write(at.join("bad.safetensors"), [0xff_u8; 64]).expect("writable");
+    fails("layer", at, &["--input", "bad.safetensors"], &["bad.safetensors"]);
+    fails("generate", at, &["--model", "bad.safetensors"], &["bad.safetensors"]);
+    let left: Vec<_> = std::fs::read_dir(at).expect("listable").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert_eq!(left, ["bad.safetensors"]);
+}
