@@ -80,7 +80,7 @@ pub fn default_recipes(settings: &str) -> sparq_pipeline::Result<Vec<Recipe>> {
         "s=0.25,q=4",
         "s=0.5,q=6", // TCr 81.25 %
         "s=0,q=2",
-        "s=0.333333333,q=3",
+        "s=0.3333,q=3",
         "s=0.5,q=4", // TCr 87.5 %
     ];
     points.iter().map(|point| format!("{point},{settings}").parse()).collect()

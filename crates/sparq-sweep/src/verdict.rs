@@ -2,8 +2,8 @@ use crate::results::{ConfigurationResult, Verdict};
 use sparq_metric::{Bootstrap, TaskScores, retention_difference};
 use std::cmp::Ordering;
 
-/// Configurations within this much of each other compress equally.
-const SAME_TCR: f64 = 1e-6;
+/// Configurations within this much of each other compress equally: 1/3 written as 0.3333 is 1/3.
+const SAME_TCR: f64 = 1e-4;
 
 /// Who keeps most at each compression rate, against the best of another family there.
 pub(crate) fn verdicts(

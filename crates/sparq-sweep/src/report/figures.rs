@@ -7,6 +7,9 @@ use sparq_metric::{Interval, SrcrForm, pareto_front};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// What a logarithmic axis shows of a divergence of 0.
+const SMALLEST_KL: f64 = 1e-6;
+
 const FAMILIES: [Family; 3] = [Family::Quantization, Family::Joint, Family::Pruning];
 
 fn style(family: Family) -> (usize, &'static str) {
@@ -20,8 +23,17 @@ fn style(family: Family) -> (usize, &'static str) {
 /// One point of a scatter plot over TCr.
 struct Point<'a> {
     configuration: &'a ConfigurationResult,
+    /// Where it is drawn: the value, or its decimal logarithm.
     value: f64,
     interval: Option<Interval>,
+    shown: String,
+}
+
+/// How a vertical axis is drawn.
+struct Vertical {
+    name: &'static str,
+    lower_is_better: bool,
+    tick: fn(f64) -> String,
 }
 
 /// Sr over TCr, with intervals and the Pareto front of each family.
@@ -31,24 +43,35 @@ pub(crate) fn retention(results: &SweepResults) -> String {
         .iter()
         .filter_map(|configuration| {
             let kept = configuration.retention.as_ref()?;
-            Some(Point { configuration, value: kept.sr, interval: Some(kept.interval) })
+            Some(Point { configuration, value: kept.sr, interval: Some(kept.interval), shown: number(kept.sr, 3) })
         })
         .collect();
-    scatter("figure-retention", "Semantic retention over compression", "Sr", &points, false)
+    let vertical = Vertical { name: "Sr", lower_is_better: false, tick: |value| number(value, 2) };
+    scatter("figure-retention", "Semantic retention over compression", &vertical, &points)
 }
 
-/// KL over TCr.
+/// KL over TCr, on a logarithmic axis: configurations lie orders of magnitude apart.
 pub(crate) fn divergence(results: &SweepResults) -> String {
     let points: Vec<Point<'_>> = results
         .configurations
         .iter()
         .filter(|configuration| configuration.kl.is_finite())
-        .map(|configuration| Point { configuration, value: configuration.kl, interval: None })
+        .map(|configuration| Point {
+            configuration,
+            value: configuration.kl.max(SMALLEST_KL).log10(),
+            interval: None,
+            shown: number(configuration.kl, 4),
+        })
         .collect();
-    scatter("figure-divergence", "Divergence from the base over compression", "KL, nats a token", &points, true)
+    let vertical = Vertical {
+        name: "KL, nats a token (logarithmic)",
+        lower_is_better: true,
+        tick: |value| format!("{:.1e}", 10_f64.powf(value)),
+    };
+    scatter("figure-divergence", "Divergence from the base over compression", &vertical, &points)
 }
 
-fn scatter(id: &str, title: &str, y_name: &str, points: &[Point<'_>], lower_is_better: bool) -> String {
+fn scatter(id: &str, title: &str, vertical: &Vertical, points: &[Point<'_>]) -> String {
     if points.is_empty() {
         return figure(id, 640, 60, title, "No configuration has this value.", &text(20.0, 35.0, "label", "no values"));
     }
@@ -60,8 +83,8 @@ fn scatter(id: &str, title: &str, y_name: &str, points: &[Point<'_>], lower_is_b
     let x_low = fold(f64::min, f64::INFINITY, &|p| p.configuration.tcr) - 0.02;
     let x_high = fold(f64::max, f64::NEG_INFINITY, &|p| p.configuration.tcr) + 0.02;
     let x = Scale::new(x_low, x_high, 64.0, 620.0);
-    let y = Scale::new(if lower_is_better { 0.0 } else { low - margin }, high + margin, 300.0, 34.0);
-    let mut body = axes(&x, &y, ("theoretical compression rate TCr", y_name), |v| percent(v, 0), |v| number(v, 2));
+    let y = Scale::new(low - margin, high + margin, 300.0, 34.0);
+    let mut body = axes(&x, &y, ("theoretical compression rate TCr", vertical.name), |v| percent(v, 0), vertical.tick);
     let mut told = Vec::new();
     for family in FAMILIES {
         let members: Vec<&Point<'_>> = points.iter().filter(|p| p.configuration.family == family).collect();
@@ -69,7 +92,7 @@ fn scatter(id: &str, title: &str, y_name: &str, points: &[Point<'_>], lower_is_b
             continue;
         }
         let (shape, class) = style(family);
-        let sign = if lower_is_better { -1.0 } else { 1.0 };
+        let sign = if vertical.lower_is_better { -1.0 } else { 1.0 };
         let places: Vec<(f64, f64)> = members.iter().map(|p| (p.configuration.tcr, sign * p.value)).collect();
         let mut front: Vec<&&Point<'_>> = pareto_front(&places).into_iter().filter_map(|i| members.get(i)).collect();
         front.sort_by(|a, b| a.configuration.tcr.total_cmp(&b.configuration.tcr));
@@ -83,7 +106,7 @@ fn scatter(id: &str, title: &str, y_name: &str, points: &[Point<'_>], lower_is_b
             if let Some(interval) = point.interval {
                 body += &line(at, y.at(interval.low), at, y.at(interval.high), &format!("bar {class}"));
             }
-            let hover = format!("{} ({family}): {y_name} {}", point.configuration.recipe, number(point.value, 3));
+            let hover = format!("{} ({family}): {}", point.configuration.recipe, point.shown);
             body += &marker(at, y.at(point.value), shape, class, &hover);
         }
         told.push(format!("{family}: {} configurations", members.len()));

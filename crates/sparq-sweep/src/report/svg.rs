@@ -36,7 +36,7 @@ impl Scale {
 /// A figure with title and description for those who cannot see it.
 pub(crate) fn figure(id: &str, width: u32, height: u32, title: &str, description: &str, body: &str) -> String {
     format!(
-        "<svg id=\"{id}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"{id}-title {id}-desc\">\
+        "<svg id=\"{id}\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"{id}-title {id}-desc\">\
          <title id=\"{id}-title\">{}</title><desc id=\"{id}-desc\">{}</desc>{body}</svg>",
         escape(title),
         escape(description)

@@ -1,5 +1,6 @@
 use super::cells::{number, percent, perplexity, sr_cell, srcr_cell, task_cell, task_names};
 use crate::SweepResults;
+use std::fmt::Write;
 
 /// The rows of the table: a header, the base, every configuration.
 pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {
@@ -59,9 +60,9 @@ pub fn markdown(results: &SweepResults) -> String {
     let mut text = String::new();
     for (index, row) in rows(results).iter().enumerate() {
         let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
         if index == 0 {
-            text.push_str(&format!("|---|{}\n", "---:|".repeat(row.len().saturating_sub(1))));
+            let _ = writeln!(text, "|---|{}", "---:|".repeat(row.len().saturating_sub(1)));
         }
     }
     text
