@@ -124,10 +124,7 @@ mod tests {
     }
 
     fn assert_close(x: &Array2<f32>, y: &Array2<f32>, inner: usize) {
-        let tolerance = 8.0 * f32::EPSILON * inner as f32 + 1e-6;
-        for (p, q) in x.iter().zip(y) {
-            assert!((p - q).abs() <= tolerance, "{p} {q}");
-        }
+        approx::assert_abs_diff_eq!(*x, *y, epsilon = 8.0 * f32::EPSILON * inner as f32 + 1e-6);
     }
 
     proptest! {
