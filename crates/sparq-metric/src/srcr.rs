@@ -74,9 +74,13 @@ mod tests {
 
     #[test]
     fn check_values_of_the_definition() {
-        for (sparsity, bits, expected) in
-            [(0.25, 4.0, 0.75), (0.0, 3.0, 0.603759), (0.5, 4.0, 0.853553), (0.0, 2.0, 0.75), (0.5, 16.0, 0.707107)]
-        {
+        for (sparsity, bits, expected) in [
+            (0.25, 4.0, 0.75),
+            (0.0, 3.0, 0.603759),
+            (0.5, 4.0, 0.853553),
+            (0.0, 2.0, 0.75),
+            (0.5, 16.0, std::f64::consts::FRAC_1_SQRT_2),
+        ] {
             let score = SrcrForm::SqrtLog.score(1.0, sparsity, bits).unwrap();
             assert!((score - expected).abs() < 5e-7, "({sparsity}, {bits}): {score}");
         }

@@ -32,7 +32,7 @@
 //! * [`Sweep`]: the column loop; [`Selection`], [`BlockRule`], [`RowRule`]; [`Rounding`], [`GridFit`],
 //!   [`GroupParameters`].
 //! * act-order: [`ColumnOrder`].
-//! * [`reference`]: quirks of the reference implementations, for parity.
+//! * [`mod@reference`]: quirks of the reference implementations, for parity.
 //! * [`relative_output_error`]: `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` from the Hessian.
 #![deny(unsafe_code)]
 

@@ -49,7 +49,10 @@ fn arrows_point_down_only() {
         ("sweep", &["core", "eval", "metric", "model", "pipeline", "tensor"]),
         (
             "sparq",
-            &["core", "eval", "joint", "linalg", "metric", "model", "obs", "pipeline", "prune", "quant", "sweep", "tensor"],
+            &[
+                "core", "eval", "joint", "linalg", "metric", "model", "obs", "pipeline", "prune", "quant", "sweep",
+                "tensor",
+            ],
         ),
     ];
     let arrows = arrows();

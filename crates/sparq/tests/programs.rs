@@ -119,6 +119,7 @@ fn mistakes_are_one_line_and_leave_nothing() {
     std::fs::write(at.join("bad.safetensors"), [0xff_u8; 64]).expect("writable");
     fails("layer", at, &["--input", "bad.safetensors"], &["bad.safetensors"]);
     fails("generate", at, &["--model", "bad.safetensors"], &["bad.safetensors"]);
-    let left: Vec<_> = std::fs::read_dir(at).expect("listable").map(|entry| entry.expect("an entry").file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(at).expect("listable").map(|entry| entry.expect("an entry").file_name()).collect();
     assert_eq!(left, ["bad.safetensors"]);
 }

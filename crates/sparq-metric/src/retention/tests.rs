@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::slice::from_ref;
 
 fn right(count: usize, of: usize) -> Vec<f64> {
     (0..of).map(|item| f64::from(u8::from(item < count))).collect()
@@ -64,14 +65,14 @@ fn difference_is_paired() {
     // Both lose the same 30 items but for two: unpaired, a difference of two items could not be seen.
     let first = task("t", 200, 170, 200, 0.0);
     let second = task("t", 200, 160, 200, 0.0);
-    let difference = retention_difference(&[first.clone()], &[second.clone()], &Bootstrap::default()).unwrap();
+    let difference = retention_difference(from_ref(&first), from_ref(&second), &Bootstrap::default()).unwrap();
     assert!((difference.difference - 0.05).abs() < 1e-12);
     assert!(difference.first_wins() && !difference.second_wins(), "{:?}", difference.interval);
-    let reverse = retention_difference(&[second], &[first.clone()], &Bootstrap::default()).unwrap();
+    let reverse = retention_difference(from_ref(&second), from_ref(&first), &Bootstrap::default()).unwrap();
     assert!(reverse.second_wins());
     assert_eq!(reverse.interval.low, -difference.interval.high);
     assert!(reverse.statement("a", "b").starts_with("b keeps more than a"));
-    let same = retention_difference(&[first.clone()], &[first], &Bootstrap::default()).unwrap();
+    let same = retention_difference(from_ref(&first), from_ref(&first), &Bootstrap::default()).unwrap();
     assert_eq!(same.interval, Interval { low: 0.0, high: 0.0 });
     assert!(same.statement("a", "b").contains("cannot be told apart"));
 }
@@ -80,7 +81,7 @@ fn difference_is_paired() {
 fn configurations_measured_differently_are_not_compared() {
     let a = task("t", 90, 80, 100, 0.0);
     for b in [task("u", 90, 80, 100, 0.0), task("t", 90, 80, 101, 0.0), task("t", 91, 80, 100, 0.0)] {
-        let error = retention_difference(&[a.clone()], &[b], &Bootstrap::default()).unwrap_err();
+        let error = retention_difference(from_ref(&a), &[b], &Bootstrap::default()).unwrap_err();
         assert!(matches!(error, Error::NotPaired { .. }), "{error}");
     }
     assert!(matches!(retention_difference(&[a], &[], &Bootstrap::default()), Err(Error::NotPaired { .. })));
