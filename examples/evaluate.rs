@@ -7,6 +7,7 @@ mod common;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use common::demo;
+use common::tasks::TaskArgs;
 use indicatif::ProgressBar;
 use sparq::eval::{Evaluation, EvaluationReport, TextEvaluation, TextSettings};
 use sparq::metric::Bootstrap;
@@ -38,15 +39,8 @@ struct Arguments {
     /// Use this many tokens of the text
     #[arg(long)]
     text_tokens: Option<usize>,
-    /// Tasks: built-in names, .toml definitions or .jsonl files
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TASK")]
-    tasks: Vec<String>,
-    /// Where built-in tasks find their data
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Items of each task at most, a seeded choice
-    #[arg(long)]
-    limit: Option<usize>,
+    #[command(flatten)]
+    judged_by: TaskArgs,
     /// Seed of task subsets and bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -79,19 +73,9 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
             .with_context(|| format!("text {}", file.display()))?;
         evaluation = evaluation.with_text(text);
     }
-    let mut tasks = arguments.tasks.clone();
-    if let (true, Some(demo)) = (tasks.is_empty(), &demo) {
-        tasks = demo::TASKS.iter().map(|name| demo.file(&format!("{name}.jsonl")).display().to_string()).collect();
-    }
-    for task in &tasks {
-        evaluation = evaluation.with_task(common::tasks::load(
-            task,
-            arguments.data.as_deref(),
-            arguments.limit,
-            arguments.seed,
-        )?);
-    }
-    if text.is_none() && tasks.is_empty() {
+    let of_demo = demo.as_ref().map(demo::Demo::tasks).unwrap_or_default();
+    evaluation = arguments.judged_by.add_to(evaluation, of_demo, arguments.seed)?;
+    if text.is_none() && evaluation.tasks().is_empty() {
         bail!("nothing to evaluate: give --perplexity FILE or --tasks");
     }
     let bar = Bar(common::progress_bar(0, "evaluate"));

@@ -7,6 +7,7 @@ mod common;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use common::demo;
+use common::tasks::TaskArgs;
 use indicatif::ProgressBar;
 use sparq::eval::{Evaluation, TextEvaluation, TextSettings};
 use sparq::pipeline::{LayerReport, Plan, Recipe};
@@ -56,15 +57,8 @@ struct Arguments {
     /// Use this many tokens of the held-out text
     #[arg(long)]
     text_tokens: Option<usize>,
-    /// Tasks: built-in names, .toml definitions or .jsonl files, separated by commas
-    #[arg(long, value_delimiter = ',', value_name = "TASK")]
-    tasks: Vec<String>,
-    /// Where built-in tasks find their data
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Items of each task at most, a seeded choice that is the same for every configuration
-    #[arg(long)]
-    limit: Option<usize>,
+    #[command(flatten)]
+    judged_by: TaskArgs,
     /// Seed of calibration sampling, task subsets and bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -104,7 +98,8 @@ fn sweep(arguments: &Arguments) -> Result<()> {
     .with_context(|| format!("calibration text {}", calibration_file.display()))?;
 
     let text_file = arguments.perplexity.clone().or(file_of_demo("heldout.txt"));
-    let limit = arguments.limit.or(arguments.quick.then_some(40));
+    let mut judged_by = arguments.judged_by.clone();
+    judged_by.limit = judged_by.limit.or(arguments.quick.then_some(40));
     let mut evaluation = Evaluation::new();
     let mut prompts = Vec::new();
     if let Some(file) = &text_file {
@@ -120,15 +115,9 @@ fn sweep(arguments: &Arguments) -> Result<()> {
                 .with_context(|| format!("held-out text {}", file.display()))?,
         );
     }
-    let mut tasks: Vec<String> = arguments.tasks.clone();
-    if tasks.is_empty() && is_demo {
-        let path = |name: &&str| file_of_demo(&format!("{name}.jsonl")).map(|file| file.display().to_string());
-        tasks = demo::TASKS.iter().filter_map(path).collect();
-    }
-    for task in &tasks {
-        evaluation = evaluation.with_task(common::tasks::load(task, arguments.data.as_deref(), limit, arguments.seed)?);
-    }
-    if text_file.is_none() && tasks.is_empty() {
+    let of_demo = demo.as_ref().map(demo::Demo::tasks).unwrap_or_default();
+    evaluation = judged_by.add_to(evaluation, of_demo, arguments.seed)?;
+    if text_file.is_none() && evaluation.tasks().is_empty() {
         bail!("nothing to judge by: give --perplexity FILE or --tasks");
     }
 
@@ -143,7 +132,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
             model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), name_of),
             calibration: name_of(&calibration_file),
             text: text_file.as_deref().map(name_of).unwrap_or_default(),
-            limit,
+            limit: judged_by.limit,
             command: Some(command()),
             threads: rayon::current_num_threads(),
         },

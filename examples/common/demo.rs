@@ -23,9 +23,6 @@ const FILES: [(&str, &[u8]); 10] = embed![
     "math.jsonl",
 ];
 
-/// Names of its task files.
-pub(crate) const TASKS: [&str; 3] = ["knowledge", "reasoning", "math"];
-
 /// The demo model, unpacked into a directory that lives as long as this value.
 pub(crate) struct Demo(TempDir);
 
@@ -45,6 +42,11 @@ impl Demo {
     /// Its directory: a Hugging Face checkpoint with calibration text and tasks beside it.
     pub(crate) fn directory(&self) -> PathBuf {
         self.0.path().join("demo-model")
+    }
+
+    /// Paths of its task files.
+    pub(crate) fn tasks(&self) -> Vec<String> {
+        ["knowledge.jsonl", "reasoning.jsonl", "math.jsonl"].map(|name| self.file(name).display().to_string()).to_vec()
     }
 
     /// One of its files.

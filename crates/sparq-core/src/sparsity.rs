@@ -76,17 +76,6 @@ impl Sparsity {
     pub fn is_dense(self) -> bool {
         self.fraction() == 0.0
     }
-
-    /// How many of `count` weights are removed: rounded to the nearest whole number, never all of them.
-    ///
-    /// ```
-    /// # use sparq_core::Sparsity;
-    /// assert_eq!(Sparsity::unstructured(0.25)?.removed_of(10), 3); // 2.5 rounds up
-    /// # Ok::<(), sparq_core::CompressError>(())
-    /// ```
-    pub fn removed_of(self, count: usize) -> usize {
-        ((self.fraction() * count as f64).round() as usize).min(count.saturating_sub(1))
-    }
 }
 
 impl fmt::Display for Sparsity {
@@ -145,12 +134,5 @@ mod tests {
         for text in ["", "1", "-0.1", "nan", "4:2", "0:4", "4:4", "2:4:8", "2:", "1:100000"] {
             assert!(text.parse::<Sparsity>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn counts_are_exact_and_leave_something() {
-        assert_eq!(Sparsity::Unstructured(0.5).removed_of(192), 96);
-        assert_eq!(Sparsity::Unstructured(0.999).removed_of(3), 2);
-        assert_eq!(Sparsity::DENSE.removed_of(0), 0);
     }
 }

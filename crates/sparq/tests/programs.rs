@@ -9,7 +9,12 @@ fn program(name: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().ok()?;
     let path = test.parent()?.parent()?.join("examples").join(name);
     if !path.is_file() {
-        eprintln!("skipped: example {name} is not built (cargo test --workspace builds it)");
+        {
+            // Straight to standard error: the test harness would swallow what `eprintln!` prints.
+            use std::io::Write;
+            let _ =
+                writeln!(std::io::stderr(), "skipped: example {name} is not built (cargo test --workspace builds it)");
+        }
         return None;
     }
     Some(path)

@@ -25,7 +25,11 @@ pub(crate) fn model_fixtures() -> Vec<PathBuf> {
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     if !shared.exists() {
-        eprintln!("skipped: ../shared is absent");
+        {
+            // Straight to standard error: the test harness would swallow what `eprintln!` prints.
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "skipped: ../shared is absent");
+        }
         return None;
     }
     Some(shared.join(path))
