@@ -1,6 +1,7 @@
 //! Putting a finished directory in its place, or nothing at all.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -78,4 +79,29 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
         File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("flush", directory))?;
     }
     Ok(())
+}
+
+/// Whether a GGUF file may be put at `destination`. Only a file that begins as one is replaced.
+pub(crate) fn check_file_destination(destination: &Path, overwrite: bool) -> Result<()> {
+    match fs::symlink_metadata(destination) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("examine", destination)(error)),
+        Ok(_) if !overwrite => Err(Error::DestinationExists { path: destination.to_path_buf() }),
+        Ok(metadata) if metadata.is_file() && begins_as_gguf(destination)? => Ok(()),
+        Ok(_) => Err(Error::NotOverwritable { path: destination.to_path_buf() }),
+    }
+}
+
+fn begins_as_gguf(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    file.take(4).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    Ok(start == b"GGUF")
+}
+
+/// Renames a file, which replaces an old one at once.
+pub(crate) fn move_file_into_place(file: &Path, destination: &Path, overwrite: bool) -> Result<()> {
+    check_file_destination(destination, overwrite)?;
+    fs::rename(file, destination).map_err(Error::io("rename the finished checkpoint to", destination))?;
+    sync_directory(parent_of(destination))
 }

@@ -163,7 +163,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Overwriting was allowed, but what is there is not a checkpoint and is therefore not deleted.
-    #[error("{} is not a checkpoint directory and will not be overwritten; choose another path", path.display())]
+    #[error("{} is not a checkpoint and will not be overwritten; choose another path", path.display())]
     NotOverwritable {
         /// The destination.
         path: PathBuf,

@@ -16,6 +16,7 @@ mod mmap;
 mod safetensors;
 mod side_files;
 mod single_file;
+mod staged;
 mod writer;
 
 pub use checkpoint::{Checkpoint, SourceFormat, TensorInfo};
@@ -24,4 +25,5 @@ pub use error::{Error, Result};
 pub use fault::Fault;
 pub use side_files::SideFile;
 pub use single_file::{FileTensor, TensorData, read_safetensors_file, write_safetensors_file};
+pub use staged::StagedCheckpoint;
 pub use writer::{CheckpointWriter, TensorSpec, WriteOptions, Written};

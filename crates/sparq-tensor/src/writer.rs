@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayViewD;
 use tempfile::TempDir;
 
-use crate::destination::{check_destination, move_into_place, sync_directory, temporary_directory};
+use crate::destination::{check_destination, sync_directory, temporary_directory};
 use crate::safetensors::directory::is_plain_file_name;
 use crate::safetensors::layout::{check_names, layout};
 use crate::safetensors::{INDEX_FILE, SINGLE_FILE};
-use crate::{DType, Error, Result, encode};
+use crate::{DType, Error, Result, StagedCheckpoint, encode};
 
 /// Elements encoded at a time: bounds the memory a write takes beyond the tensor itself.
 const CHUNK: usize = 1 << 16;
@@ -50,7 +50,7 @@ impl Default for WriteOptions {
     }
 }
 
-/// What [`CheckpointWriter::finish`] made.
+/// What [`CheckpointWriter::finish`] or [`StagedCheckpoint::publish`] made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Written {
@@ -240,6 +240,15 @@ impl CheckpointWriter {
     /// [`Error::NotWritten`]; [`Error::DestinationExists`] if somebody else has created the destination meanwhile;
     /// [`Error::Io`]. After an error nothing is left behind and the destination is as it was.
     pub fn finish(self) -> Result<Written> {
+        self.stage()?.publish()
+    }
+
+    /// As [`finish`](Self::finish), but for the last step: the checkpoint is complete and can be opened for a check,
+    /// and is not at its destination yet.
+    ///
+    /// # Errors
+    /// [`Error::NotWritten`], [`Error::Io`].
+    pub fn stage(self) -> Result<StagedCheckpoint> {
         let missing: Vec<String> = self.plan_order.iter().filter(|name| !self.slots[*name].written).cloned().collect();
         if !missing.is_empty() {
             return Err(Error::NotWritten { missing });
@@ -253,8 +262,8 @@ impl CheckpointWriter {
         let shards = self.shards.len();
         drop(self.shards); // an open file cannot be renamed on every system
         sync_directory(self.temporary.path())?;
-        move_into_place(self.temporary, &self.destination, self.overwrite)?;
-        Ok(Written { path: self.destination, bytes: self.bytes, shards })
+        let written = Written { path: self.destination, bytes: self.bytes, shards };
+        Ok(StagedCheckpoint::directory(self.temporary, written, self.overwrite))
     }
 
     fn slot(&self, name: &str) -> Result<&Slot> {

@@ -14,6 +14,9 @@ pub enum Error {
     /// A recipe or a run over a checkpoint.
     #[error(transparent)]
     Pipeline(#[from] sparq_pipeline::Error),
+    /// An export.
+    #[error(transparent)]
+    Export(#[from] sparq_export::Error),
     /// An evaluation.
     #[error(transparent)]
     Eval(#[from] sparq_eval::Error),

@@ -5,6 +5,7 @@
 //! * One matrix: [`LayerProblem`], [`calibrate`], the methods in [`prune`], [`quant`] and [`joint`], and what they
 //!   give, [`CompressedLayer`].
 //! * A checkpoint: [`Model`], [`Recipe`], [`Calibration`], [`compress_checkpoint`], [`compress_in_memory`].
+//! * Exporting: [`export`] (dense, compressed-tensors, GPTQ, GGUF), checked after writing.
 //! * Judging: [`eval`] (perplexity, KL, tasks), [`metric`] (TCr, Sr, SrCr), [`sweep`] (many configurations at once).
 //! * Underneath: [`tensor`] (files), [`model`] (forward pass), [`obs`] (the column sweep), [`linalg`].
 #![deny(unsafe_code)]
@@ -60,6 +61,11 @@ pub mod sweep {
 /// The forward pass, tokenizer and text generation.
 pub mod model {
     pub use sparq_model::*;
+}
+
+/// Compressed layers into the formats that engines load.
+pub mod export {
+    pub use sparq_export::*;
 }
 
 /// Checkpoints on disk.

@@ -1,0 +1,40 @@
+use crate::{Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, verify};
+use sparq_tensor::Checkpoint;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Writes `source` with its compressed layers in `format`.
+///
+/// What is impossible is refused before any work. Everything is written beside `destination`, opened again, and
+/// compared value by value with what the solver left; only then does it appear, whole. Same input, same bytes.
+///
+/// # Errors
+/// [`Error::Unfit`] if the format cannot hold the layers; [`Error::NotInSource`] if they belong to another checkpoint;
+/// [`Error::Mismatch`] if the self-check fails; [`Error::Tensor`], for one if the destination exists. After an error
+/// nothing is left at the destination, and what was there is as it was.
+///
+/// See the [crate example](crate).
+pub fn export(
+    source: &Checkpoint,
+    solved: &dyn SolvedLayers,
+    format: &dyn ExportFormat,
+    destination: impl AsRef<Path>,
+    settings: &ExportSettings,
+) -> Result<ExportReport> {
+    let layers = solved.layers();
+    let mut names = BTreeSet::new();
+    for layer in layers {
+        if source.get(&layer.weight_name()).is_none_or(|tensor| tensor.shape != layer.shape) {
+            return Err(Error::NotInSource { layer: layer.name.clone(), shape: layer.shape });
+        }
+        if !names.insert(layer.name.as_str()) {
+            return Err(Error::DuplicateLayer { layer: layer.name.clone() });
+        }
+    }
+    let context = ExportContext::new(source, layers, settings);
+    format.check(&context)?;
+    let staged = format.stage(&context, solved, destination.as_ref())?;
+    let mut report = verify::verify(&context, solved, format, &staged)?;
+    report.path = staged.publish()?.path;
+    Ok(report)
+}

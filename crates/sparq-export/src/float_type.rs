@@ -1,0 +1,71 @@
+use half::{bf16, f16};
+use ndarray::{Array, Dimension};
+use serde::{Deserialize, Serialize};
+use sparq_core::ScaleType;
+use sparq_tensor::DType;
+
+/// The number type of floats in an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum FloatType {
+    /// Each tensor as it was; half precision for what was block-quantized. Formats with one type for the whole
+    /// checkpoint take the source's most frequent one.
+    #[default]
+    Source,
+    /// 32 bits.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16. With 8-bit codes it cannot hold every `scale · code` exactly.
+    Bf16,
+}
+
+impl FloatType {
+    /// The type a tensor of this type on disk gets.
+    pub fn of(self, source: DType) -> DType {
+        match self {
+            Self::Source if matches!(source, DType::F32 | DType::F16 | DType::BF16) => source,
+            Self::Source | Self::F16 => DType::F16,
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// `value` as a tensor of type F32, F16 or BF16 gives it back.
+pub(crate) fn rounded(dtype: DType, value: f32) -> f32 {
+    match dtype {
+        DType::F16 => f16::from_f32(value).to_f32(),
+        DType::BF16 => bf16::from_f32(value).to_f32(),
+        _ => value,
+    }
+}
+
+/// As [`rounded`], for an array.
+pub(crate) fn round_all<D: Dimension>(dtype: DType, mut values: Array<f32, D>) -> Array<f32, D> {
+    if dtype != DType::F32 {
+        values.mapv_inplace(|value| rounded(dtype, value));
+    }
+    values
+}
+
+/// The tensor type scales of this storage type have.
+pub(crate) fn scale_dtype(scale: ScaleType) -> Option<DType> {
+    match scale {
+        ScaleType::F16 => Some(DType::F16),
+        ScaleType::Bf16 => Some(DType::BF16),
+        ScaleType::F32 => Some(DType::F32),
+        _ => None,
+    }
+}
+
+/// The name config.json has for a float type.
+pub(crate) fn torch_name(dtype: DType) -> Option<&'static str> {
+    match dtype {
+        DType::F32 => Some("float32"),
+        DType::F16 => Some("float16"),
+        DType::BF16 => Some("bfloat16"),
+        _ => None,
+    }
+}

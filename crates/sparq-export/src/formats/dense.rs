@@ -1,0 +1,79 @@
+use crate::float_type::round_all;
+use crate::{ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, config};
+use ndarray::ArrayD;
+use sparq_tensor::{CheckpointWriter, DType, StagedCheckpoint, TensorSpec};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Hugging Face safetensors with every weight at full width: removed weights are stored zeros, rounded ones the nearest
+/// float of the chosen type. Loads everywhere, saves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dense;
+
+impl ExportFormat for Dense {
+    fn name(&self) -> Cow<'static, str> {
+        "dense".into()
+    }
+
+    fn check(&self, _: &ExportContext<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn stage(
+        &self,
+        context: &ExportContext<'_>,
+        solved: &dyn SolvedLayers,
+        destination: &Path,
+    ) -> Result<StagedCheckpoint> {
+        let dtype = |source: DType| context.settings.float_type.of(source);
+        let source = context.source;
+        let plan = source.tensors().map(|info| TensorSpec::new(&info.name, info.shape.clone(), dtype(info.dtype)));
+        let mut writer = CheckpointWriter::create(destination, plan.collect(), context.settings.write_options())?;
+        for info in source.tensors() {
+            if let Some(shape) = context.layer_of(&info.name) {
+                let layer = solved.layer(&shape.name)?;
+                shape.check(&layer)?;
+                writer.write_f32(&info.name, layer.weight.view().into_dyn())?;
+            } else {
+                copy(context, &mut writer, &info.name, info.dtype, dtype(info.dtype))?;
+            }
+        }
+        let types: BTreeSet<DType> = source.tensors().map(|info| dtype(info.dtype)).collect();
+        config::write_side_files(&mut writer, source, &types, None)?;
+        Ok(writer.stage()?)
+    }
+
+    fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
+        let dtype = |source: DType| context.settings.float_type.of(source);
+        Ok(match tensor {
+            ExportTensor::Solved(shape, layer) => {
+                let source = context.source.get(&shape.weight_name()).map_or(DType::F32, |info| info.dtype);
+                round_all(dtype(source), layer.weight.clone().into_dyn())
+            }
+            ExportTensor::Copied(info, values) => round_all(dtype(info.dtype), values.to_owned()),
+        })
+    }
+
+    fn engines(&self, _: &ExportContext<'_>) -> String {
+        "Everything that loads Hugging Face safetensors loads it. Zeros and rounded weights are stored at full width: the \
+         file is not smaller and runs no faster; what was saved shows only in a format that stores codes."
+            .into()
+    }
+}
+
+/// Copies a tensor of the source, bytes as they are where the type stays.
+pub(super) fn copy(
+    context: &ExportContext<'_>,
+    writer: &mut CheckpointWriter,
+    name: &str,
+    from: DType,
+    to: DType,
+) -> Result<()> {
+    if from == to {
+        writer.write_bytes(name, &context.source.read_bytes(name)?)?;
+    } else {
+        writer.write_f32(name, context.source.read(name)?.view())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! One file per format.
+
+mod dense;
+
+pub use dense::Dense;

@@ -1,0 +1,137 @@
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use sparq_core::{CompressedLayer, QuantScheme};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What is known of a compressed layer before it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SolvedShape {
+    /// Full module name, such as `model.layers.3.mlp.down_proj`.
+    pub name: String,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+    /// The grid; none if the layer was only pruned.
+    pub scheme: Option<QuantScheme>,
+    /// Whether weights were removed.
+    pub pruned: bool,
+    /// Whether channels were visited in the order of their activity. Groups are static: they stay runs of neighbouring
+    /// channels, and files do not differ.
+    pub act_order: bool,
+}
+
+impl SolvedShape {
+    /// The announcement of `layer`.
+    pub fn of(name: impl Into<String>, layer: &CompressedLayer, act_order: bool) -> Self {
+        let (rows, width) = layer.weight.dim();
+        Self {
+            name: name.into(),
+            shape: [rows, width],
+            scheme: layer.quantized.as_ref().map(|quantized| quantized.scheme),
+            pruned: layer.mask.is_some(),
+            act_order,
+        }
+    }
+
+    /// Name of the layer's weight in a checkpoint.
+    pub fn weight_name(&self) -> String {
+        format!("{}.weight", self.name)
+    }
+
+    /// Refuses a layer that is not what was announced, or whose parts do not fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`].
+    pub fn check(&self, layer: &CompressedLayer) -> Result<()> {
+        let refuse = |what, found: String, expected: String| {
+            Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
+        };
+        let [rows, width] = self.shape;
+        let shape = |what, found: (usize, usize), expected: (usize, usize)| {
+            if found == expected { Ok(()) } else { refuse(what, format!("{found:?}"), format!("{expected:?}")) }
+        };
+        shape("the shape of its weight", layer.weight.dim(), (rows, width))?;
+        if let Some(mask) = &layer.mask {
+            shape("the shape of its mask", mask.dim(), (rows, width))?;
+        }
+        let scheme = layer.quantized.as_ref().map(|quantized| quantized.scheme);
+        if scheme != self.scheme {
+            return refuse("its grid", format!("{scheme:?}"), format!("{:?}", self.scheme));
+        }
+        let Some(quantized) = &layer.quantized else { return Ok(()) };
+        let groups = quantized.scheme.granularity.groups(width);
+        shape("the shape of its codes", quantized.codes.dim(), (rows, width))?;
+        shape("the shape of its scales", quantized.scales.dim(), (rows, groups))?;
+        shape("the shape of its zero points", quantized.zeros.dim(), (rows, groups))?;
+        let bits = quantized.scheme.bits;
+        let largest = bits.max_code();
+        if let Some(code) = quantized.codes.iter().chain(&quantized.zeros).find(|&&code| code > largest) {
+            return refuse("a code", code.to_string(), format!("at most {largest}"));
+        }
+        let fixed = quantized.scheme.symmetric.then_some(bits.midpoint());
+        if let Some(zero) = quantized.zeros.iter().find(|&&zero| fixed.is_some_and(|fixed| fixed != zero)) {
+            return refuse("a zero point of its symmetric grid", zero.to_string(), bits.midpoint().to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Compressed layers by full module name, read one at a time.
+pub trait SolvedLayers: fmt::Debug + Sync {
+    /// Every compressed layer, in model order.
+    fn layers(&self) -> &[SolvedShape];
+
+    /// Reads one layer.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayer`], and what reading it gives.
+    fn layer(&self, name: &str) -> Result<CompressedLayer>;
+}
+
+/// Compressed layers in memory.
+///
+/// See the [crate example](crate).
+#[derive(Debug, Clone, Default)]
+pub struct SolvedInMemory {
+    shapes: Vec<SolvedShape>,
+    layers: BTreeMap<String, CompressedLayer>,
+}
+
+impl SolvedInMemory {
+    /// From layers by full module name, in model order.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateLayer`]; [`Error::Inconsistent`] if a layer's parts do not fit each other.
+    pub fn new(layers: impl IntoIterator<Item = (String, CompressedLayer)>) -> Result<Self> {
+        let mut solved = Self::default();
+        for (name, layer) in layers {
+            solved.push(name, layer)?;
+        }
+        Ok(solved)
+    }
+
+    /// Adds a layer behind the others.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn push(&mut self, name: impl Into<String>, layer: CompressedLayer) -> Result<()> {
+        let shape = SolvedShape::of(name, &layer, false);
+        shape.check(&layer)?;
+        if self.layers.contains_key(&shape.name) {
+            return Err(Error::DuplicateLayer { layer: shape.name });
+        }
+        self.layers.insert(shape.name.clone(), layer);
+        self.shapes.push(shape);
+        Ok(())
+    }
+}
+
+impl SolvedLayers for SolvedInMemory {
+    fn layers(&self) -> &[SolvedShape] {
+        &self.shapes
+    }
+
+    fn layer(&self, name: &str) -> Result<CompressedLayer> {
+        self.layers.get(name).cloned().ok_or_else(|| Error::UnknownLayer { layer: name.to_owned() })
+    }
+}
