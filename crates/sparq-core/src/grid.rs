@@ -1,6 +1,6 @@
-use crate::{CompressError, Result};
+use crate::{CompressError, Fallback, Mask, Result};
 use half::{bf16, f16};
-use ndarray::{Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -127,12 +127,23 @@ impl ScaleType {
     /// assert_eq!(ScaleType::F16.round(1e30), 65504.0);
     /// ```
     pub fn round(self, scale: f32) -> f32 {
+        // Below the smallest normal number a half loses precision bit by bit; codes absorb a scale that is too large
+        // better than one that is off by half its value.
+        let (least, most) = self.range();
+        let scale = scale.clamp(least, most);
         match self {
-            // Below the smallest normal number a half loses precision bit by bit; codes absorb a scale that is too
-            // large better than one that is off by half its value.
-            Self::F16 => f16::from_f32(scale.clamp(f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32())).to_f32(),
-            Self::Bf16 => bf16::from_f32(scale.clamp(bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32())).to_f32(),
-            Self::F32 => scale.clamp(f32::MIN_POSITIVE, f32::MAX),
+            Self::F16 => f16::from_f32(scale).to_f32(),
+            Self::Bf16 => bf16::from_f32(scale).to_f32(),
+            Self::F32 => scale,
+        }
+    }
+
+    /// The smallest and the largest scale that [`round`](Self::round) gives.
+    pub fn range(self) -> (f32, f32) {
+        match self {
+            Self::F16 => (f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32()),
+            Self::Bf16 => (bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32()),
+            Self::F32 => (f32::MIN_POSITIVE, f32::MAX),
         }
     }
 
@@ -256,6 +267,44 @@ pub struct Quantized {
 }
 
 impl Quantized {
+    /// What of this grid is worth a line in the report: scales at the ends of their type's range, and groups of which
+    /// `mask` keeps nothing.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use sparq_core::{Bits, Fallback, Mask, QuantScheme, Quantized};
+    /// let layer = Quantized {
+    ///     scheme: QuantScheme::new(Bits::B4).group(1)?,
+    ///     codes: array![[15, 8]],
+    ///     scales: array![[65504.0, 1.0]],
+    ///     zeros: array![[8, 8]],
+    /// };
+    /// let mask = Mask::new(array![[true, false]]);
+    /// let remarks = layer.remarks(Some(&mask));
+    /// assert_eq!(remarks, [Fallback::ClampedScales { count: 1 }, Fallback::EmptyGroups { count: 1 }]);
+    /// # Ok::<(), sparq_core::CompressError>(())
+    /// ```
+    pub fn remarks(&self, mask: Option<&Mask>) -> Vec<Fallback> {
+        let (least, most) = self.scheme.scale_type.range();
+        let clamped = self.scales.iter().filter(|&&scale| scale <= least || scale >= most).count();
+        let size = self.scheme.granularity.size(self.codes.ncols());
+        let empty = mask.map_or(0, |mask| {
+            let rows = mask.view();
+            let groups = |row: ArrayView1<'_, bool>| {
+                row.axis_chunks_iter(Axis(0), size).filter(|group| group.iter().all(|kept| !kept)).count()
+            };
+            rows.outer_iter().map(groups).sum()
+        });
+        let mut remarks = Vec::new();
+        if clamped > 0 {
+            remarks.push(Fallback::ClampedScales { count: clamped });
+        }
+        if empty > 0 {
+            remarks.push(Fallback::EmptyGroups { count: empty });
+        }
+        remarks
+    }
+
     /// `scale · (code - zero)` for every weight, `[out, in]`. Exact zeros are `+0.0`.
     pub fn dequantize(&self) -> Array2<f32> {
         let (rows, width) = self.codes.dim();

@@ -29,6 +29,37 @@ pub enum Fallback {
         /// Input channels.
         channels: usize,
     },
+    /// Calibration tokens whose inputs were NaN or infinite; they were left out of the statistics.
+    SkippedTokens {
+        /// How many.
+        count: u64,
+    },
+    /// The solution was not finite; weights were chosen by magnitude and rounded plainly instead.
+    NotFinite,
+    /// Scales that lie outside the range of their storage type and were set to its end.
+    ClampedScales {
+        /// How many.
+        count: usize,
+    },
+    /// Groups of weights that were removed altogether; they carry scale 1 and codes that mean zero.
+    EmptyGroups {
+        /// How many.
+        count: usize,
+    },
+}
+
+impl Fallback {
+    /// Whether the result may be worse than what was asked for. Channels that are never active and groups that are
+    /// empty are worth knowing but cost nothing.
+    ///
+    /// ```
+    /// use sparq_core::Fallback;
+    /// assert!(Fallback::DiagonalHessian.is_degradation());
+    /// assert!(!Fallback::EmptyGroups { count: 3 }.is_degradation());
+    /// ```
+    pub fn is_degradation(&self) -> bool {
+        !matches!(self, Self::DeadChannels { .. } | Self::EmptyGroups { .. })
+    }
 }
 
 impl fmt::Display for Fallback {
@@ -39,6 +70,10 @@ impl fmt::Display for Fallback {
             Self::NoCurvature => f.write_str("no curvature: plain rounding and magnitudes"),
             Self::DeadChannels { count } => write!(f, "{count} input channels never active"),
             Self::FewTokens { tokens, channels } => write!(f, "{tokens} tokens for {channels} channels"),
+            Self::SkippedTokens { count } => write!(f, "{count} tokens with inputs that are not finite left out"),
+            Self::NotFinite => f.write_str("solution not finite: plain rounding and magnitudes"),
+            Self::ClampedScales { count } => write!(f, "{count} scales clamped to the range of their type"),
+            Self::EmptyGroups { count } => write!(f, "{count} groups removed altogether"),
         }
     }
 }

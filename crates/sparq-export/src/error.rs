@@ -1,4 +1,5 @@
 use sparq_core::CompressError;
+use std::path::PathBuf;
 
 /// Why compressed layers could not be exported.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +11,14 @@ pub enum Error {
     /// A file that is read or written.
     #[error(transparent)]
     Tensor(#[from] sparq_tensor::Error),
+    /// A solution on disk cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Solution {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The source has no weight for a compressed layer.
     #[error(
         "the source has no tensor {layer}.weight of shape {shape:?}: the layers were not solved on this checkpoint"

@@ -1,4 +1,6 @@
-use crate::{Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, verify};
+use crate::{
+    Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, SolvedShape, verify,
+};
 use sparq_tensor::Checkpoint;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,7 +23,32 @@ pub fn export(
     destination: impl AsRef<Path>,
     settings: &ExportSettings,
 ) -> Result<ExportReport> {
-    let layers = solved.layers();
+    let context = checked(source, solved.layers(), format, settings)?;
+    let staged = format.stage(&context, solved, destination.as_ref())?;
+    let mut report = verify::verify(&context, solved, format, &staged)?;
+    report.path = staged.publish()?.path;
+    Ok(report)
+}
+
+/// Refuses what [`export`] would refuse before any work: for callers that have not solved the layers yet.
+///
+/// # Errors
+/// [`Error::Unfit`], [`Error::NotInSource`], [`Error::DuplicateLayer`].
+pub fn check(
+    source: &Checkpoint,
+    layers: &[SolvedShape],
+    format: &dyn ExportFormat,
+    settings: &ExportSettings,
+) -> Result<()> {
+    checked(source, layers, format, settings).map(drop)
+}
+
+fn checked<'a>(
+    source: &'a Checkpoint,
+    layers: &'a [SolvedShape],
+    format: &dyn ExportFormat,
+    settings: &'a ExportSettings,
+) -> Result<ExportContext<'a>> {
     let mut names = BTreeSet::new();
     for layer in layers {
         if source.get(&layer.weight_name()).is_none_or(|tensor| tensor.shape != layer.shape) {
@@ -33,8 +60,5 @@ pub fn export(
     }
     let context = ExportContext::new(source, layers, settings);
     format.check(&context)?;
-    let staged = format.stage(&context, solved, destination.as_ref())?;
-    let mut report = verify::verify(&context, solved, format, &staged)?;
-    report.path = staged.publish()?.path;
-    Ok(report)
+    Ok(context)
 }

@@ -43,14 +43,16 @@ mod format;
 mod formats;
 mod report;
 mod settings;
+mod solution;
 mod solved;
 mod verify;
 
 pub use error::{Error, Result};
-pub use export::export;
+pub use export::{check, export};
 pub use float_type::FloatType;
 pub use format::{ExportContext, ExportFormat, ExportTensor};
 pub use formats::Dense;
 pub use report::{ExportReport, LayerCheck};
 pub use settings::ExportSettings;
+pub use solution::{LayerEntry, Solution, SolutionContents, SolutionWriter};
 pub use solved::{SolvedInMemory, SolvedLayers, SolvedShape};

@@ -1,6 +1,6 @@
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use sparq_core::{CompressedLayer, QuantScheme};
+use sparq_core::{CompressedLayer, QuantScheme, Quantized};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -58,7 +58,21 @@ impl SolvedShape {
         if scheme != self.scheme {
             return refuse("its grid", format!("{scheme:?}"), format!("{:?}", self.scheme));
         }
-        let Some(quantized) = &layer.quantized else { return Ok(()) };
+        layer.quantized.as_ref().map_or(Ok(()), |quantized| self.check_grid(quantized))
+    }
+
+    /// Refuses codes, scales and zero points that do not fit the announced shape, their grid or each other.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`].
+    pub fn check_grid(&self, quantized: &Quantized) -> Result<()> {
+        let refuse = |what, found: String, expected: String| {
+            Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
+        };
+        let [rows, width] = self.shape;
+        let shape = |what, found: (usize, usize), expected: (usize, usize)| {
+            if found == expected { Ok(()) } else { refuse(what, format!("{found:?}"), format!("{expected:?}")) }
+        };
         let groups = quantized.scheme.granularity.groups(width);
         shape("the shape of its codes", quantized.codes.dim(), (rows, width))?;
         shape("the shape of its scales", quantized.scales.dim(), (rows, groups))?;
@@ -67,6 +81,9 @@ impl SolvedShape {
         let largest = bits.max_code();
         if let Some(code) = quantized.codes.iter().chain(&quantized.zeros).find(|&&code| code > largest) {
             return refuse("a code", code.to_string(), format!("at most {largest}"));
+        }
+        if let Some(scale) = quantized.scales.iter().find(|&&scale| !(scale > 0.0 && scale.is_finite())) {
+            return refuse("a scale", scale.to_string(), "positive and finite".into());
         }
         let fixed = quantized.scheme.symmetric.then_some(bits.midpoint());
         if let Some(zero) = quantized.zeros.iter().find(|&&zero| fixed.is_some_and(|fixed| fixed != zero)) {

@@ -20,6 +20,7 @@ use sparq_core::{CompressError, Hessian, Result, Statistics};
 #[derive(Debug, Clone)]
 pub struct HessianAccumulator {
     sums: Hessian,
+    skipped: u64,
 }
 
 impl HessianAccumulator {
@@ -46,10 +47,11 @@ impl HessianAccumulator {
                 Hessian::Full { matrix: Array2::zeros((width, width)), tokens: 0 }
             }
         };
-        Ok(Self { sums })
+        Ok(Self { sums, skipped: 0 })
     }
 
-    /// Adds the inputs `x`, `[tokens, in]`.
+    /// Adds the inputs `x`, `[tokens, in]`. Tokens with a NaN or an infinity among their inputs are left out and
+    /// counted: one of them would make every sum useless.
     ///
     /// # Errors
     /// [`CompressError::Shape`] if the width differs.
@@ -66,22 +68,36 @@ impl HessianAccumulator {
                 })
             }
         };
+        match &self.sums {
+            Hessian::Diagonal { sums, .. } => check(sums.len())?,
+            Hessian::Full { matrix, .. } => check(matrix.nrows())?,
+            _ => return Ok(()),
+        }
+        let finite: Vec<usize> =
+            (0..x.nrows()).filter(|&token| x.row(token).iter().all(|value| value.is_finite())).collect();
+        if finite.len() < x.nrows() {
+            self.skipped += (x.nrows() - finite.len()) as u64;
+            return self.add(x.select(Axis(0), &finite).view());
+        }
         match &mut self.sums {
             Hessian::Diagonal { sums, tokens } => {
-                check(sums.len())?;
                 for row in x.axis_iter(Axis(0)) {
                     ndarray::Zip::from(&mut *sums).and(row).for_each(|sum, value| *sum += value * value);
                 }
                 *tokens += x.nrows() as u64;
             }
             Hessian::Full { matrix, tokens } => {
-                check(matrix.nrows())?;
                 sparq_linalg::syrk_lower(1.0, x, matrix.view_mut());
                 *tokens += x.nrows() as u64;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Tokens left out because their inputs were not finite.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// The sums, with both triangles filled.
@@ -91,5 +107,24 @@ impl HessianAccumulator {
             sparq_linalg::mirror_lower(matrix.view_mut());
         }
         sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn tokens_that_are_not_finite_are_left_out_and_counted() {
+        let x = array![[1.0_f32, 2.0], [f32::NAN, 1.0], [3.0, 4.0], [f32::INFINITY, 0.0]];
+        for statistics in [Statistics::ChannelNorms, Statistics::Hessian] {
+            let mut with = HessianAccumulator::new(2, statistics).expect("small");
+            with.add(x.view()).expect("fits");
+            let mut without = HessianAccumulator::new(2, statistics).expect("small");
+            without.add(array![[1.0_f32, 2.0], [3.0, 4.0]].view()).expect("fits");
+            assert_eq!((with.skipped(), without.skipped()), (2, 0));
+            assert_eq!(with.finish(), without.finish());
+        }
     }
 }

@@ -16,6 +16,15 @@ use sparq_model::Tokenizer;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calibration {
     sequences: Vec<Vec<u32>>,
+    /// How they were chosen, if that is known.
+    drawn: Option<Drawn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Drawn {
+    samples: usize,
+    length: usize,
+    seed: u64,
 }
 
 impl Calibration {
@@ -28,7 +37,7 @@ impl Calibration {
         if sequences.is_empty() {
             return Err(Error::Calibration { what: "the calibration text has no tokens".into() });
         }
-        Ok(Self { sequences })
+        Ok(Self { sequences, drawn: None })
     }
 
     /// Cuts `text` into consecutive windows of `length` tokens and draws `samples` of them without replacement (all, if
@@ -60,7 +69,19 @@ impl Calibration {
             let end = plain.len().min((index + 1) * window);
             prefix.iter().chain(&plain[index * window..end]).copied().collect()
         };
-        Self::from_sequences(chosen.into_iter().map(sequence).collect())
+        let drawn = Some(Drawn { samples, length, seed });
+        Ok(Self { drawn, ..Self::from_sequences(chosen.into_iter().map(sequence).collect())? })
+    }
+
+    /// How the sequences were chosen, by name, for people to read; empty if they were chosen elsewhere.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        self.drawn.as_ref().map_or_else(Vec::new, |drawn| {
+            vec![
+                ("calibration samples", drawn.samples.to_string()),
+                ("calibration sequence length", drawn.length.to_string()),
+                ("calibration seed", drawn.seed.to_string()),
+            ]
+        })
     }
 
     /// The sequences.

@@ -1,18 +1,18 @@
 use crate::plan::BATCH_TOKENS;
-use crate::{Calibration, CompressionReport, LayerReport, Observer, Plan, Recipe, Result, Sink};
-use ndarray::Array2;
-use sparq_core::{CompressedLayer, Hessian, LayerCompressor, LayerProblem, Statistics};
+use crate::{
+    Calibration, CompressionReport, Error, LayerReport, Observer, Plan, Progress, Recipe, Result, Resumed, Sink,
+};
+use ndarray::{Array1, Array2};
+use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, Statistics};
 use sparq_model::{BatchLayout, Block, BlockState, Linear, Model};
 use sparq_obs::HessianAccumulator;
 use std::time::Instant;
 
-/// Compresses `model` according to `recipe`, one block after the other, and hands everything to `sink`.
-///
-/// `calibration` may be missing if the recipe needs no data. What leaves a block with its compressed weights is what
-/// enters the next. Same model, recipe and calibration, same bits, for any number of threads.
+/// Compresses `model` according to `recipe`, one block after the other, and hands everything to `sink`: a
+/// [`Compression`] with no settings of its own.
 ///
 /// # Errors
-/// [`Error`](crate::Error), before any work where possible. `sink` is then to be dropped: it has not finished.
+/// As [`Compression::run`].
 ///
 /// See the [crate example](crate).
 pub fn compress(
@@ -22,45 +22,142 @@ pub fn compress(
     sink: &mut dyn Sink,
     observer: &dyn Observer,
 ) -> Result<CompressionReport> {
-    let start = Instant::now();
-    let plan = Plan::new(model, recipe, calibration)?;
-    observer.planned(&plan);
-    let targets = recipe.targets.build()?;
-    let compressor = recipe.compressor()?;
-    let needs = compressor.as_ref().map_or(Statistics::Nothing, sparq_core::LayerCompressor::needs);
+    Compression::new(model, recipe).calibration(calibration).run(sink, observer)
+}
 
-    let mut streams = match calibration.filter(|_| needs > Statistics::Nothing) {
-        Some(calibration) => batches(model, calibration)?,
-        None => Vec::new(),
-    };
-    let mut layers = Vec::with_capacity(plan.layers);
-    for index in 0..model.block_count() {
-        let mut block = own_block(model, index)?;
-        let mut states = begin(&block, std::mem::take(&mut streams))?;
-        for stage in 0..block.stages() {
-            let ids = block.stage_linears(stage).to_vec();
-            let chosen: Vec<_> = ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
-            if let (Some(compressor), Some(first)) = (&compressor, chosen.first()) {
-                let width = block.linears()[*first].in_features();
-                let hessian = gather(&block, stage, &mut states, width, needs)?;
-                for id in chosen {
-                    let linear = block.linear_mut(id);
-                    let (layer, report) = solve(index, linear, &hessian, compressor)?;
-                    sink.layer(linear, &layer)?;
-                    linear.weight = layer.weight;
-                    observer.layer(&report);
-                    layers.push(report);
+/// A compression to be run: what to do, to which model, and when to stop.
+///
+/// # Examples
+/// ```no_run
+/// # fn run(model: sparq_model::Model, calibration: sparq_pipeline::Calibration) -> sparq_pipeline::Result<()> {
+/// use sparq_pipeline::{Compression, MemorySink, Recipe};
+/// let recipe: Recipe = "s=2:4,q=4".parse()?;
+/// let mut sink = MemorySink::new();
+/// let report = Compression::new(&model, &recipe).calibration(Some(&calibration)).strict(true).run(&mut sink, &())?;
+/// assert_eq!(report.layers_with_fallbacks, 0);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Compression<'a> {
+    model: &'a Model,
+    recipe: &'a Recipe,
+    calibration: Option<&'a Calibration>,
+    strict: bool,
+    stop_after: Option<usize>,
+}
+
+impl<'a> Compression<'a> {
+    /// Of `model` according to `recipe`.
+    pub fn new(model: &'a Model, recipe: &'a Recipe) -> Self {
+        Self { model, recipe, calibration: None, strict: false, stop_after: None }
+    }
+
+    /// Calibrated on this text; may be missing if the recipe needs no data.
+    pub fn calibration(mut self, calibration: Option<&'a Calibration>) -> Self {
+        self.calibration = calibration;
+        self
+    }
+
+    /// Treats a fallback that may make the result worse
+    /// ([`Fallback::is_degradation`](sparq_core::Fallback::is_degradation)) as an error.
+    pub fn strict(mut self, on: bool) -> Self {
+        self.strict = on;
+        self
+    }
+
+    /// Stops once this many blocks are done in this run.
+    pub fn stop_after(mut self, blocks: Option<usize>) -> Self {
+        self.stop_after = blocks;
+        self
+    }
+
+    /// Walks the blocks, from where an earlier run with the same `sink` left off.
+    ///
+    /// What leaves a block with its compressed weights is what enters the next. Same model, recipe and calibration,
+    /// same bits, for any number of threads and interruptions.
+    ///
+    /// # Errors
+    /// [`Error`], before any work where possible; [`Error::Stopped`] if the observer or
+    /// [`stop_after`](Self::stop_after) ended it early. What was committed to `sink` before stays good.
+    pub fn run(&self, sink: &mut dyn Sink, observer: &dyn Observer) -> Result<CompressionReport> {
+        let start = Instant::now();
+        let model = self.model;
+        let plan = Plan::new(model, self.recipe, self.calibration)?;
+        observer.planned(&plan);
+        let targets = self.recipe.targets.build()?;
+        let compressor = self.recipe.compressor()?;
+        let needs = compressor.as_ref().map_or(Statistics::Nothing, sparq_core::LayerCompressor::needs);
+
+        let streams = match self.calibration.filter(|_| needs > Statistics::Nothing) {
+            Some(calibration) => batches(model, calibration)?,
+            None => Vec::new(),
+        };
+        let (layouts, mut residuals): (Vec<BatchLayout>, Vec<Array2<f32>>) = streams.into_iter().unzip();
+        let (mut layers, mut first, mut before) = (Vec::with_capacity(plan.layers), 0, 0.0);
+        if let Some(resumed) = sink.resume()? {
+            check_resumed(&resumed, &residuals, plan.blocks)?;
+            (layers, first, before) = (resumed.layers, resumed.blocks, resumed.seconds);
+            if first < plan.blocks {
+                residuals = resumed.activations;
+            }
+            observer.resumed(&layers, first, plan.blocks);
+        }
+        let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
+        for index in first..plan.blocks {
+            let mut block = own_block(model, index)?;
+            let mut states = begin(&block, &layouts, std::mem::take(&mut residuals))?;
+            for stage in 0..block.stages() {
+                let ids = block.stage_linears(stage).to_vec();
+                let chosen: Vec<_> = ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
+                if let (Some(compressor), Some(first)) = (&compressor, chosen.first()) {
+                    let width = block.linears()[*first].in_features();
+                    let statistics = gather(&block, stage, &mut states, width, needs)?;
+                    for id in chosen {
+                        if observer.stop() {
+                            return Err(stopped(index));
+                        }
+                        let linear = block.linear_mut(id);
+                        let (layer, report) = solve(index, linear, &statistics, compressor)?;
+                        self.check_strict(&report)?;
+                        sink.layer(linear, &layer)?;
+                        linear.weight = layer.weight;
+                        observer.layer(&report);
+                        layers.push(report);
+                    }
+                }
+                for state in &mut states {
+                    block.apply(stage, state)?;
                 }
             }
-            for state in &mut states {
-                block.apply(stage, state)?;
+            residuals = states.into_iter().map(|state| block.end(state)).collect();
+            sink.block(block)?;
+            let done = index + 1;
+            let seconds = before + start.elapsed().as_secs_f64();
+            sink.commit(&Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &residuals, seconds })?;
+            observer.block(done, plan.blocks);
+            if done < plan.blocks && (observer.stop() || self.stop_after.is_some_and(|blocks| done - first >= blocks)) {
+                return Err(stopped(done));
             }
         }
-        streams = states.into_iter().map(|state| (state.layout().clone(), block.end(state))).collect();
-        sink.block(block)?;
-        observer.block(index + 1, plan.blocks);
+        Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64()))
     }
-    Ok(CompressionReport::new(recipe, plan, layers, start.elapsed().as_secs_f64()))
+
+    fn check_strict(&self, report: &LayerReport) -> Result<()> {
+        match report.fallbacks.iter().find(|fallback| self.strict && fallback.is_degradation()) {
+            Some(fallback) => Err(Error::Strict { layer: report.name.clone(), fallback: fallback.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A state that was read back must be one that this run could have reached.
+fn check_resumed(resumed: &Resumed, residuals: &[Array2<f32>], blocks: usize) -> Result<()> {
+    let shapes = |matrices: &[Array2<f32>]| matrices.iter().map(Array2::dim).collect::<Vec<_>>();
+    let fits = resumed.blocks == blocks || shapes(&resumed.activations) == shapes(residuals);
+    if resumed.blocks <= blocks && fits {
+        return Ok(());
+    }
+    Err(Error::Calibration { what: "the saved activations are not those of this calibration text".into() })
 }
 
 /// A batch of sequences on its way through the blocks.
@@ -95,28 +192,48 @@ fn own_block(model: &Model, index: usize) -> Result<Block> {
     Ok(model.load_block(index)?)
 }
 
-fn begin(block: &Block, streams: Vec<Stream>) -> Result<Vec<BlockState>> {
-    streams.into_iter().map(|(layout, residual)| Ok(block.begin(residual, layout)?)).collect()
+fn begin(block: &Block, layouts: &[BatchLayout], residuals: Vec<Array2<f32>>) -> Result<Vec<BlockState>> {
+    layouts.iter().zip(residuals).map(|(layout, residual)| Ok(block.begin(residual, layout.clone())?)).collect()
+}
+
+/// What is known of a stage's inputs.
+struct StageStatistics {
+    hessian: Hessian,
+    /// Tokens left out because their inputs are not finite.
+    skipped: u64,
 }
 
 /// Sums up the inputs of a stage over all batches, in their order.
-fn gather(block: &Block, stage: usize, states: &mut [BlockState], width: usize, needs: Statistics) -> Result<Hessian> {
+fn gather(
+    block: &Block,
+    stage: usize,
+    states: &mut [BlockState],
+    width: usize,
+    needs: Statistics,
+) -> Result<StageStatistics> {
     let mut accumulator = HessianAccumulator::new(width, needs)?;
     for state in states {
         accumulator.add(block.stage_input(stage, state)?)?;
     }
-    Ok(accumulator.finish())
+    Ok(StageStatistics { skipped: accumulator.skipped(), hessian: accumulator.finish() })
 }
 
 fn solve(
     block: usize,
     linear: &Linear,
-    hessian: &Hessian,
+    statistics: &StageStatistics,
     compressor: &dyn LayerCompressor,
 ) -> Result<(CompressedLayer, LayerReport)> {
     let start = Instant::now();
+    let hessian = &statistics.hessian;
     let weight = linear.weight.view();
-    let layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
+    let mut layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
+    if layer.weight.iter().any(|value| !value.is_finite()) {
+        layer = without_curvature(linear, hessian, compressor)?;
+    }
+    if statistics.skipped > 0 {
+        layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: statistics.skipped });
+    }
     let seconds = start.elapsed().as_secs_f64();
     let (rows, width) = weight.dim();
     let report = LayerReport {
@@ -136,4 +253,27 @@ fn solve(
         seconds,
     };
     Ok((layer, report))
+}
+
+/// The last step of the ladder, for a solution that overflowed: every weight counts the same and nothing is
+/// compensated, so that finite weights give a finite layer.
+fn without_curvature(
+    linear: &Linear,
+    hessian: &Hessian,
+    compressor: &dyn LayerCompressor,
+) -> Result<CompressedLayer> {
+    let width = linear.in_features();
+    let flat = match hessian {
+        Hessian::Full { tokens, .. } => Hessian::Full { matrix: Array2::zeros((width, width)), tokens: *tokens },
+        Hessian::Diagonal { tokens, .. } => Hessian::Diagonal { sums: Array1::ones(width), tokens: *tokens },
+        other => other.clone(),
+    };
+    let mut layer = compressor.compress(&LayerProblem::new(&linear.name, linear.weight.view(), &flat)?)?;
+    layer.report.fallbacks.push(Fallback::NotFinite);
+    match layer.weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        Some(((row, column), &value)) => {
+            Err(CompressError::NotFinite { layer: linear.name.clone(), row, column, value }.into())
+        }
+        None => Ok(layer),
+    }
 }

@@ -1,4 +1,5 @@
-use sparq_core::CompressError;
+use sparq_core::{CompressError, Fallback};
+use std::path::PathBuf;
 
 /// Why a checkpoint could not be compressed.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +42,51 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
-    /// A linear that was compressed has no tensor of its own in the checkpoint.
-    #[error("tensor {tensor} is not in the checkpoint, so its compressed form has no place in the output")]
-    NoPlace {
-        /// Name of the tensor.
-        tensor: String,
+    /// The format, the export or the stored solution.
+    #[error(transparent)]
+    Export(#[from] sparq_export::Error),
+    /// A fallback, and fallbacks are not wanted.
+    #[error("layer {layer}: {fallback}; without --strict this is reported and the run goes on")]
+    Strict {
+        /// Name of the layer.
+        layer: String,
+        /// What could not be done as asked.
+        fallback: Fallback,
     },
-    /// config.json cannot be adapted to the output.
-    #[error("config.json: {reason}")]
-    Config {
+    /// The run was stopped early, by whoever watches it.
+    #[error("stopped after block {done} of {of}")]
+    Stopped {
+        /// Blocks done, those of earlier runs included.
+        done: usize,
+        /// Blocks there are.
+        of: usize,
+    },
+    /// An unfinished run with other settings is in the way.
+    #[error(
+        "{} holds an unfinished run with another {field} ({then}; now {now}): finish that one, or discard it with --restart",
+        path.display()
+    )]
+    OtherRun {
+        /// Where it is.
+        path: PathBuf,
+        /// What differs.
+        field: String,
+        /// Its value there.
+        then: String,
+        /// Its value now.
+        now: String,
+    },
+    /// Another process works on the same output.
+    #[error("{} is in use by another process", path.display())]
+    Busy {
+        /// Where the unfinished run is.
+        path: PathBuf,
+    },
+    /// The state of an unfinished run cannot be read.
+    #[error("{}: {reason}; discard the unfinished run with --restart", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
         /// Why.
         reason: String,
     },

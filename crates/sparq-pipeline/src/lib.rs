@@ -7,18 +7,20 @@
 //! propagates; one block is in memory at a time.
 //!
 //! ```no_run
+//! use sparq_export::Dense;
 //! use sparq_model::Model;
-//! use sparq_pipeline::{Calibration, CheckpointSink, Recipe, WriteSettings, compress};
+//! use sparq_pipeline::{Calibration, Job, Recipe};
 //! let model = Model::open("models/SmolLM2-135M")?;
 //! let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
 //! let text = std::fs::read_to_string("calibration.txt")?;
 //! let calibration = Calibration::from_text(model.tokenizer()?, &text, 32, 512, 0)?;
-//! let mut sink = CheckpointSink::create(&model, "out/smollm2-joint", WriteSettings::default())?;
-//! let report = compress(&model, &recipe, Some(&calibration), &mut sink, &())?;
-//! sink.finish()?;
-//! println!("{:.1} % of the weights are zero", 100.0 * report.measured_sparsity);
+//! let done = Job::new(&model, &recipe, "out/smollm2-joint").calibration(Some(&calibration)).run(&Dense, &())?;
+//! println!("{:.1} % of the weights are zero", 100.0 * done.compression.measured_sparsity);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A [`Job`] does all of it and survives interruptions: it solves into a [`SolutionSink`], which makes every block safe as
+//! it is done, then exports. [`compress`] with a [`MemorySink`] keeps the compressed model in memory instead.
 //!
 //! # Should I use this crate?
 //! Through `sparq`, unless you drive the blocks yourself.
@@ -27,19 +29,24 @@
 mod calibration;
 mod driver;
 mod error;
+mod fingerprint;
+mod job;
 mod observer;
 mod plan;
 mod recipe;
 mod report;
 mod sink;
+mod state;
 mod targets;
 
 pub use calibration::Calibration;
-pub use driver::compress;
+pub use driver::{Compression, compress};
 pub use error::{Error, Result};
+pub use fingerprint::Fingerprint;
+pub use job::{Done, Job};
 pub use observer::Observer;
 pub use plan::Plan;
 pub use recipe::{PipelineKind, PrunerKind, QuantizerKind, Recipe};
 pub use report::{CompressionReport, LayerReport};
-pub use sink::{CheckpointSink, MemorySink, OutputType, Sink, WriteSettings};
+pub use sink::{MemorySink, Progress, Resumed, Sink, SolutionSink};
 pub use targets::Targets;

@@ -7,6 +7,16 @@ pub trait Observer {
         let _ = plan;
     }
 
+    /// Once, if an earlier run is continued: the layers it had compressed, in `done` of `total` blocks.
+    fn resumed(&self, layers: &[LayerReport], done: usize, total: usize) {
+        let _ = (layers, done, total);
+    }
+
+    /// Whether to stop: asked before each layer and after each block. What was committed stays.
+    fn stop(&self) -> bool {
+        false
+    }
+
     /// After each compressed layer.
     fn layer(&self, report: &LayerReport) {
         let _ = report;

@@ -2,9 +2,9 @@
 
 use ndarray::Array2;
 use sparq_model::Model;
+use sparq_export::{Dense, ExportSettings, FloatType, SolvedLayers};
 use sparq_pipeline::{
-    Calibration, CheckpointSink, CompressionReport, Error, MemorySink, Observer, OutputType, Plan, Recipe, Targets,
-    WriteSettings, compress,
+    Calibration, Compression, CompressionReport, Error, Job, MemorySink, Observer, Plan, Recipe, Targets, compress,
 };
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -105,16 +105,15 @@ fn the_written_checkpoint_is_the_model_in_memory() {
     let calibration = calibration(&model, 12);
     let directory = tempfile::tempdir().expect("a directory");
     let destination = directory.path().join("out");
-    let settings = WriteSettings { output_type: OutputType::F32, max_shard_bytes: 500_000, overwrite: false };
-    let mut sink = CheckpointSink::create(&model, &destination, settings).expect("created");
-    compress(&model, &recipe, Some(&calibration), &mut sink, &()).expect("compressed");
-    assert!(!destination.exists(), "nothing is there before the end");
-    let written = sink.finish().expect("written");
-    assert!(written.shards > 1);
+    let settings = ExportSettings { float_type: FloatType::F32, max_shard_bytes: 500_000, overwrite: false };
+    let job = Job::new(&model, &recipe, &destination).calibration(Some(&calibration)).export(settings);
+    let done = job.run(&Dense, &()).expect("compressed");
+    assert_eq!(names(directory.path()), ["out"], "nothing else is left");
 
     let reopened = Model::open(&destination).expect("our own output opens");
     let (compressed, report) = in_memory(&model, "s=0.5,q=4,group=64", 12);
     assert_eq!(logits(&reopened), logits(&compressed));
+    assert_eq!(done.compression.measured_sparsity, report.measured_sparsity);
     let zeros: usize = (0..4)
         .flat_map(|index| reopened.load_block(index).expect("a block").linears().to_vec())
         .map(|linear| linear.weight.iter().filter(|value| **value == 0.0).count())
@@ -124,17 +123,152 @@ fn the_written_checkpoint_is_the_model_in_memory() {
         let read = |directory: &Path| std::fs::read(directory.join(name)).expect(name);
         assert_eq!(read(&demo()), read(&destination), "{name}");
     }
-    let again = CheckpointSink::create(&model, &destination, settings);
-    assert!(again.is_err(), "an existing destination is not replaced");
+    let again = job.run(&Dense, &()).expect_err("an existing destination is not replaced");
+    assert!(again.to_string().contains("out"), "{again}");
+
+    // The kept solution gives the same checkpoint without solving again.
+    let solution = sparq_export::Solution::open(destination.join("sparq")).expect("kept");
+    assert_eq!(solution.layers().len(), 28);
+    let other = directory.path().join("other");
+    sparq_export::export(model.checkpoint(), &solution, &Dense, &other, &settings).expect("exported");
+    for name in names(&other) {
+        assert_eq!(std::fs::read(other.join(&name)).ok(), std::fs::read(destination.join(&name)).ok(), "{name}");
+    }
+}
+
+/// Names in a directory, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("listable");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Every file below a directory with its contents.
+fn contents(directory: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = std::collections::BTreeMap::new();
+    for name in names(directory) {
+        let path = directory.join(&name);
+        if path.is_dir() {
+            files.extend(contents(&path).into_iter().map(|(inner, bytes)| (Path::new(&name).join(inner), bytes)));
+        } else {
+            files.insert(PathBuf::from(name), std::fs::read(path).expect("readable"));
+        }
+    }
+    files
 }
 
 #[test]
-fn a_dropped_sink_leaves_nothing() {
+fn a_stopped_job_continues_to_the_same_bytes() {
     let model = model();
+    let calibration = calibration(&model, 8);
     let directory = tempfile::tempdir().expect("a directory");
-    let sink = CheckpointSink::create(&model, directory.path().join("out"), WriteSettings::default()).expect("created");
-    drop(sink);
-    assert_eq!(std::fs::read_dir(directory.path()).expect("listable").count(), 0);
+    for recipe in ["s=0.5,q=4,group=64,asymmetric=true", "s=2:4"] {
+        let recipe: Recipe = recipe.parse().expect("valid");
+        let (whole, pieces) = (directory.path().join("whole"), directory.path().join("pieces"));
+        let job = |path: &Path| Job::new(&model, &recipe, path).calibration(Some(&calibration));
+        let uninterrupted = job(&whole).run(&Dense, &()).expect("compressed");
+        for done in 1..4 {
+            let stopped = job(&pieces).stop_after(Some(1)).run(&Dense, &()).expect_err("stopped");
+            assert!(matches!(stopped, Error::Stopped { done: blocks, of: 4 } if blocks == done), "{stopped}");
+            assert!(!pieces.exists(), "nothing is there before the end");
+        }
+        let resumed = job(&pieces).run(&Dense, &()).expect("continued");
+        assert_eq!(contents(&whole), contents(&pieces));
+        let without_times = |report: &CompressionReport| {
+            report.layers.iter().map(|layer| (layer.name.clone(), layer.zeros, layer.relative_output_error)).collect::<Vec<_>>()
+        };
+        assert_eq!(without_times(&uninterrupted.compression), without_times(&resumed.compression));
+        std::fs::remove_dir_all(&whole).expect("removable");
+        std::fs::remove_dir_all(&pieces).expect("removable");
+    }
+}
+
+#[test]
+fn an_unfinished_run_with_other_settings_is_refused_and_can_be_discarded() {
+    let model = model();
+    let (eight, four) = (calibration(&model, 8), calibration(&model, 4));
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("out");
+    let recipe: Recipe = "s=0.5,q=4,group=64".parse().expect("valid");
+    let job = Job::new(&model, &recipe, &out).calibration(Some(&eight));
+    job.clone().stop_after(Some(2)).run(&Dense, &()).expect_err("stopped");
+    let refused = |recipe: &str, calibration: &Calibration, words: &[&str]| {
+        let recipe: Recipe = recipe.parse().expect("valid");
+        let error = Job::new(&model, &recipe, &out).calibration(Some(calibration)).run(&Dense, &()).expect_err("refused");
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error} should name {word}"));
+    };
+    refused("s=0.25,q=4,group=64", &eight, &["recipe", "s=0.5", "s=0.25", "--restart"]);
+    refused("s=0.5,q=4,group=64", &four, &["calibration samples", "8", "now 4"]);
+
+    // Damaged state is named, and nothing is built on it.
+    let partial = job.partial();
+    let block = partial.join("sparq/block-00001.safetensors");
+    let good = std::fs::read(&block).expect("written");
+    let mut bad = good.clone();
+    *bad.last_mut().expect("bytes") ^= 1;
+    std::fs::write(&block, bad).expect("writable");
+    let error = job.run(&Dense, &()).expect_err("damaged").to_string();
+    assert!(error.contains("block-00001.safetensors") && error.contains("damaged"), "{error}");
+    std::fs::write(&block, good).expect("writable");
+    let activations = partial.join("activations-00002.f32");
+    std::fs::write(&activations, [0; 4]).expect("writable");
+    let error = job.run(&Dense, &()).expect_err("damaged").to_string();
+    assert!(error.contains("activations-00002.f32") && error.contains("--restart"), "{error}");
+
+    job.clone().restart(true).run(&Dense, &()).expect("from the beginning");
+    assert_eq!(names(directory.path()), ["out"]);
+}
+
+#[test]
+fn a_job_killed_between_its_last_renames_continues() {
+    let model = model();
+    let calibration = calibration(&model, 4);
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("out");
+    let recipe: Recipe = "q=4,group=64".parse().expect("valid");
+    let job = Job::new(&model, &recipe, &out).calibration(Some(&calibration));
+    job.run(&Dense, &()).expect("compressed");
+    let expected = contents(&out);
+
+    // The state of a run that had solved everything, as it stood when the solution had moved into the checkpoint.
+    std::fs::remove_dir_all(&out).expect("removable");
+    job.clone().stop_after(Some(3)).run(&Dense, &()).expect_err("stopped");
+    let partial = job.partial();
+    let mut sink = sparq_pipeline::SolutionSink::open(
+        &partial,
+        sparq_pipeline::Fingerprint::new(&model, &recipe, Some(&calibration)).expect("readable"),
+        false,
+    )
+    .expect("opened");
+    Compression::new(&model, &recipe).calibration(Some(&calibration)).run(&mut sink, &()).expect("solved");
+    let solution = sink.finish().expect("whole");
+    let checkpoint = partial.join("checkpoint");
+    sparq_export::export(model.checkpoint(), &solution, &Dense, &checkpoint, &ExportSettings::default()).expect("exported");
+    std::fs::rename(partial.join("sparq"), checkpoint.join("sparq")).expect("moved");
+    std::fs::create_dir(partial.join(".checkpoint.partial-x")).expect("created");
+
+    job.run(&Dense, &()).expect("finished");
+    assert_eq!(contents(&out), expected);
+    assert_eq!(names(directory.path()), ["out"]);
+
+    // Killed after the last rename: what is left beside the output goes with the next call, which finds the output.
+    std::fs::create_dir(&partial).expect("created");
+    assert!(job.run(&Dense, &()).is_err());
+    assert!(partial.exists(), "only what is known to be a remainder is removed");
+}
+
+#[test]
+fn strict_turns_fallbacks_into_errors() {
+    let model = model();
+    let few = Calibration::from_sequences(vec![(1..60).collect()]).expect("tokens");
+    let recipe: Recipe = "q=4,group=64".parse().expect("valid");
+    let run = |strict| Compression::new(&model, &recipe).calibration(Some(&few)).strict(strict).run(&mut MemorySink::new(), &());
+    let report = run(false).expect("reported, not refused");
+    assert_eq!(report.layers_with_fallbacks, 28);
+    let error = run(true).expect_err("refused");
+    assert!(matches!(error, Error::Strict { .. }) && error.to_string().contains("59 tokens"), "{error}");
 }
 
 #[test]

@@ -178,8 +178,9 @@ impl Gptq {
             swept.mask = swept.mask.map(|mask| Mask::new(order.restore_columns(mask.view())));
             swept.grid = swept.grid.map(|(codes, grids)| (order.restore_columns(codes.view()), grids));
         }
-        let report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks };
         let quantized = swept.grid.map(|(codes, grids)| self.finder.quantized(codes, &grids));
+        let mut report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks };
+        report.fallbacks.extend(quantized.iter().flat_map(|quantized| quantized.remarks(swept.mask.as_ref())));
         let weight = quantized.as_ref().map_or(swept.weight, sparq_core::Quantized::dequantize);
         Ok(CompressedLayer { weight, mask: swept.mask, quantized, report })
     }

@@ -93,8 +93,8 @@ impl Quantizer for Rtn {
         Ok(CompressedLayer {
             weight: quantized.dequantize(),
             mask: mask.cloned(),
+            report: SolveReport { damping: None, fallbacks: quantized.remarks(mask) },
             quantized: Some(quantized),
-            report: SolveReport::default(),
         })
     }
 }

@@ -52,6 +52,12 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
 /// Renames; an old destination is moved aside first and deleted last, so that at no moment is there neither the old
 /// nor the new.
 pub(crate) fn move_into_place(temporary: TempDir, destination: &Path, overwrite: bool) -> Result<()> {
+    move_directory(temporary.path(), destination, overwrite)?;
+    let _ = temporary.keep(); // its path is gone; nothing is left to remove
+    Ok(())
+}
+
+fn move_directory(from: &Path, destination: &Path, overwrite: bool) -> Result<()> {
     check_destination(destination, overwrite)?;
     let mut old = None;
     if destination.exists() {
@@ -60,7 +66,7 @@ pub(crate) fn move_into_place(temporary: TempDir, destination: &Path, overwrite:
         fs::rename(destination, &to).map_err(Error::io("move aside", destination))?;
         old = Some((aside, to));
     }
-    if let Err(error) = fs::rename(temporary.path(), destination) {
+    if let Err(error) = fs::rename(from, destination) {
         if let Some((aside, from)) = old
             && fs::rename(&from, destination).is_err()
         {
@@ -69,8 +75,31 @@ pub(crate) fn move_into_place(temporary: TempDir, destination: &Path, overwrite:
         }
         return Err(Error::io("rename the finished checkpoint to", destination)(error));
     }
-    let _ = temporary.keep(); // its path is gone; nothing is left to remove
     sync_directory(parent_of(destination))
+}
+
+/// Moves a finished checkpoint, a directory or one file, from beside `destination` to it, in one step.
+///
+/// # Errors
+/// [`Error::DestinationExists`], or with `overwrite` [`Error::NotOverwritable`] if what is there is no checkpoint;
+/// [`Error::Io`]. After an error `from` and the destination are as they were.
+///
+/// # Examples
+/// ```
+/// let parent = tempfile::tempdir()?;
+/// let (from, to) = (parent.path().join("unfinished"), parent.path().join("model"));
+/// std::fs::create_dir(&from)?;
+/// sparq_tensor::move_checkpoint(&from, &to, false)?;
+/// assert!(to.is_dir() && !from.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn move_checkpoint(from: impl AsRef<Path>, destination: impl AsRef<Path>, overwrite: bool) -> Result<()> {
+    let (from, destination) = (from.as_ref(), destination.as_ref());
+    if from.is_dir() {
+        move_directory(from, destination, overwrite)
+    } else {
+        move_file_into_place(from, destination, overwrite)
+    }
 }
 
 /// Makes a rename durable where the system lets directories be flushed.

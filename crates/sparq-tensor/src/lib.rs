@@ -19,9 +19,11 @@ mod safetensors;
 mod side_files;
 mod single_file;
 mod staged;
+mod whole_files;
 mod writer;
 
 pub use checkpoint::{Checkpoint, SourceFormat, TensorInfo};
+pub use destination::move_checkpoint;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use fault::Fault;
@@ -29,4 +31,5 @@ pub use packed::Packing;
 pub use side_files::SideFile;
 pub use single_file::{FileTensor, TensorData, read_safetensors_file, write_safetensors_file};
 pub use staged::StagedCheckpoint;
+pub use whole_files::{PARTIAL_PREFIX, file_sha256, read_file, write_file, write_file_with};
 pub use writer::{CheckpointWriter, TensorSpec, WriteOptions, Written};

@@ -1,9 +1,10 @@
 use crate::Result;
 use ndarray::ArrayView2;
 use sparq_core::{Hessian, Statistics};
+use sparq_export::ExportFormat;
 use sparq_model::Model;
 use sparq_obs::HessianAccumulator;
-use sparq_pipeline::{Calibration, CheckpointSink, CompressionReport, MemorySink, Observer, Recipe, WriteSettings};
+use sparq_pipeline::{Calibration, CompressionReport, Done, Job, MemorySink, Observer, Recipe};
 use std::path::Path;
 
 /// The Hessian of a linear layer from its `inputs`, `[tokens, in]`.
@@ -24,7 +25,9 @@ pub fn calibrate(inputs: ArrayView2<'_, f32>) -> Result<Hessian> {
     Ok(accumulator.finish())
 }
 
-/// Compresses `model` into a dense Hugging Face checkpoint at `destination`, which appears whole or not at all.
+/// Compresses `model` into a checkpoint at `destination` in `format`, such as [`Dense`](crate::export::Dense). The output
+/// appears whole or not at all; an interrupted call continues when it is made again (see
+/// [`Job`](crate::pipeline::Job), which has more settings).
 ///
 /// # Errors
 /// [`Error::Pipeline`](crate::Error::Pipeline).
@@ -33,13 +36,10 @@ pub fn compress_checkpoint(
     recipe: &Recipe,
     calibration: Option<&Calibration>,
     destination: impl AsRef<Path>,
-    settings: WriteSettings,
+    format: &dyn ExportFormat,
     observer: &dyn Observer,
-) -> Result<CompressionReport> {
-    let mut sink = CheckpointSink::create(model, destination, settings)?;
-    let report = sparq_pipeline::compress(model, recipe, calibration, &mut sink, observer)?;
-    sink.finish()?;
-    Ok(report)
+) -> Result<Done> {
+    Ok(Job::new(model, recipe, destination.as_ref()).calibration(calibration).run(format, observer)?)
 }
 
 /// Compresses `model` in memory, ready to be evaluated; needs room for all its blocks as `f32`.

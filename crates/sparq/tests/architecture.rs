@@ -46,7 +46,7 @@ fn arrows_point_down_only() {
         ("joint", &["core", "prune", "quant"]),
         ("model", &["linalg", "tensor"]),
         ("eval", &["metric", "model"]),
-        ("pipeline", &["core", "joint", "model", "obs", "prune", "quant", "tensor"]),
+        ("pipeline", &["core", "export", "joint", "model", "obs", "prune", "quant", "tensor"]),
         ("sweep", &["core", "eval", "metric", "model", "pipeline", "tensor"]),
         (
             "sparq",

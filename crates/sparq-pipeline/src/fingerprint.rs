@@ -1,0 +1,48 @@
+use crate::{Calibration, Recipe, Result};
+use serde::{Deserialize, Serialize};
+use sparq_model::Model;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a solve depends on, field by field: two runs with equal fingerprints give the same bits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(BTreeMap<String, String>);
+
+impl Fingerprint {
+    /// Of this model, recipe and calibration. Reads the whole checkpoint once: a second or two per gigabyte.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the checkpoint cannot be read.
+    pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
+        let targets = &recipe.targets;
+        let mut fields = BTreeMap::from([
+            ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("model".to_owned(), model.checkpoint().content_hash()?),
+            ("recipe".to_owned(), recipe.to_string()),
+            ("targets".to_owned(), format!("{:?} without {:?}", targets.include, targets.ignore)),
+        ]);
+        if let Some(calibration) = calibration {
+            fields.insert("calibration".to_owned(), calibration.fingerprint());
+            fields.extend(calibration.settings().into_iter().map(|(name, value)| (name.to_owned(), value)));
+        }
+        Ok(Self(fields))
+    }
+
+    /// The first field in which `other` differs, with the value here and there. What explains most comes first.
+    pub(crate) fn difference(&self, other: &Self) -> Option<(String, String, String)> {
+        let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        // A hash says least: name it only if nothing readable differs.
+        let (plain, hashes): (Vec<&String>, Vec<&String>) =
+            names.into_iter().partition(|name| !matches!(name.as_str(), "calibration" | "model"));
+        let of = |fields: &Self, name: &str| fields.0.get(name).cloned().unwrap_or_else(|| "none".to_owned());
+        plain
+            .into_iter()
+            .chain(hashes)
+            .map(|name| (name.clone(), of(self, name), of(other, name)))
+            .find(|(_, then, now)| then != now)
+    }
+
+    pub(crate) fn into_fields(self) -> BTreeMap<String, String> {
+        self.0
+    }
+}

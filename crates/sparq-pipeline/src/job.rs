@@ -1,0 +1,258 @@
+use crate::sink::SOLUTION;
+use crate::state::State;
+use crate::{
+    Calibration, Compression, CompressionReport, Error, Fingerprint, Observer, Plan, Recipe, Result, SolutionSink,
+};
+use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
+use sparq_model::Model;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+const CHECKPOINT: &str = "checkpoint";
+const LOCK: &str = "lock";
+
+/// Compresses a checkpoint into a directory, and survives interruptions.
+///
+/// Until everything is done, work is kept beside the destination, in `DESTINATION.partial`: the layers solved so far and
+/// what is needed to go on. The same job run again continues there, and ends with the same bytes as one that was never
+/// interrupted. The destination appears whole, as the last step. Inside it, `sparq/` keeps the solution (codes, scales,
+/// zero points, masks), so that other formats can be made of it without solving again.
+///
+/// | setting | default | meaning |
+/// |---|---|---|
+/// | [`export`](Self::export) | `ExportSettings::default()` | number types, size of files, overwriting |
+/// | [`restart`](Self::restart) | no | discard an unfinished run |
+/// | [`keep_solution`](Self::keep_solution) | yes | leave `sparq/` in the output |
+/// | [`strict`](Self::strict) | no | fallbacks are errors |
+/// | [`stop_after`](Self::stop_after) | never | stop once so many blocks are done |
+///
+/// # Examples
+/// ```no_run
+/// use sparq_export::Dense;
+/// use sparq_model::Model;
+/// use sparq_pipeline::{Calibration, Job, Recipe};
+/// let model = Model::open("models/SmolLM2-135M")?;
+/// let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
+/// let text = std::fs::read_to_string("calibration.txt")?;
+/// let calibration = Calibration::from_text(model.tokenizer()?, &text, 32, 512, 0)?;
+/// let done = Job::new(&model, &recipe, "out/smollm2-joint").calibration(Some(&calibration)).run(&Dense, &())?;
+/// println!("{} bytes stored", done.export.stored_bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Job<'a> {
+    model: &'a Model,
+    recipe: &'a Recipe,
+    destination: PathBuf,
+    calibration: Option<&'a Calibration>,
+    settings: ExportSettings,
+    restart: bool,
+    keep_solution: bool,
+    strict: bool,
+    stop_after: Option<usize>,
+}
+
+/// What a job has made.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Done {
+    /// How the layers came out.
+    pub compression: CompressionReport,
+    /// What was written.
+    pub export: ExportReport,
+}
+
+impl<'a> Job<'a> {
+    /// Compresses `model` according to `recipe` into the directory `destination`.
+    pub fn new(model: &'a Model, recipe: &'a Recipe, destination: impl Into<PathBuf>) -> Self {
+        Self {
+            model,
+            recipe,
+            destination: destination.into(),
+            calibration: None,
+            settings: ExportSettings::default(),
+            restart: false,
+            keep_solution: true,
+            strict: false,
+            stop_after: None,
+        }
+    }
+
+    /// Calibrated on this text; may be missing if the recipe needs no data.
+    pub fn calibration(mut self, calibration: Option<&'a Calibration>) -> Self {
+        self.calibration = calibration;
+        self
+    }
+
+    /// Written like this.
+    pub fn export(mut self, settings: ExportSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Discards an unfinished run, whatever its settings.
+    pub fn restart(mut self, on: bool) -> Self {
+        self.restart = on;
+        self
+    }
+
+    /// Leaves the solution in the output.
+    pub fn keep_solution(mut self, on: bool) -> Self {
+        self.keep_solution = on;
+        self
+    }
+
+    /// As [`Compression::strict`].
+    pub fn strict(mut self, on: bool) -> Self {
+        self.strict = on;
+        self
+    }
+
+    /// As [`Compression::stop_after`].
+    pub fn stop_after(mut self, blocks: Option<usize>) -> Self {
+        self.stop_after = blocks;
+        self
+    }
+
+    /// Where work is kept until everything is done.
+    pub fn partial(&self) -> PathBuf {
+        let mut name = self.destination.file_name().unwrap_or_default().to_os_string();
+        name.push(".partial");
+        self.destination.with_file_name(name)
+    }
+
+    /// Solves what is not solved yet, and writes the output in `format`.
+    ///
+    /// # Errors
+    /// Before any work: [`Error::Export`] if the format cannot hold what the recipe makes or the destination exists;
+    /// [`Error::OtherRun`] if an unfinished run has other settings, [`Error::Busy`] if it is still running; what
+    /// [`Plan::new`] refuses. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing report; the
+    /// unfinished run then stays as it is, and nothing is at the destination.
+    pub fn run(&self, format: &dyn ExportFormat, observer: &dyn Observer) -> Result<Done> {
+        let source = self.model.checkpoint();
+        let partial = self.partial();
+        if self.destination.exists() && !self.settings.overwrite {
+            remove_remains(&partial)?;
+            return Err(sparq_tensor::Error::DestinationExists { path: self.destination.clone() }.into());
+        }
+        let plan = Plan::new(self.model, self.recipe, self.calibration)?;
+        sparq_export::check(source, &announced(self.model, self.recipe)?, format, &self.settings)?;
+        let fingerprint = Fingerprint::new(self.model, self.recipe, self.calibration)?;
+
+        let lock = self.open_partial(&partial)?;
+        let mut sink = SolutionSink::open(&partial, fingerprint, self.recipe.act_order)?;
+        let compression = Compression::new(self.model, self.recipe)
+            .calibration(self.calibration)
+            .strict(self.strict)
+            .stop_after(self.stop_after)
+            .run(&mut sink, observer)?;
+        let solution = sink.finish()?;
+        let checkpoint = partial.join(CHECKPOINT);
+        let settings = ExportSettings { overwrite: false, ..self.settings };
+        let mut export = export(source, &solution, format, &checkpoint, &settings)?;
+        drop(solution);
+        self.keep(&partial)?;
+        sparq_tensor::move_checkpoint(&checkpoint, &self.destination, self.settings.overwrite)?;
+        export.path.clone_from(&self.destination);
+        drop(lock);
+        remove(&partial)?;
+        debug_assert_eq!(plan.layers, compression.layers.len());
+        Ok(Done { compression, export })
+    }
+
+    /// Moves the solution to where the output will have it: inside a directory, beside a single file.
+    fn keep(&self, partial: &Path) -> Result<()> {
+        if !self.keep_solution {
+            return Ok(());
+        }
+        let (from, checkpoint) = (partial.join(SOLUTION), partial.join(CHECKPOINT));
+        let to = if checkpoint.is_dir() {
+            checkpoint.join(SOLUTION)
+        } else {
+            let mut name = self.destination.file_name().unwrap_or_default().to_os_string();
+            name.push(".sparq");
+            let beside = self.destination.with_file_name(name);
+            if self.settings.overwrite {
+                remove(&beside)?;
+            }
+            beside
+        };
+        std::fs::rename(&from, &to).map_err(|error| sparq_tensor::Error::io("move the solution to", &to)(error).into())
+    }
+
+    /// Creates the directory for unfinished work, or takes over what is there; nobody else may while the file lives.
+    fn open_partial(&self, partial: &Path) -> Result<File> {
+        std::fs::create_dir_all(partial).map_err(sparq_tensor::Error::io("create", partial))?;
+        let path = partial.join(LOCK);
+        let lock = File::create(&path).map_err(sparq_tensor::Error::io("create", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(Error::Busy { path: partial.to_path_buf() }),
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(sparq_tensor::Error::io("lock", &path)(error).into());
+            }
+        }
+        let (solution, checkpoint) = (partial.join(SOLUTION), partial.join(CHECKPOINT));
+        if self.restart {
+            remove(&solution)?;
+            remove(&checkpoint)?;
+            State::remove(partial)?;
+        }
+        if !solution.exists() && checkpoint.join(SOLUTION).is_dir() {
+            // Killed between the last two renames: take the solution back out, and export again.
+            let back = std::fs::rename(checkpoint.join(SOLUTION), &solution);
+            back.map_err(sparq_tensor::Error::io("move back", &solution))?;
+        }
+        remove(&checkpoint)?; // left by a run that was killed while it exported
+        remove_hidden(partial)?;
+        Ok(lock)
+    }
+}
+
+/// What the recipe will make of every layer, for formats to refuse before any work.
+fn announced(model: &Model, recipe: &Recipe) -> Result<Vec<SolvedShape>> {
+    let targets = recipe.targets.build()?;
+    let mut layers = Vec::new();
+    for index in 0..model.block_count() {
+        let plan = model.block_plan(index)?;
+        let chosen = plan.linears().iter().filter(|linear| targets.contains(&linear.name));
+        layers.extend(chosen.map(|linear| SolvedShape {
+            name: linear.name.clone(),
+            shape: [linear.out_features, linear.in_features],
+            scheme: recipe.scheme,
+            pruned: !recipe.sparsity.is_dense(),
+            act_order: recipe.act_order,
+        }));
+    }
+    Ok(layers)
+}
+
+/// Removes a file or a directory, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(sparq_tensor::Error::io("remove", path)(error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes temporary directories that a killed export left.
+fn remove_hidden(partial: &Path) -> Result<()> {
+    let list = |error| sparq_tensor::Error::io("list", partial)(error);
+    for entry in std::fs::read_dir(partial).map_err(list)? {
+        let path = entry.map_err(list)?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the directory of a run that was killed after its output was in place, before it could clean up.
+fn remove_remains(partial: &Path) -> Result<()> {
+    let holds = |name: &str| partial.join(name).exists();
+    let finished = State::read(partial).ok().flatten().is_some_and(|state| state.is_finished());
+    if finished && !holds(SOLUTION) && !holds(CHECKPOINT) { remove(partial) } else { Ok(()) }
+}

@@ -1,0 +1,31 @@
+use crate::{Result, Sink};
+use sparq_model::{Block, Model};
+use std::sync::Arc;
+
+/// Keeps the compressed blocks in memory, as a model that can be evaluated at once.
+#[derive(Debug, Default)]
+pub struct MemorySink {
+    blocks: Vec<Arc<Block>>,
+}
+
+impl MemorySink {
+    /// An empty sink.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The compressed model: `model` with the blocks collected here.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) if blocks are missing.
+    pub fn into_model(self, model: &Model) -> Result<Model> {
+        Ok(model.with_blocks(self.blocks)?)
+    }
+}
+
+impl Sink for MemorySink {
+    fn block(&mut self, block: Block) -> Result<()> {
+        self.blocks.push(Arc::new(block));
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Where compressed layers and blocks go.
+
+mod memory;
+mod solution;
+
+pub use memory::MemorySink;
+pub(crate) use solution::SOLUTION;
+pub use solution::SolutionSink;
+
+use crate::{LayerReport, Result};
+use ndarray::Array2;
+use sparq_core::CompressedLayer;
+use sparq_model::{Block, Linear};
+
+/// Where compressed layers and blocks go.
+pub trait Sink {
+    /// What an interrupted earlier run left here to go on from; asked for once, before the first block.
+    ///
+    /// # Errors
+    /// What the destination reports.
+    fn resume(&mut self) -> Result<Option<Resumed>> {
+        Ok(None)
+    }
+
+    /// A layer was compressed; `linear` still holds its dense weight.
+    ///
+    /// # Errors
+    /// What the destination reports.
+    fn layer(&mut self, linear: &Linear, layer: &CompressedLayer) -> Result<()> {
+        let _ = (linear, layer);
+        Ok(())
+    }
+
+    /// A block is done and holds its compressed weights.
+    ///
+    /// # Errors
+    /// What the destination reports.
+    fn block(&mut self, block: Block) -> Result<()> {
+        let _ = block;
+        Ok(())
+    }
+
+    /// Everything up to here may be made safe, so that a later run can go on from `progress`.
+    ///
+    /// # Errors
+    /// What the destination reports.
+    fn commit(&mut self, progress: &Progress<'_>) -> Result<()> {
+        let _ = progress;
+        Ok(())
+    }
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// Blocks done.
+    pub blocks: usize,
+    /// Blocks there are.
+    pub of: usize,
+    /// Every layer so far.
+    pub layers: &'a [LayerReport],
+    /// What enters the next block, `[tokens, hidden]` for each batch of calibration sequences.
+    pub activations: &'a [Array2<f32>],
+    /// Wall time so far, that of earlier parts of the run included.
+    pub seconds: f64,
+}
+
+/// What an earlier run left: the [`Progress`] it had committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumed {
+    /// Blocks done.
+    pub blocks: usize,
+    /// Their layers.
+    pub layers: Vec<LayerReport>,
+    /// What enters the next block.
+    pub activations: Vec<Array2<f32>>,
+    /// Wall time so far.
+    pub seconds: f64,
+}

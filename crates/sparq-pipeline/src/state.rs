@@ -1,0 +1,155 @@
+//! What an unfinished run keeps on disk beside its solution.
+
+use crate::fingerprint::Fingerprint;
+use crate::{Error, LayerReport, Progress, Result};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+use sparq_export::SolutionContents;
+use sparq_tensor::{file_sha256, read_file, write_file, write_file_with};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+const PROGRESS: &str = "progress.json";
+/// Structure of `progress.json`; another one is not read.
+const SCHEMA: u32 = 1;
+/// Bytes of `progress.json` at most: some hundred for each layer of the largest models.
+const PROGRESS_BYTES: u64 = 256 << 20;
+
+/// A committed state: files it names are whole, files it does not name are leftovers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) blocks: usize,
+    pub(crate) of: usize,
+    pub(crate) seconds: f64,
+    pub(crate) layers: Vec<LayerReport>,
+    pub(crate) contents: SolutionContents,
+    pub(crate) activations: Option<ActivationFile>,
+}
+
+/// Where the activations that enter the next block are: `f32`, little-endian, one matrix after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ActivationFile {
+    name: String,
+    sha256: String,
+    shapes: Vec<(usize, usize)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<T> {
+    schema: u32,
+    state: T,
+}
+
+impl State {
+    /// Whether every block is done.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.blocks == self.of
+    }
+
+    /// What is in `directory`; none if no block was ever committed.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(PROGRESS);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let bad = |reason: String| Error::State { path: path.clone(), reason };
+        let bytes = read_file(&path, PROGRESS_BYTES)?;
+        let envelope: Envelope<Self> = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        if envelope.schema != SCHEMA {
+            return Err(bad(format!("it was written by another version (schema {})", envelope.schema)));
+        }
+        Ok(Some(envelope.state))
+    }
+
+    /// Makes this the committed state, and removes the activations of the one before.
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(PROGRESS);
+        let envelope = Envelope { schema: SCHEMA, state: self };
+        let json = serde_json::to_vec(&envelope)
+            .map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
+        write_file(&path, &json)?;
+        remove_leftovers(directory, self.activations.as_ref().map(|file| file.name.as_str()))
+    }
+
+    /// Removes progress and activations: the run is finished.
+    pub(crate) fn remove(directory: &Path) -> Result<()> {
+        remove_leftovers(directory, None)?;
+        let path = directory.join(PROGRESS);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(sparq_tensor::Error::io("remove", &path)(error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Removes activation files other than `keep`, and what a killed process left half-written.
+fn remove_leftovers(directory: &Path, keep: Option<&str>) -> Result<()> {
+    for entry in std::fs::read_dir(directory).map_err(sparq_tensor::Error::io("list", directory))? {
+        let path = entry.map_err(sparq_tensor::Error::io("list", directory))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let leftover = name.starts_with(sparq_tensor::PARTIAL_PREFIX) || name.starts_with(ACTIVATIONS_PREFIX);
+        if leftover && Some(name.as_ref()) != keep {
+            std::fs::remove_file(&path).map_err(sparq_tensor::Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+const ACTIVATIONS_PREFIX: &str = "activations-";
+
+/// Writes what enters the next block; nothing if there is none, or no next block.
+pub(crate) fn write_activations(directory: &Path, progress: &Progress<'_>) -> Result<Option<ActivationFile>> {
+    if progress.activations.is_empty() || progress.blocks == progress.of {
+        return Ok(None);
+    }
+    let name = format!("{ACTIVATIONS_PREFIX}{:05}.f32", progress.blocks);
+    let path = directory.join(&name);
+    write_file_with(&path, |file| {
+        let mut bytes = Vec::new();
+        for row in progress.activations.iter().flat_map(|matrix| matrix.outer_iter()) {
+            bytes.clear();
+            bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+            file.write_all(&bytes)?;
+        }
+        Ok(())
+    })?;
+    let shapes = progress.activations.iter().map(Array2::dim).collect();
+    Ok(Some(ActivationFile { name, sha256: file_sha256(&path)?, shapes }))
+}
+
+/// Reads what enters the block after the state's last.
+pub(crate) fn read_activations(directory: &Path, state: &State) -> Result<Vec<Array2<f32>>> {
+    let Some(file) = &state.activations else { return Ok(Vec::new()) };
+    let path = plain(directory, &file.name)?;
+    let bad = |reason: &str| Error::State { path: path.clone(), reason: reason.to_owned() };
+    let mut sizes = file.shapes.iter().map(|&(tokens, width)| tokens.checked_mul(width));
+    let total = sizes.try_fold(0_usize, |sum, size| sum.checked_add(size?)).and_then(|sum| sum.checked_mul(4));
+    let total = total.ok_or_else(|| bad("it claims impossible shapes"))?;
+    let length = std::fs::metadata(&path).map_err(sparq_tensor::Error::io("examine", &path))?.len();
+    if length != total as u64 || file_sha256(&path)? != file.sha256 {
+        return Err(bad("it is not the file that was written: it was changed or damaged"));
+    }
+    let mut reader = std::fs::File::open(&path).map_err(sparq_tensor::Error::io("open", &path))?;
+    let mut matrices = Vec::with_capacity(file.shapes.len());
+    for &(tokens, width) in &file.shapes {
+        let mut bytes = vec![0; tokens * width * 4];
+        reader.read_exact(&mut bytes).map_err(sparq_tensor::Error::io("read", &path))?;
+        let values = bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+        let matrix = Array2::from_shape_vec((tokens, width), values.collect());
+        matrices.push(matrix.map_err(|_| bad("its size does not fit its shapes"))?);
+    }
+    Ok(matrices)
+}
+
+fn plain(directory: &Path, name: &str) -> Result<PathBuf> {
+    if Path::new(name).file_name().and_then(|plain| plain.to_str()) == Some(name) {
+        return Ok(directory.join(name));
+    }
+    Err(Error::State { path: directory.join(PROGRESS), reason: format!("{name:?} is not a plain file name") })
+}
