@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::gguf::Synthesised;
 use crate::gguf::interleaving::HeadInterleaving;
 use crate::mmap::MappedFile;
+use crate::packed::{self, PackedWeight, Packing};
 use crate::safetensors::directory;
 use crate::{DType, Error, Fault, Result, SideFile, decode, encode, files, gguf, limits, safetensors, side_files};
 
@@ -33,12 +34,14 @@ pub struct TensorInfo {
     pub name: String,
     /// The shape, outermost dimension first (`[out, in]` for a linear layer).
     pub shape: Vec<usize>,
-    /// The element type on disk.
+    /// The element type on disk; of a quantized weight stored in several parts, the type its values have.
     pub dtype: DType,
-    /// The size on disk in bytes.
+    /// The size on disk in bytes, all parts together.
     pub bytes: u64,
     /// The file that holds it.
     pub file: PathBuf,
+    /// Set if the weight is stored as integer codes with scales in tensors of their own.
+    pub packing: Option<Packing>,
 }
 
 impl TensorInfo {
@@ -54,6 +57,10 @@ impl TensorInfo {
 /// Hugging Face checkpoint: Hugging Face tensor names and row order, a `config.json`, a `tokenizer.json`. For GGUF
 /// these are made from the file's metadata, and the rows of the query and key projections of the llama architecture
 /// are put back into Hugging Face's order.
+///
+/// Quantized checkpoints whose `config.json` names compressed-tensors (integer formats) or GPTQ as their method are
+/// presented as dense ones: `X.weight` stands for codes, scales and zero points, its values are computed when read, and
+/// the configuration does not mention quantization.
 ///
 /// Opening maps the files and checks their headers; weights are read when asked for. Files must not be truncated while
 /// a checkpoint is open (replacing them by renaming is harmless): reads then fail with [`Error::Shrunk`], and one that is
@@ -86,6 +93,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
     config: Option<Value>,
     synthesised: Option<Synthesised>,
+    /// Whether quantized weights are presented as dense ones.
+    presents_packed: bool,
 }
 
 /// A tensor and where its bytes are.
@@ -98,6 +107,8 @@ pub(crate) struct Entry {
     pub(crate) range: Range<usize>,
     /// Set if the rows on disk are in llama.cpp's rotary order.
     pub(crate) head_interleaving: Option<HeadInterleaving>,
+    /// Set if the tensor stands for codes, scales and zero points; `file` and `range` are then those of the codes.
+    pub(crate) packed: Option<Box<PackedWeight>>,
 }
 
 /// What a format's reader hands over.
@@ -125,18 +136,23 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
-        let loaded = if metadata.is_dir() { open_directory(path)? } else { open_file(path)? };
+        let mut loaded = if metadata.is_dir() { open_directory(path)? } else { open_file(path)? };
         let directory = if metadata.is_dir() {
             path.to_path_buf()
         } else {
             path.parent().map(Path::to_path_buf).unwrap_or_default()
         };
-        let config = match &loaded.synthesised {
+        let mut config = match &loaded.synthesised {
             Some(synthesised) => Some(synthesised.config.clone()),
             None => read_config(&directory)?,
         };
+        let presents_packed =
+            loaded.synthesised.is_none() && packed::present(&mut loaded, &directory, config.as_ref())?;
+        if presents_packed {
+            config.as_mut().map(packed::strip);
+        }
         let Loaded { format, files, tensors, synthesised } = loaded;
-        Ok(Self { path: path.to_path_buf(), directory, format, files, tensors, config, synthesised })
+        Ok(Self { path: path.to_path_buf(), directory, format, files, tensors, config, synthesised, presents_packed })
     }
 
     /// The path given to [`open`](Self::open).
@@ -168,12 +184,19 @@ impl Checkpoint {
     /// same result for any number.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`]; [`Error::Shrunk`]; [`Error::NotDecodable`] for 8-bit floats; [`Error::NonFinite`] if any value is NaN or
-    /// infinite; [`Error::OutOfMemory`].
+    /// [`Error::UnknownTensor`]; [`Error::Shrunk`]; [`Error::NotDecodable`] for 8-bit floats; [`Error::NonFinite`] if any
+    /// value is NaN or infinite; [`Error::OutOfMemory`].
     pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         let entry = self.entry(name)?;
         let info = &entry.info;
-        let values = decode_entry(entry, self.raw(entry)?)?;
+        let values = match (&entry.packed, info.shape.as_slice()) {
+            (Some(packed), &[rows, width]) => {
+                let values = packed.dequantize(&self.files, rows, width)?;
+                check_finite(info, &values)?;
+                values
+            }
+            _ => decode_entry(entry, self.raw(entry)?)?,
+        };
         ArrayD::from_shape_vec(IxDyn(&info.shape), values).map_err(|_| {
             let reason = "it does not match the number of its elements";
             Error::tensor(&info.file, name, Fault::BadShape { shape: info.shape.clone(), reason })
@@ -201,12 +224,26 @@ impl Checkpoint {
     /// A tensor's bytes in its type on disk, little-endian, rows in Hugging Face order; borrowed from the file unless
     /// rows had to be moved.
     ///
-    /// This is the way to copy a tensor unchanged: nothing is decoded or checked.
+    /// This is the way to copy a tensor unchanged: nothing is decoded or checked. Only a weight with a
+    /// [`packing`](TensorInfo::packing) is decoded, and encoded in the type its values have.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`].
+    /// [`Error::UnknownTensor`]; for a weight with a packing those of [`read`](Self::read).
     pub fn read_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
         let entry = self.entry(name)?;
+        if entry.packed.is_some() {
+            let values = self.read(name)?;
+            let mut bytes = Vec::new();
+            let info = &entry.info;
+            let values = values.as_slice().unwrap_or_default();
+            encode::encode(info.dtype, values, &mut bytes).map_err(|at| Error::NotRepresentable {
+                tensor: name.to_owned(),
+                index: encode::unravel(at, &info.shape),
+                value: values[at],
+                dtype: info.dtype,
+            })?;
+            return Ok(Cow::Owned(bytes));
+        }
         let bytes = self.raw(entry)?;
         let Some(interleaving) = entry.head_interleaving else {
             return Ok(Cow::Borrowed(bytes));
@@ -268,7 +305,7 @@ impl Checkpoint {
     pub fn side_files(&self) -> Result<Vec<SideFile>> {
         match &self.synthesised {
             Some(synthesised) => side_files::from_gguf(synthesised, self.files[0].bytes()),
-            None => side_files::from_directory(&self.directory),
+            None => side_files::from_directory(&self.directory, self.presents_packed),
         }
     }
 
@@ -352,12 +389,15 @@ pub(crate) fn decode_entry(entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
     };
     let values = values
         .ok_or_else(|| Error::OutOfMemory { tensor: info.name.clone(), bytes: (elements as u64).saturating_mul(4) })?;
-    if let Some(position) = decode::first_non_finite(&values) {
-        let index = encode::unravel(position, &info.shape);
-        let value = values[position];
-        return Err(Error::NonFinite { file: info.file.clone(), tensor: info.name.clone(), index, value });
-    }
+    check_finite(info, &values)?;
     Ok(values)
+}
+
+fn check_finite(info: &TensorInfo, values: &[f32]) -> Result<()> {
+    let Some(position) = decode::first_non_finite(values) else { return Ok(()) };
+    let index = encode::unravel(position, &info.shape);
+    let value = values[position];
+    Err(Error::NonFinite { file: info.file.clone(), tensor: info.name.clone(), index, value })
 }
 
 fn open_file(path: &Path) -> Result<Loaded> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::gguf::Synthesised;
-use crate::{Error, Result, files, limits};
+use crate::{Error, Result, files, limits, packed};
 
 /// Files carried over whole; names beginning with one of [`PREFIXES`] as well.
 const NAMES: [&str; 7] = [
@@ -27,8 +27,9 @@ pub struct SideFile {
     pub bytes: Vec<u8>,
 }
 
-/// The side files of a Hugging Face directory, sorted by name.
-pub(crate) fn from_directory(directory: &Path) -> Result<Vec<SideFile>> {
+/// The side files of a Hugging Face directory, sorted by name. If quantized weights are presented as dense ones,
+/// `config.json` does not mention quantization.
+pub(crate) fn from_directory(directory: &Path, presents_packed: bool) -> Result<Vec<SideFile>> {
     // The directory of a bare file name is the empty path, which cannot be listed.
     let listed = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let mut side_files = Vec::new();
@@ -37,7 +38,13 @@ pub(crate) fn from_directory(directory: &Path) -> Result<Vec<SideFile>> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let wanted = NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         if wanted && path.is_file() {
-            let bytes = files::read_limited(&path, limits::SIDE_FILE_BYTES)?;
+            let bytes = if presents_packed && name == "config.json" {
+                let mut config = files::read_json(&path, "config.json")?;
+                packed::strip(&mut config);
+                pretty(&config)
+            } else {
+                files::read_limited(&path, limits::SIDE_FILE_BYTES)?
+            };
             side_files.push(SideFile { name: name.to_owned(), bytes });
         }
     }
@@ -45,14 +52,15 @@ pub(crate) fn from_directory(directory: &Path) -> Result<Vec<SideFile>> {
     Ok(side_files)
 }
 
+fn pretty(value: &serde_json::Value) -> Vec<u8> {
+    let mut text = format!("{value:#}");
+    text.push('\n');
+    text.into_bytes()
+}
+
 /// The side files made from GGUF metadata, sorted by name. A tokenizer without an equivalent is left out: the weights
 /// are usable without.
 pub(crate) fn from_gguf(synthesised: &Synthesised, file: &[u8]) -> Result<Vec<SideFile>> {
-    let pretty = |value: &serde_json::Value| {
-        let mut text = format!("{value:#}");
-        text.push('\n');
-        text.into_bytes()
-    };
     let mut side_files = vec![SideFile { name: "config.json".into(), bytes: pretty(&synthesised.config) }];
     let tokenizer = match synthesised.tokenizer_json(file) {
         Err(Error::Unsupported { .. }) => None,

@@ -22,7 +22,7 @@ use crate::{Result, Written};
 /// let mut writer = CheckpointWriter::create(&destination, plan, WriteOptions::default())?;
 /// writer.write_f32("a", array![0.1f32].into_dyn().view())?;
 /// let staged = writer.stage()?;
-/// assert_eq!(Checkpoint::open(staged.path())?.read_vector("a")?, array![0.10009766]);
+/// assert_eq!(Checkpoint::open(staged.path())?.read_vector("a")?, array![0.100097656]);
 /// assert!(!destination.exists());
 /// assert_eq!(staged.publish()?.path, destination);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

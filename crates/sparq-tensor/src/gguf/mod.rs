@@ -66,8 +66,9 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
             dtype: tensor.dtype,
             bytes,
             file: path.to_path_buf(),
+            packing: None,
         };
-        let mut entry = Entry { info, file: 0, range: tensor.range, head_interleaving: None };
+        let mut entry = Entry { info, file: 0, range: tensor.range, head_interleaving: None, packed: None };
         match role {
             Role::RopeFactors => {
                 rope_factors = Some(entry);

@@ -90,8 +90,15 @@ pub(crate) fn is_plain_file_name(name: &str) -> bool {
 
 fn loaded_entry(path: &Path, file: usize, entry: header::HeaderEntry) -> Entry {
     let bytes = entry.range.len() as u64;
-    let info = TensorInfo { name: entry.name, shape: entry.shape, dtype: entry.dtype, bytes, file: path.to_path_buf() };
-    Entry { info, file, range: entry.range, head_interleaving: None }
+    let info = TensorInfo {
+        name: entry.name,
+        shape: entry.shape,
+        dtype: entry.dtype,
+        bytes,
+        file: path.to_path_buf(),
+        packing: None,
+    };
+    Entry { info, file, range: entry.range, head_interleaving: None, packed: None }
 }
 
 #[cfg(test)]
