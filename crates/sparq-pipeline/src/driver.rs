@@ -102,6 +102,7 @@ impl<'a> Compression<'a> {
             }
             observer.resumed(&layers, first, plan.blocks);
         }
+        let mut commit_seconds = 0.0;
         let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
         for index in first..plan.blocks {
             let mut block = own_block(model, index)?;
@@ -133,13 +134,15 @@ impl<'a> Compression<'a> {
             sink.block(block)?;
             let done = index + 1;
             let seconds = before + start.elapsed().as_secs_f64();
+            let before_commit = Instant::now();
             sink.commit(&Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &residuals, seconds })?;
+            commit_seconds += before_commit.elapsed().as_secs_f64();
             observer.block(done, plan.blocks);
             if done < plan.blocks && (observer.stop() || self.stop_after.is_some_and(|blocks| done - first >= blocks)) {
                 return Err(stopped(done));
             }
         }
-        Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64()))
+        Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64(), commit_seconds))
     }
 
     fn check_strict(&self, report: &LayerReport) -> Result<()> {
