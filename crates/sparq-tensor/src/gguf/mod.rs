@@ -1,5 +1,6 @@
 //! GGUF files, presented as Hugging Face checkpoints.
 
+pub(crate) mod blocks;
 mod config;
 #[cfg(test)]
 mod golden;
@@ -9,6 +10,7 @@ pub(crate) mod legacy;
 mod metadata;
 mod names;
 mod parse;
+pub(crate) mod quantize;
 mod rope_scaling;
 mod tokenizer;
 mod vocabulary;
