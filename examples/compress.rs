@@ -1,13 +1,14 @@
 //! Compresses a checkpoint: prunes, quantizes, writes a dense Hugging Face directory and a report.
 
-#![allow(clippy::print_stdout, reason = "this is a program")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program")]
 
 mod common;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use common::{CompressionBar, bytes, demo, solver::SolverArgs};
-use sparq::pipeline::{OutputType, Targets};
+use sparq::export::FloatType;
+use sparq::pipeline::{Done, Targets};
 use sparq::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +24,8 @@ enum Dtype {
 
 /// Prune and quantize a model, layer by layer, and write it as a dense checkpoint that transformers loads.
 ///
-/// Without --model, works on the embedded demo model.
+/// Without --model, works on the embedded demo model. Work is kept in DIR.partial until everything is done: a run that
+/// was interrupted, whatever by, goes on there when the same command is given again.
 #[derive(Debug, Parser)]
 #[command(name = "compress", version)]
 struct Arguments {
@@ -36,6 +38,18 @@ struct Arguments {
     /// Replace DIR if it exists
     #[arg(long)]
     overwrite: bool,
+    /// Discard an unfinished run in DIR.partial
+    #[arg(long)]
+    restart: bool,
+    /// Stop once N blocks are done; the same command goes on from there
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    stop_after: Option<u32>,
+    /// Treat fallbacks that may make the result worse as errors
+    #[arg(long)]
+    strict: bool,
+    /// Leave codes, scales and masks out of the output (other formats cannot be made of it then)
+    #[arg(long)]
+    no_solution: bool,
     #[command(flatten)]
     solver: SolverArgs,
     /// Layers to compress, as globs over module names such as '*.mlp.*' [default: every linear layer in the blocks]
@@ -72,7 +86,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    common::run(|| {
+    common::run_with_code(|| {
         common::set_threads(arguments.threads)?;
         let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
         let mut targets = Targets { ignore: arguments.ignore.clone(), ..Targets::default() };
@@ -94,48 +108,72 @@ fn main() -> ExitCode {
             ),
             None => None,
         };
-        let settings = WriteSettings {
-            output_type: match arguments.dtype {
-                Dtype::Source => OutputType::Source,
-                Dtype::F32 => OutputType::F32,
-                Dtype::F16 => OutputType::F16,
-                Dtype::Bf16 => OutputType::Bf16,
+        let settings = ExportSettings {
+            float_type: match arguments.dtype {
+                Dtype::Source => FloatType::Source,
+                Dtype::F32 => FloatType::F32,
+                Dtype::F16 => FloatType::F16,
+                Dtype::Bf16 => FloatType::Bf16,
             },
             overwrite: arguments.overwrite,
-            ..WriteSettings::default()
+            ..ExportSettings::default()
         };
-        let mut sink = CheckpointSink::create(&model, &arguments.out, settings)?;
-        let bar = CompressionBar::new();
-        let report = sparq::pipeline::compress(&model, &recipe, calibration.as_ref(), &mut sink, &bar)?;
-        let written = sink.finish()?;
+        let job = Job::new(&model, &recipe, &arguments.out)
+            .calibration(calibration.as_ref())
+            .export(settings)
+            .restart(arguments.restart)
+            .keep_solution(!arguments.no_solution)
+            .strict(arguments.strict)
+            .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
+        let bar = CompressionBar::new(common::stop_on_signals()?);
+        let done = match job.run(&Dense, &bar) {
+            Err(sparq::pipeline::Error::Stopped { done, of }) => {
+                bar.clear();
+                eprintln!(
+                    "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
+                    job.partial().display()
+                );
+                return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) { 0 } else { common::INTERRUPTED });
+            }
+            result => result?,
+        };
         if let Some(file) = &arguments.report {
-            common::write_json(file, &report)?;
+            common::write_json(file, &done.compression)?;
         }
         if arguments.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-            return Ok(());
+            println!("{}", serde_json::to_string_pretty(&done.compression)?);
+        } else {
+            summarise(&recipe, &done);
         }
-        let sixteen_bit = 2 * report.plan.parameters as u64;
-        println!("{recipe} on {} layers in {:.1} s", report.layers.len(), report.seconds);
-        println!("requested   TCr {:.2} %", 100.0 * report.requested_tcr);
-        println!(
-            "measured    {:.2} % exact zeros, {:.3} bits per weight if the codes are stored",
-            100.0 * report.measured_sparsity,
-            report.bits_per_weight
-        );
-        println!(
-            "written     {} in {}; the 16-bit original has {}",
-            bytes(written.bytes),
-            written.path.display(),
-            bytes(sixteen_bit)
-        );
-        println!(
-            "            A dense checkpoint stores zeros and rounded weights at full width: the file is not smaller. \
-             What is saved is what an engine that reads the codes would store."
-        );
-        if report.layers_with_fallbacks > 0 {
-            println!("fallbacks   in {} layers; see --report", report.layers_with_fallbacks);
-        }
-        Ok(())
+        Ok(0)
     })
+}
+
+fn summarise(recipe: &Recipe, done: &Done) {
+    let (report, export) = (&done.compression, &done.export);
+    println!("{recipe} on {} layers in {:.1} s", report.layers.len(), report.seconds);
+    println!("requested   TCr {:.2} %", 100.0 * report.requested_tcr);
+    println!(
+        "measured    {:.2} % exact zeros, {:.3} bits per weight if the codes are stored",
+        100.0 * report.measured_sparsity,
+        report.bits_per_weight
+    );
+    println!(
+        "written     {} of weights in {}; {} in 16 bits",
+        bytes(export.stored_bytes),
+        export.path.display(),
+        bytes(export.sixteen_bit_bytes)
+    );
+    println!("            {}", export.engines);
+    println!(
+        "checked     read back: largest difference {:.1e}, {} of {} zeros lost",
+        export.largest_difference, export.zeros_lost, export.zeros
+    );
+    let mut counts = std::collections::BTreeMap::new();
+    for fallback in report.layers.iter().flat_map(|layer| &layer.fallbacks) {
+        *counts.entry(serde_json::to_value(fallback).map_or(String::new(), |value| value["kind"].to_string())).or_insert(0) += 1;
+    }
+    for (kind, layers) in counts {
+        println!("fallback    {} in {layers} layers; see --report", kind.trim_matches('"').replace('_', " "));
+    }
 }

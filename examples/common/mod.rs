@@ -11,16 +11,49 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use sparq::pipeline::{LayerReport, Observer, Plan};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Runs `main` and turns an error into one line and exit code 1.
 pub(crate) fn run(main: impl FnOnce() -> Result<()>) -> ExitCode {
+    run_with_code(|| main().map(|()| 0))
+}
+
+/// As [`run`], for programs with exit codes of their own.
+pub(crate) fn run_with_code(main: impl FnOnce() -> Result<u8>) -> ExitCode {
+    // Watched for and otherwise ignored, so that a write beyond the file size limit is an error like any other.
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     match main() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Exit code of a program that a signal asked to stop: what shells give for SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// A flag that SIGINT and SIGTERM set; a second one ends the process at once. What is written is safe either way.
+#[cfg(unix)]
+pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The order matters: the first signal finds the flag unset, sets it, and so arms the shutdown.
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("cannot watch for signals")?;
+    }
+    Ok(stop)
+}
+
+/// Nothing sets it here: an interrupted process just ends, and what is written is safe.
+#[cfg(not(unix))]
+pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    Ok(Arc::default())
 }
 
 /// Uses `threads` threads (0 = one per core) for everything that follows.
@@ -35,16 +68,9 @@ pub(crate) fn read_text(path: &std::path::Path) -> Result<String> {
 
 /// Writes `value` as JSON, whole or not at all.
 pub(crate) fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<()> {
-    let place = || format!("cannot write {}", path.display());
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".partial-").tempfile_in(parent).with_context(place)?;
-    serde_json::to_writer_pretty(&mut file, value).with_context(place)?;
-    std::io::Write::write_all(&mut file, b"\n").with_context(place)?;
-    file.persist(path).with_context(place)?;
-    Ok(())
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    sparq::tensor::write_file(path, &json).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A progress bar with ETA on standard error; silent when that is no terminal.
@@ -68,45 +94,74 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }
 
-/// Shows a compression on a progress bar: one step per layer.
-pub(crate) struct CompressionBar(ProgressBar);
+/// Shows a compression on a progress bar: one step per layer. Passes a wish to stop on.
+pub(crate) struct CompressionBar {
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+}
 
 impl CompressionBar {
-    /// A bar that will be as long as the plan says.
-    pub(crate) fn new() -> Self {
-        Self(progress_bar(0, "compress"))
+    /// A bar that will be as long as the plan says, for a compression that ends early once `stop` is set.
+    pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
+        Self { bar: progress_bar(0, "compress"), stop }
+    }
+
+    /// Whether a signal came.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// A line above the bar, also where standard error is no terminal.
+    fn say(&self, line: String) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
     }
 }
 
 impl Observer for CompressionBar {
     fn planned(&self, plan: &Plan) {
-        self.0.set_length(plan.layers as u64);
-        let line = format!(
-            "{} layers in {} blocks, {:.1} M weights, {} calibration tokens; predicted peak memory {}",
+        self.bar.set_length(plan.layers as u64);
+        self.say(format!(
+            "{} layers in {} blocks, {:.1} M weights, {} calibration tokens; predicted peak memory {}, on disk {} besides \
+             the output",
             plan.layers,
             plan.blocks,
             plan.weights as f64 / 1e6,
             plan.tokens,
             bytes(plan.peak_bytes),
-        );
-        if self.0.is_hidden() {
-            eprintln!("{line}");
-        } else {
-            self.0.println(line);
-        }
+            bytes(plan.partial_bytes),
+        ));
+    }
+
+    fn resumed(&self, layers: &[LayerReport], done: usize, total: usize) {
+        self.say(format!("continuing an earlier run: {done} of {total} blocks are done"));
+        self.bar.set_position(layers.len() as u64);
+        self.bar.reset_eta();
+    }
+
+    fn stop(&self) -> bool {
+        self.is_stopped()
     }
 
     fn layer(&self, report: &LayerReport) {
         if !report.fallbacks.is_empty() {
-            self.0.println(report.to_string());
+            self.bar.println(report.to_string());
         }
-        self.0.set_message(format!("{}  error {:.1e}", report.name, report.relative_output_error));
-        self.0.inc(1);
+        self.bar.set_message(format!("{}  error {:.1e}", report.name, report.relative_output_error));
+        self.bar.inc(1);
     }
 
     fn block(&self, done: usize, total: usize) {
         if done == total {
-            self.0.finish_and_clear();
+            self.bar.finish_and_clear();
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct Plan {
     pub activation_bytes: u64,
     /// Predicted peak of all of these, the embedding matrix and a layer's working copies.
     pub peak_bytes: u64,
+    /// Predicted peak of what an interruptible run keeps on disk: the activations that enter a block (two copies while
+    /// one replaces the other) and the solution. The output comes on top.
+    pub partial_bytes: u64,
 }
 
 impl Plan {
@@ -46,11 +49,17 @@ impl Plan {
         let targets = recipe.targets.build()?;
         let estimate = model.memory_estimate();
         let (mut layers, mut weights, mut widest, mut largest) = (0, 0, 0_u64, 0_u64);
+        let mut solution_bits = 0.0;
         for index in 0..model.block_count() {
             for linear in chosen(model, index, &targets)? {
                 check_width(&linear.name, linear.in_features, recipe.sparsity)?;
                 layers += 1;
                 weights += linear.weights();
+                let bits = recipe.scheme.map_or(32.0, |scheme| {
+                    scheme.stored_bits_per_weight(linear.out_features, linear.in_features)
+                });
+                let mask_bits = if recipe.sparsity.is_dense() { 0.0 } else { 1.0 };
+                solution_bits += linear.weights() as f64 * (bits + mask_bits);
                 widest = widest.max(linear.in_features as u64);
                 largest = largest.max(linear.weights() as u64);
             }
@@ -86,6 +95,7 @@ impl Plan {
             block_bytes: estimate.block,
             hessian_bytes,
             activation_bytes,
+            partial_bytes: 2 * tokens as u64 * estimate.residual_per_token + (solution_bits / 8.0) as u64,
             peak_bytes: estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings,
         })
     }

@@ -5,7 +5,7 @@ use crate::{Error, LayerReport, Progress, Result};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use sparq_export::SolutionContents;
-use sparq_tensor::{file_sha256, read_file, write_file, write_file_with};
+use sparq_tensor::{file_sha256, read_file, remove_unfinished_files, write_file, write_file_with};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -90,11 +90,11 @@ impl State {
 
 /// Removes activation files other than `keep`, and what a killed process left half-written.
 fn remove_leftovers(directory: &Path, keep: Option<&str>) -> Result<()> {
+    remove_unfinished_files(directory)?;
     for entry in std::fs::read_dir(directory).map_err(sparq_tensor::Error::io("list", directory))? {
         let path = entry.map_err(sparq_tensor::Error::io("list", directory))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let leftover = name.starts_with(sparq_tensor::PARTIAL_PREFIX) || name.starts_with(ACTIVATIONS_PREFIX);
-        if leftover && Some(name.as_ref()) != keep {
+        if name.starts_with(ACTIVATIONS_PREFIX) && Some(name.as_ref()) != keep {
             std::fs::remove_file(&path).map_err(sparq_tensor::Error::io("remove", &path))?;
         }
     }

@@ -64,8 +64,8 @@ impl TensorInfo {
 /// the configuration does not mention quantization.
 ///
 /// Opening maps the files and checks their headers; weights are read when asked for. Files must not be truncated while
-/// a checkpoint is open (replacing them by renaming is harmless): the operating system would end the process with a
-/// bus error.
+/// a checkpoint is open (replacing them by renaming is harmless): reads then fail with [`Error::Shrunk`], and one that is
+/// under way in that very moment ends the process with a bus error.
 ///
 /// # Examples
 ///
@@ -185,8 +185,8 @@ impl Checkpoint {
     /// same result for any number.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`]; [`Error::NotDecodable`] for 8-bit floats; [`Error::NonFinite`] if any value is NaN or
-    /// infinite; [`Error::OutOfMemory`].
+    /// [`Error::UnknownTensor`]; [`Error::Shrunk`]; [`Error::NotDecodable`] for 8-bit floats; [`Error::NonFinite`] if any
+    /// value is NaN or infinite; [`Error::OutOfMemory`].
     pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         let entry = self.entry(name)?;
         let info = &entry.info;
@@ -196,7 +196,7 @@ impl Checkpoint {
                 check_finite(info, &values)?;
                 values
             }
-            _ => decode_entry(entry, self.raw(entry))?,
+            _ => decode_entry(entry, self.raw(entry)?)?,
         };
         ArrayD::from_shape_vec(IxDyn(&info.shape), values).map_err(|_| {
             let reason = "it does not match the number of its elements";
@@ -245,7 +245,7 @@ impl Checkpoint {
             })?;
             return Ok(Cow::Owned(bytes));
         }
-        let bytes = self.raw(entry);
+        let bytes = self.raw(entry)?;
         let Some(interleaving) = entry.head_interleaving else {
             return Ok(Cow::Borrowed(bytes));
         };
@@ -328,7 +328,7 @@ impl Checkpoint {
         let mut weight_files: Vec<&MappedFile> = self.files.iter().collect();
         weight_files.sort_by_key(|file| file.path());
         for file in weight_files {
-            add("weights", file.bytes());
+            add("weights", file.checked_bytes()?);
         }
         if self.synthesised.is_none() {
             for name in ["config.json", "tokenizer.json"] {
@@ -360,8 +360,8 @@ impl Checkpoint {
         self.tensors.get(name).ok_or_else(|| Error::UnknownTensor { path: self.path.clone(), tensor: name.to_owned() })
     }
 
-    fn raw(&self, entry: &Entry) -> &[u8] {
-        &self.files[entry.file].bytes()[entry.range.clone()]
+    fn raw(&self, entry: &Entry) -> Result<&[u8]> {
+        Ok(&self.files[entry.file].checked_bytes()?[entry.range.clone()])
     }
 
     fn check_rank(&self, name: &str, expected: usize) -> Result<()> {

@@ -14,6 +14,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A file became shorter while it was in use.
+    #[error("{}: it had {opened} bytes when it was opened and has {now} now; do not change checkpoints in use", file.display())]
+    Shrunk {
+        /// The file.
+        file: PathBuf,
+        /// Its size when it was opened.
+        opened: u64,
+        /// Its size now.
+        now: u64,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}", path.display())]
     Io {

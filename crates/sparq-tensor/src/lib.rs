@@ -33,5 +33,5 @@ pub use packed::Packing;
 pub use side_files::SideFile;
 pub use single_file::{FileTensor, TensorData, read_safetensors_file, write_safetensors_file};
 pub use staged::StagedCheckpoint;
-pub use whole_files::{PARTIAL_PREFIX, file_sha256, read_file, write_file, write_file_with};
+pub use whole_files::{file_sha256, read_file, remove_unfinished_files, write_file, write_file_with};
 pub use writer::{CheckpointWriter, TensorSpec, WriteOptions, Written};

@@ -11,11 +11,13 @@ use crate::{Error, Result};
 /// A file mapped for reading. Opening touches no page of it.
 ///
 /// Another process that *truncates* the file while it is mapped makes a later access fail with a bus error, which no
-/// Rust code can turn into an error value; one that overwrites it in place makes reads return the new bytes.
+/// Rust code can turn into an error value. So the length is looked at before every read of a tensor
+/// ([`checked_bytes`](Self::checked_bytes)); only a truncation in the midst of one is fatal. A process that overwrites it in place makes reads return the new bytes.
 /// Checkpoints are written once and replaced by renaming (as this crate does), which is harmless: the mapping keeps
 /// the old file alive.
 pub(crate) struct MappedFile {
     path: PathBuf,
+    file: File,
     map: Option<Mmap>, // none for an empty file, which cannot be mapped
 }
 
@@ -27,11 +29,22 @@ impl MappedFile {
             return Err(Error::NotACheckpoint { path: path.to_path_buf(), reason: "it is not a regular file".into() });
         }
         let map = if metadata.len() == 0 { None } else { Some(map_file(&file).map_err(Error::io("map", path))?) };
-        Ok(Self { path: path.to_path_buf(), map })
+        Ok(Self { path: path.to_path_buf(), file, map })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The contents, after a look whether the file still has them all. It closes all but a moment of the window in which
+    /// a file that shrank would end the process.
+    pub(crate) fn checked_bytes(&self) -> Result<&[u8]> {
+        let bytes = self.bytes();
+        let now = self.file.metadata().map_err(Error::io("examine", &self.path))?.len();
+        if now < bytes.len() as u64 {
+            return Err(Error::Shrunk { file: self.path.clone(), opened: bytes.len() as u64, now });
+        }
+        Ok(bytes)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -1,15 +1,14 @@
 //! Single safetensors files of plain arrays, for tools that exchange a few matrices.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
 use crate::checkpoint::decode_entry;
-use crate::destination::{parent_of, sync_directory};
 use crate::safetensors::directory;
 use crate::safetensors::layout::{check_names, layout};
+use crate::whole_files::replace_file;
 use crate::{DType, Error, Fault, Result, TensorSpec, encode};
 
 /// One array of a file read by [`read_safetensors_file`].
@@ -144,18 +143,12 @@ pub fn write_safetensors_file(path: impl AsRef<Path>, tensors: &[(&str, TensorDa
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| layout.positions[i]); // of several empty tensors at one place any order will do
 
-    let parent = parent_of(path);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".partial-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any file
-    let mut file = builder.tempfile_in(parent).map_err(Error::io("create a temporary file in", parent))?;
-    file.write_all(&layout.header).map_err(Error::io("write", path))?;
-    for i in order {
-        let (name, data) = &tensors[i];
-        file.write_all(&data.bytes(name)?).map_err(Error::io("write", path))?;
-    }
-    file.as_file().sync_all().map_err(Error::io("flush", path))?;
-    file.persist(path).map_err(|error| Error::io("rename the finished file to", path)(error.error))?;
-    sync_directory(parent)
+    replace_file(path, |file| {
+        file.write_all(&layout.header).map_err(Error::io("write", path))?;
+        for i in order {
+            let (name, data) = &tensors[i];
+            file.write_all(&data.bytes(name)?).map_err(Error::io("write", path))?;
+        }
+        Ok(())
+    })
 }

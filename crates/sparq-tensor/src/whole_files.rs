@@ -39,6 +39,11 @@ pub fn write_file_with(
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
+    replace_file(path, |file| write(file).map_err(Error::io("write", path)))
+}
+
+/// Puts what `write` writes in the place of `path`, durably and in one step.
+pub(crate) fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let parent = parent_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(PARTIAL_PREFIX);
@@ -46,15 +51,34 @@ pub fn write_file_with(
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any file
     let mut file = builder.tempfile_in(parent).map_err(Error::io("create a temporary file in", parent))?;
     let mut buffer = std::io::BufWriter::with_capacity(CHUNK, file.as_file_mut());
-    write(&mut buffer).and_then(|()| buffer.flush()).map_err(Error::io("write", path))?;
+    write(&mut buffer)?;
+    buffer.flush().map_err(Error::io("write", path))?;
     drop(buffer);
     file.as_file().sync_all().map_err(Error::io("flush", path))?;
     file.persist(path).map_err(|error| Error::io("rename the finished file to", path)(error.error))?;
     sync_directory(parent)
 }
 
-/// How the names of files begin that were not finished; a killed process leaves them behind.
-pub const PARTIAL_PREFIX: &str = ".partial-";
+/// How the names of files begin that are not finished; a killed process leaves them behind.
+const PARTIAL_PREFIX: &str = ".partial-";
+
+/// Removes what killed processes left in `directory` of files they were writing with [`write_file`],
+/// [`write_file_with`] or [`write_safetensors_file`](crate::write_safetensors_file). Nobody may be writing there.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_unfinished_files(directory: impl AsRef<Path>) -> Result<()> {
+    let directory = directory.as_ref();
+    for entry in std::fs::read_dir(directory).map_err(Error::io("list", directory))? {
+        let path = entry.map_err(Error::io("list", directory))?.path();
+        let unfinished =
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PARTIAL_PREFIX.as_bytes()));
+        if unfinished && path.is_file() {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
 
 /// Reads a file of at most `limit` bytes.
 ///
@@ -101,5 +125,8 @@ mod tests {
         write_file(&path, b"abc").unwrap();
         assert_eq!(file_sha256(&path).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(write_file(directory.path().join("no/such/directory"), b"").is_err());
+        std::fs::write(directory.path().join(".partial-abc"), b"half").unwrap();
+        remove_unfinished_files(directory.path()).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -184,3 +184,19 @@ proptest! {
         exercise("x.safetensors", &bytes);
     }
 }
+
+#[test]
+fn a_file_that_shrinks_while_it_is_open_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let values = ndarray::Array2::<f32>::ones((64, 1024)).into_dyn();
+    sparq_tensor::write_safetensors_file(&path, &[("w", sparq_tensor::TensorData::F32(values.view()))]).unwrap();
+    let checkpoint = sparq_tensor::Checkpoint::open(&path).unwrap();
+    assert!(checkpoint.read("w").is_ok());
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+    for error in [checkpoint.read("w").unwrap_err(), checkpoint.read_bytes("w").unwrap_err()] {
+        assert!(matches!(error, sparq_tensor::Error::Shrunk { now: 100, .. }), "{error}");
+        assert!(error.to_string().contains("model.safetensors"));
+    }
+    assert!(checkpoint.content_hash().is_err());
+}

@@ -1,24 +1,11 @@
 //! The example programs as a user runs them.
 
-use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
-/// Cargo builds the examples before it runs this test, beside the directory the test is in.
-fn program(name: &str) -> Option<PathBuf> {
-    let test = std::env::current_exe().ok()?;
-    let path = test.parent()?.parent()?.join("examples").join(name);
-    if !path.is_file() {
-        {
-            // Straight to standard error: the test harness would swallow what `eprintln!` prints.
-            use std::io::Write;
-            let _ =
-                writeln!(std::io::stderr(), "skipped: example {name} is not built (cargo test --workspace builds it)");
-        }
-        return None;
-    }
-    Some(path)
-}
+use common::program;
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
 
 fn run(name: &str, directory: &Path, arguments: &[&str]) -> Option<Output> {
     let output = Command::new(program(name)?).current_dir(directory).args(arguments).output();

@@ -3,7 +3,7 @@ use super::packed::PackedLayer;
 use super::{LayerEntry, MANIFEST, SCHEMA, SolutionContents};
 use crate::{Error, Result, SolvedShape};
 use sparq_core::CompressedLayer;
-use sparq_tensor::{file_sha256, write_file, write_safetensors_file};
+use sparq_tensor::{file_sha256, remove_unfinished_files, write_file, write_safetensors_file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ impl SolutionWriter {
     pub fn create(directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         std::fs::create_dir_all(&directory).map_err(sparq_tensor::Error::io("create", &directory))?;
-        Ok(Self { directory, contents: SolutionContents::default(), pending: Vec::new() })
+        Self::in_directory(directory, SolutionContents::default())
     }
 
     /// The solution in `directory` as far as `contents` goes. Files it does not name are leftovers and are written
@@ -57,6 +57,11 @@ impl SolutionWriter {
     pub fn resume(directory: impl Into<PathBuf>, contents: SolutionContents) -> Result<Self> {
         let directory = directory.into();
         super::reader::check_files(&directory, &contents)?;
+        Self::in_directory(directory, contents)
+    }
+
+    fn in_directory(directory: PathBuf, contents: SolutionContents) -> Result<Self> {
+        remove_unfinished_files(&directory)?;
         Ok(Self { directory, contents, pending: Vec::new() })
     }
 

@@ -103,7 +103,7 @@ fn matrix(part: &Part, reason: &'static str) -> Result<[usize; 2]> {
 /// The contents of `weight_shape`: two positive numbers whose product is the number of a tensor's elements.
 fn read_shape(loaded: &Loaded, shape: &Part) -> Result<[usize; 2]> {
     shape.check_type(&[DType::I64, DType::I32], "the type of weight_shape")?;
-    let bytes = shape.bytes(&loaded.files);
+    let bytes = shape.bytes(&loaded.files)?;
     let numbers: Vec<i64> = match shape.info.dtype {
         DType::I64 => bytes.as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect(),
         _ => bytes.as_chunks::<4>().0.iter().map(|&bytes| i32::from_le_bytes(bytes).into()).collect(),

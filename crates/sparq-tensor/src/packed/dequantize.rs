@@ -94,7 +94,7 @@ impl PackedWeight {
         let mut values = Vec::new();
         values.try_reserve_exact(rows * width).map_err(|_| no_memory())?;
         values.resize(rows * width, 0.0f32);
-        let bytes = self.codes.bytes(files);
+        let bytes = self.codes.bytes(files)?;
         let round = rounding(match self.packing {
             Packing::CompressedTensors { .. } => self.scales.info.dtype,
             Packing::Gptq { .. } => DType::F32,
@@ -158,7 +158,7 @@ impl PackedWeight {
         let info = &self.scales.info;
         let elements = info.elements();
         let no_memory = || Error::OutOfMemory { tensor: info.name.clone(), bytes: elements as u64 * 4 };
-        let mut scales = decode::decode(info.dtype, self.scales.bytes(files), elements).ok_or_else(no_memory)?;
+        let mut scales = decode::decode(info.dtype, self.scales.bytes(files)?, elements).ok_or_else(no_memory)?;
         let (grid_rows, groups) = match *info.shape.as_slice() {
             [groups, count] if matches!(self.kind, Codes::Columns) => {
                 let turned = Array2::from_shape_fn((count, groups), |(row, group)| scales[group * count + row]);
@@ -177,7 +177,7 @@ impl PackedWeight {
     fn zeros(&self, files: &[MappedFile], rows: usize, count: usize) -> Result<Vec<u8>> {
         let midpoint = 1u8 << (self.bits - 1);
         let words = |part: &Part| {
-            let bytes = part.bytes(files).as_chunks::<4>().0;
+            let bytes = part.bytes(files)?.as_chunks::<4>().0;
             let words: Vec<i32> = bytes.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect();
             let shape = (part.info.shape[0], part.info.shape[1]);
             Array2::from_shape_vec(shape, words).map_err(|_| part.bad_shape("it is not a matrix"))
@@ -197,7 +197,7 @@ impl PackedWeight {
                     }
                     Err(part.fault(Fault::BadValue { what: "a zero point", value: zero.to_string() }))
                 };
-                part.bytes(files).iter().map(shift).collect()
+                part.bytes(files)?.iter().map(shift).collect()
             }
             Offset::PackedOverRows(part) => {
                 let Codes::Rows(layout) = self.kind else { return checked(part, None) };
@@ -222,7 +222,7 @@ impl PackedWeight {
         match &self.groups {
             Groups::Consecutive(size) => Ok(runs(*size)),
             Groups::Named { order, minus_one_is_none, otherwise } => {
-                let bytes = order.bytes(files).as_chunks::<4>().0;
+                let bytes = order.bytes(files)?.as_chunks::<4>().0;
                 let indices: Vec<i32> = bytes.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect();
                 if *minus_one_is_none && indices.contains(&-1) {
                     return Ok(runs(*otherwise));

@@ -105,8 +105,8 @@ impl Part {
         Err(self.fault(Fault::UnsupportedType { what: reason, found: self.info.dtype.to_string() }))
     }
 
-    fn bytes<'a>(&self, files: &'a [crate::mmap::MappedFile]) -> &'a [u8] {
-        &files[self.file].bytes()[self.range.clone()]
+    fn bytes<'a>(&self, files: &'a [crate::mmap::MappedFile]) -> Result<&'a [u8]> {
+        Ok(&files[self.file].checked_bytes()?[self.range.clone()])
     }
 }
 
