@@ -103,7 +103,7 @@ fn symmetric_four_bits_go_into_every_format() {
         match report.format.as_str() {
             "dense" => assert_eq!(bits, 32.0),
             "gguf" => assert_eq!(bits, 4.5),
-            "gptq" => assert!((4.5..4.8).contains(&bits), "{bits}"),
+            "gptq" => assert!((4.5..4.9).contains(&bits), "{bits}"),
             _ => assert!((5.0..5.1).contains(&bits), "{bits}"), // scales of an F32 checkpoint
         }
         if report.format == "gptq" {
