@@ -29,16 +29,17 @@ def logits_of(tokens):
     return numpy.array(model.scores[: len(tokens)], dtype=numpy.float32)
 
 
-def greedy(prompt: str, count: int) -> list[int]:
-    tokens = model.tokenize(prompt.encode(), add_bos=True, special=True)
+def parting(prompt: str, expected: list[int]) -> float | None:
+    """Where the greedy text first differs: by how much the engine prefers its token to ours. None if it never does."""
     model.reset()
-    model.eval(tokens)
-    made = []
-    while len(made) < count:
-        best = int(numpy.argmax(model.scores[model.n_tokens - 1]))
-        made.append(best)
-        model.eval([best])
-    return made
+    model.eval(model.tokenize(prompt.encode(), add_bos=True, special=True))
+    for token in expected:
+        logits = model.scores[model.n_tokens - 1]
+        best = int(numpy.argmax(logits))
+        if best != token:
+            return float(logits[best] - logits[token])
+        model.eval([token])
+    return None
 
 
 tokens = measure.tokens_of(arguments.tokenizer, arguments.text, arguments.text_tokens)
@@ -49,7 +50,8 @@ result = measure.compare_logits(logits_of(tokens[: arguments.logit_tokens]), arg
 result["same_tokens"] = theirs[:count] == tokens[:count]
 result["perplexity"] = measure.perplexity(logits_of, tokens)
 ours = json.loads(arguments.our_texts.read_text())
-same = [greedy(item["prompt"], len(item["tokens"])) == item["tokens"] for item in ours]
-result["same_texts"] = sum(same)
-result["texts"] = len(same)
+margins = [parting(item["prompt"], item["tokens"]) for item in ours]
+result["same_texts"] = margins.count(None)
+result["texts"] = len(margins)
+result["largest_margin"] = max((margin for margin in margins if margin is not None), default=0.0)
 measure.answer(result)

@@ -44,6 +44,7 @@ def compare_logits(theirs: numpy.ndarray, ours: pathlib.Path) -> dict:
     return {
         "relative_rms": float(numpy.sqrt((difference**2).mean() / (ours**2).mean())),
         "relative_max": float(abs(difference).max() / abs(ours).max()),
+        "absolute_max": float(abs(difference).max()),
         "same_top_1": float((theirs.argmax(axis=1) == ours.argmax(axis=1)).mean()),
     }
 

@@ -109,19 +109,15 @@ impl Parts for Layout {
         let words = |count| WordLayout::Dense.words(count, bits);
         let groups = scheme.granularity.groups(width);
         let is_tensor = scheme.granularity == Granularity::Tensor;
+        let scale_shape = if is_tensor { vec![1] } else { vec![rows, groups] };
         let mut specs = vec![
             TensorSpec::new(name("weight_packed"), [rows, words(width)], DType::I32),
             TensorSpec::new(name("weight_shape"), [2], DType::I64),
-            match is_tensor {
-                true => TensorSpec::new(name("weight_scale"), [1], self.dtype),
-                false => TensorSpec::new(name("weight_scale"), [rows, groups], self.dtype),
-            },
+            TensorSpec::new(name("weight_scale"), scale_shape, self.dtype),
         ];
         if !scheme.symmetric {
-            specs.push(match is_tensor {
-                true => TensorSpec::new(name("weight_zero_point"), [1], DType::I8),
-                false => TensorSpec::new(name("weight_zero_point"), [words(rows), groups], DType::I32),
-            });
+            let (shape, dtype) = if is_tensor { (vec![1], DType::I8) } else { (vec![words(rows), groups], DType::I32) };
+            specs.push(TensorSpec::new(name("weight_zero_point"), shape, dtype));
         }
         specs
     }
@@ -138,9 +134,10 @@ impl Parts for Layout {
         let scales = if is_tensor { whole.view().into_dyn() } else { quantized.scales.view().into_dyn() };
         writer.write_f32(&name("weight_scale"), scales)?;
         if !scheme.symmetric {
-            let bytes = match is_tensor {
-                true => vec![quantized.zeros[[0, 0]].wrapping_sub(scheme.bits.midpoint())],
-                false => little_endian(&pack_zero_points(quantized.zeros.view(), bits)),
+            let bytes = if is_tensor {
+                vec![quantized.zeros[[0, 0]].wrapping_sub(scheme.bits.midpoint())]
+            } else {
+                little_endian(&pack_zero_points(quantized.zeros.view(), bits))
             };
             writer.write_bytes(&name("weight_zero_point"), &bytes)?;
         }

@@ -221,14 +221,14 @@ impl ExportFormat for Gguf {
                 let dtype = self.dtype(context, info);
                 if dtype == info.dtype { Ok(values.to_owned()) } else { again(&info.name, dtype, values.to_owned()) }
             }
-            ExportTensor::Solved(shape, layer) => match self.exact(layer) {
-                Some(quantized) => Ok(as_blocks_say(quantized).into_dyn()),
-                None => {
-                    let name = shape.weight_name();
-                    let dtype = context.source.get(&name).map_or(DType::F32, |info| self.dtype(context, info));
-                    again(&name, dtype, layer.weight.clone().into_dyn())
+            ExportTensor::Solved(shape, layer) => {
+                if let Some(quantized) = self.exact(layer) {
+                    return Ok(as_blocks_say(quantized).into_dyn());
                 }
-            },
+                let name = shape.weight_name();
+                let dtype = context.source.get(&name).map_or(DType::F32, |info| self.dtype(context, info));
+                again(&name, dtype, layer.weight.clone().into_dyn())
+            }
         }
     }
 

@@ -145,15 +145,14 @@ impl GgufWriter {
         for ((name, planned), offset) in plan.iter().zip(offsets) {
             bytes += planned.bytes;
             let position = header.len() as u64 + offset;
-            match name.as_ref().and_then(|name| slots.get_mut(name)) {
-                Some(slot) => slot.position = position,
-                None => {
-                    let divisors = description.rope_divisors.iter().flatten();
-                    let raw: Vec<u8> = divisors.flat_map(|value| value.to_le_bytes()).collect();
-                    file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", &path))?;
-                    file.write_all(&raw).map_err(Error::io("write", &path))?;
-                }
+            if let Some(slot) = name.as_ref().and_then(|name| slots.get_mut(name)) {
+                slot.position = position;
+                continue;
             }
+            let divisors = description.rope_divisors.iter().flatten();
+            let raw: Vec<u8> = divisors.flat_map(|value| value.to_le_bytes()).collect();
+            file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", &path))?;
+            file.write_all(&raw).map_err(Error::io("write", &path))?;
         }
         Ok(Self { destination: destination.to_path_buf(), overwrite, temporary, path, file, slots, bytes })
     }
