@@ -82,7 +82,7 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     model.make_resident()?;
     let baseline = match &arguments.base {
         Some(path) => {
-            let mut base = Model::open(path)?;
+            let mut base = Model::open(common::hub::resolve(path)?)?;
             base.make_resident()?;
             Some(evaluation.baseline(&base, &bar)?)
         }

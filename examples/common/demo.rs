@@ -55,10 +55,10 @@ impl Demo {
     }
 }
 
-/// The model at `path`, or the demo model (returned too, since it must outlive the model).
+/// The model at `path` (or of this name on the Hub), or the demo model (returned too, since it must outlive the model).
 pub(crate) fn model_or_demo(path: Option<&Path>) -> Result<(sparq::Model, Option<Demo>)> {
     if let Some(path) = path {
-        return Ok((sparq::Model::open(path)?, None));
+        return Ok((sparq::Model::open(super::hub::resolve(path)?)?, None));
     }
     let demo = Demo::unpack()?;
     Ok((sparq::Model::open(demo.directory())?, Some(demo)))

@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "these are programs")]
 
 pub(crate) mod demo;
+pub(crate) mod format;
+pub(crate) mod hub;
 pub(crate) mod solver;
 pub(crate) mod tasks;
 

@@ -32,6 +32,13 @@ enum ClipKind {
     Mse,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scale {
+    F16,
+    Bf16,
+    F32,
+}
+
 /// How weights are pruned and quantized.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SolverArgs {
@@ -56,6 +63,9 @@ pub(crate) struct SolverArgs {
     /// Visit the most active channels first (static groups)
     #[arg(long)]
     act_order: bool,
+    /// Number type scales are rounded to before codes are chosen [default: f16; f32 with --reference-compat]
+    #[arg(long, value_enum)]
+    scale_type: Option<Scale>,
     /// How weights are rounded
     #[arg(long, value_enum, default_value = "gptq")]
     quantizer: Quantizer,
@@ -110,6 +120,13 @@ impl SolverArgs {
             };
             if self.reference_compat {
                 scheme.scale_type = sparq::ScaleType::F32;
+            }
+            if let Some(scale) = self.scale_type {
+                scheme.scale_type = match scale {
+                    Scale::F16 => sparq::ScaleType::F16,
+                    Scale::Bf16 => sparq::ScaleType::Bf16,
+                    Scale::F32 => sparq::ScaleType::F32,
+                };
             }
             scheme.symmetric = !self.asymmetric;
             Some(scheme)

@@ -26,6 +26,8 @@ impl FloatType {
     pub fn of(self, source: DType) -> DType {
         match self {
             Self::Source if matches!(source, DType::F32 | DType::F16 | DType::BF16) => source,
+            _ if !source.is_float() && !source.is_block_quantized() => source, // integers stay what they are
+            Self::Source if source == DType::F64 => DType::F32,
             Self::Source | Self::F16 => DType::F16,
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::gguf::Synthesised;
 use crate::gguf::interleaving::HeadInterleaving;
+use crate::gguf::metadata::Metadata;
 use crate::mmap::MappedFile;
 use crate::packed::{self, PackedWeight, Packing};
 use crate::safetensors::directory;
@@ -357,6 +358,16 @@ impl Checkpoint {
             }
         }
         Ok(hex)
+    }
+
+    /// Where the files beside the weights are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The metadata of a GGUF file, with the file's bytes.
+    pub(crate) fn gguf_metadata(&self) -> Option<(&Metadata, &[u8])> {
+        self.synthesised.as_ref().map(|synthesised| (synthesised.metadata(), self.files[0].bytes()))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {

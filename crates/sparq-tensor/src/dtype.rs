@@ -174,6 +174,11 @@ impl DType {
         ALL.into_iter().find(|dtype| dtype.safetensors_name() == Some(name))
     }
 
+    /// ggml's type number, if it has the type.
+    pub(crate) fn ggml_type(self) -> Option<u32> {
+        (0..=30).find(|&id| Self::from_ggml_type(id) == Ok(self))
+    }
+
     /// By ggml's type number; `Err` holds the name of a type that exists but is not supported, or nothing.
     pub(crate) fn from_ggml_type(id: u32) -> Result<Self, Option<&'static str>> {
         Ok(match id {

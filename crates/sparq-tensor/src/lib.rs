@@ -27,6 +27,8 @@ pub use destination::move_checkpoint;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use fault::Fault;
+pub use gguf::imatrix::{Importance, read_imatrix, write_imatrix};
+pub use gguf::writer::GgufWriter;
 pub use packed::Packing;
 pub use side_files::SideFile;
 pub use single_file::{FileTensor, TensorData, read_safetensors_file, write_safetensors_file};

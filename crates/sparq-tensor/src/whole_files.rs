@@ -123,10 +123,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         // FIPS 180-2, appendix B.1, for "abc".
         write_file(&path, b"abc").unwrap();
-        assert_eq!(
-            file_sha256(&path).unwrap(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(file_sha256(&path).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(write_file(directory.path().join("no/such/directory"), b"").is_err());
         std::fs::write(directory.path().join(".partial-abc"), b"half").unwrap();
         remove_unfinished_files(directory.path()).unwrap();

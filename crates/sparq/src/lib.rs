@@ -85,8 +85,8 @@ pub mod linalg {
 
 /// What most programs need.
 pub mod prelude {
-    pub use crate::joint::{OnePass, SequentialA, SequentialB};
     pub use crate::export::{Dense, ExportFormat, ExportSettings};
+    pub use crate::joint::{OnePass, SequentialA, SequentialB};
     pub use crate::pipeline::{Job, MemorySink, Observer};
     pub use crate::prune::{Magnitude, SparseGpt, Wanda};
     pub use crate::quant::{Clip, Gptq, Rtn};

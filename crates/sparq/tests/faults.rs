@@ -162,7 +162,9 @@ fn signals_stop_it_cleanly() {
     for signal in ["INT", "TERM"] {
         let mut child = harness.command(&out, &[]).stderr(Stdio::piped()).spawn().expect("it starts");
         wait_for_commit(&mut child, &partial(&out));
-        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().expect("kill runs").success());
+        assert!(
+            Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().expect("kill runs").success()
+        );
         let output = child.wait_with_output().expect("it ends");
         let errors = String::from_utf8_lossy(&output.stderr);
         if output.status.code() == Some(130) {

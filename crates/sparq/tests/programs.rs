@@ -115,3 +115,40 @@ fn mistakes_are_one_line_and_leave_nothing() {
         std::fs::read_dir(at).expect("listable").map(|entry| entry.expect("an entry").file_name()).collect();
     assert_eq!(left, ["bad.safetensors"]);
 }
+
+#[test]
+fn a_solution_is_exported_without_solving_again() {
+    let directory = directory();
+    let at = directory.path();
+    let arguments = ["--samples", "4", "--seq-len", "128", "--sparsity", "0.5", "--group-size", "32", "--dtype", "f32"];
+    if succeeds("compress", at, &arguments).is_none() {
+        return;
+    }
+    let report = at.join("report.json");
+    let mut same = Vec::new();
+    for (format, out) in [("gguf", "model.gguf"), ("gptq", "gptq"), ("compressed-tensors", "ct")] {
+        let arguments = ["--solution", "compressed", "--format", format, "--dtype", "f32", "--out", out];
+        let arguments = [&arguments[..], &["--report", "report.json"]].concat();
+        let shown = succeeds("export", at, &arguments).expect("built");
+        assert!(shown.contains("0 of") && shown.contains("zeros lost"), "{shown}");
+        let report: Value = serde_json::from_slice(&std::fs::read(&report).expect("written")).expect("JSON");
+        assert_eq!(report["largest_difference"], 0.0, "{format}");
+        let logits = format!("{format}.safetensors");
+        succeeds("logits", at, &["--model", out, "--tokens", "0,5,9", "--out", &logits]);
+        same.push(std::fs::read(at.join(&logits)).expect("written"));
+    }
+    succeeds("logits", at, &["--model", "compressed", "--tokens", "0,5,9", "--out", "dense.safetensors"]);
+    let dense = std::fs::read(at.join("dense.safetensors")).expect("written");
+    assert!(same.iter().all(|logits| *logits == dense), "every format gives the same logits");
+
+    let solution = ["--solution", "compressed", "--out"];
+    let with = |more: &[&'static str]| [&solution[..], more].concat();
+    fails("export", at, &with(&["ct", "--format", "gptq"]), &["ct", "exists"]);
+    fails("export", at, &with(&["x", "--format", "gguf"]), &[".gguf"]);
+    fails("export", at, &with(&["x", "--any-width"]), &["--any-width"]);
+    fails("export", at, &with(&["x", "--model", "ct"]), &["solved on another model"]);
+    fails("export", at, &["--solution", "nowhere", "--out", "x"], &["nowhere", "compress"]);
+    // Names on the Hub: without the feature, a word on how to do without.
+    fails("logits", at, &["--model", "HuggingFaceTB/SmolLM2-135M"], &["HuggingFaceTB/SmolLM2-135M", "--model path"]);
+    assert!(!at.join("x").exists());
+}

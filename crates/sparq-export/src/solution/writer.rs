@@ -107,8 +107,7 @@ impl SolutionWriter {
     /// # Errors
     /// [`Error::Tensor`] if the manifest cannot be written; those of [`Solution::open`](super::Solution::open).
     pub fn finish(self, settings: BTreeMap<String, String>) -> Result<super::Solution> {
-        let manifest =
-            Manifest { format: super::FORMAT.to_owned(), schema: SCHEMA, settings, contents: self.contents };
+        let manifest = Manifest { format: super::FORMAT.to_owned(), schema: SCHEMA, settings, contents: self.contents };
         let path = self.directory.join(MANIFEST);
         let mut json = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Error::Solution { path: path.clone(), reason: error.to_string() })?;

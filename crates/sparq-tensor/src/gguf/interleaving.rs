@@ -18,6 +18,15 @@ impl HeadInterleaving {
         let (upper, index) = (within / half, within % half);
         head * self.head_dimension + 2 * index + upper
     }
+
+    /// Hugging Face's row for each row on disk.
+    pub(crate) fn stored_order(self, rows: usize) -> Vec<usize> {
+        let mut order = vec![0; rows];
+        for row in 0..rows {
+            order[self.source_row(row)] = row;
+        }
+        order
+    }
 }
 
 #[cfg(test)]
@@ -39,5 +48,6 @@ mod tests {
         let interleaving = HeadInterleaving { head_dimension: 2 * half };
         let restored: Vec<usize> = (0..stored.len()).map(|row| stored[interleaving.source_row(row)]).collect();
         assert_eq!(restored, (0..stored.len()).collect::<Vec<_>>());
+        assert_eq!(interleaving.stored_order(stored.len()), stored);
     }
 }

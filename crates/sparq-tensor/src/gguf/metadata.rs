@@ -32,6 +32,25 @@ impl ValueType {
         BY_NUMBER.get(number as usize).copied()
     }
 
+    /// As files write it.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::U8 => 0,
+            Self::I8 => 1,
+            Self::U16 => 2,
+            Self::I16 => 3,
+            Self::U32 => 4,
+            Self::I32 => 5,
+            Self::F32 => 6,
+            Self::Bool => 7,
+            Self::String => 8,
+            Self::Array => 9,
+            Self::U64 => 10,
+            Self::I64 => 11,
+            Self::F64 => 12,
+        }
+    }
+
     /// The fewest bytes a value takes.
     pub(crate) fn minimal_size(self) -> u64 {
         match self {
@@ -63,6 +82,24 @@ pub(crate) enum Value {
 }
 
 impl Value {
+    pub(crate) fn value_type(&self) -> ValueType {
+        match self {
+            Self::U8(_) => ValueType::U8,
+            Self::I8(_) => ValueType::I8,
+            Self::U16(_) => ValueType::U16,
+            Self::I16(_) => ValueType::I16,
+            Self::U32(_) => ValueType::U32,
+            Self::I32(_) => ValueType::I32,
+            Self::F32(_) => ValueType::F32,
+            Self::Bool(_) => ValueType::Bool,
+            Self::String(_) => ValueType::String,
+            Self::Array { .. } => ValueType::Array,
+            Self::U64(_) => ValueType::U64,
+            Self::I64(_) => ValueType::I64,
+            Self::F64(_) => ValueType::F64,
+        }
+    }
+
     fn as_u64(&self) -> Option<u64> {
         match *self {
             Self::U8(n) => Some(n.into()),
@@ -101,6 +138,10 @@ impl Metadata {
 
     pub(crate) fn file(&self) -> &Path {
         &self.file
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {

@@ -1,17 +1,24 @@
 //! GGUF files, presented as Hugging Face checkpoints.
 
+pub(crate) mod blocks;
 mod config;
 #[cfg(test)]
 mod golden;
+pub(crate) mod imatrix;
 pub(crate) mod interleaving;
 pub(crate) mod k_quants;
+mod key_values;
 pub(crate) mod legacy;
-mod metadata;
+pub(crate) mod metadata;
 mod names;
 mod parse;
+pub(crate) mod quantize;
 mod rope_scaling;
+mod to_metadata;
+mod to_tokenizer;
 mod tokenizer;
 mod vocabulary;
+pub(crate) mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +39,11 @@ pub(crate) struct Synthesised {
 }
 
 impl Synthesised {
+    /// The file's own metadata.
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
     /// `tokenizer.json`; `file` is the whole GGUF file.
     pub(crate) fn tokenizer_json(&self, file: &[u8]) -> Result<Option<Vec<u8>>> {
         tokenizer::tokenizer_json(&self.metadata, file)

@@ -12,7 +12,7 @@ pub(crate) enum Architecture {
     Qwen3,
 }
 
-const SUPPORTED: &[&str] = &["llama", "qwen2", "qwen3"];
+pub(crate) const SUPPORTED: &[&str] = &["llama", "qwen2", "qwen3"];
 
 impl Architecture {
     pub(crate) fn from_metadata(metadata: &Metadata) -> Result<Self> {
@@ -27,6 +27,16 @@ impl Architecture {
                 architecture: other.chars().take(100).collect(),
                 supported: SUPPORTED,
             }),
+        }
+    }
+
+    /// By Hugging Face's `model_type`.
+    pub(crate) fn from_model_type(model_type: &str) -> Option<Self> {
+        match model_type {
+            "llama" | "mistral" => Some(Self::Llama),
+            "qwen2" => Some(Self::Qwen2),
+            "qwen3" => Some(Self::Qwen3),
+            _ => None,
         }
     }
 
@@ -96,9 +106,60 @@ pub(crate) fn translate(name: &str, blocks: u64) -> Option<(String, Role)> {
     Some((format!("model.layers.{number}.{translated}.{kind}"), role))
 }
 
+/// The inverse of [`translate`]: GGUF's name of a tensor and its role.
+pub(crate) fn to_gguf(name: &str) -> Option<(String, Role)> {
+    let top_level = match name {
+        "model.embed_tokens.weight" => Some("token_embd.weight"),
+        "model.norm.weight" => Some("output_norm.weight"),
+        "lm_head.weight" => Some("output.weight"),
+        _ => None,
+    };
+    if let Some(translated) = top_level {
+        return Some((translated.to_owned(), Role::Other));
+    }
+    let (block, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (module, kind) = rest.rsplit_once('.')?;
+    let translated = match module {
+        "input_layernorm" => "attn_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
+        "post_attention_layernorm" => "ffn_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        _ => return None,
+    };
+    let translated = format!("blk.{block}.{translated}.{kind}");
+    // Whatever does not come back as it was has no name there.
+    let (back, role) = translate(&translated, u64::MAX)?;
+    (back == name).then_some((translated, role))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for name in [
+            "model.embed_tokens.weight",
+            "lm_head.weight",
+            "model.norm.weight",
+            "model.layers.12.self_attn.k_proj.bias",
+            "model.layers.0.mlp.down_proj.weight",
+            "model.layers.3.post_attention_layernorm.weight",
+        ] {
+            let (there, role) = to_gguf(name).unwrap();
+            assert_eq!(translate(&there, 100), Some((name.to_owned(), role)));
+        }
+        for refused in ["model.layers.01.mlp.up_proj.weight", "model.layers.0.mlp.experts.weight", "visual.x.weight"] {
+            assert_eq!(to_gguf(refused), None);
+        }
+    }
 
     #[test]
     fn names_are_translated_or_refused() {

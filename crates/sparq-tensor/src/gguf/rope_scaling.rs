@@ -64,6 +64,44 @@ impl Llama3 {
     }
 }
 
+/// What a file says of the scaling that `config.json` describes: metadata, or the values of `rope_freqs.weight`.
+pub(super) enum Written {
+    Nothing,
+    /// Type, factor, original length.
+    Keys(&'static str, f32, Option<u32>),
+    Divisors(Vec<f32>),
+}
+
+/// The inverse of [`from_metadata`]; `Err` holds a kind of scaling that files have no word for.
+pub(super) fn to_gguf(scaling: Option<&Value>, theta: f64, head_dimension: usize) -> Result<Written, String> {
+    let Some(scaling) = scaling.filter(|scaling| !scaling.is_null()) else { return Ok(Written::Nothing) };
+    let number = |key: &str| scaling.get(key).and_then(Value::as_f64);
+    let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
+    let needed = |key: &str| number(key).ok_or_else(|| format!("{kind} without {key}"));
+    let length = number("original_max_position_embeddings");
+    match kind {
+        "default" => Ok(Written::Nothing),
+        "linear" => Ok(Written::Keys("linear", needed("factor")? as f32, None)),
+        "yarn" => Ok(Written::Keys("yarn", needed("factor")? as f32, length.map(|length| length as u32))),
+        "llama3" => {
+            let rule = Llama3 {
+                factor: needed("factor")?,
+                low_frequency_factor: needed("low_freq_factor")?,
+                high_frequency_factor: needed("high_freq_factor")?,
+                original_length: needed("original_max_position_embeddings")?,
+            };
+            let wavelengths = (0..head_dimension / 2).map(|i| wavelength(theta, i, head_dimension));
+            Ok(Written::Divisors(wavelengths.map(|wavelength| rule.divisor(wavelength) as f32).collect()))
+        }
+        other => Err(other.chars().take(100).collect()),
+    }
+}
+
+/// Tokens in one turn of pair `i` of a head.
+fn wavelength(theta: f64, i: usize, head_dimension: usize) -> f64 {
+    TAU * theta.powf(2.0 * i as f64 / head_dimension as f64)
+}
+
 /// Finds the parameters that give these divisors. The file has only the result; published models differ in factor and
 /// original length.
 fn llama3(metadata: &Metadata, theta: f64, dimensions: &Dimensions, factors: &[f32]) -> Result<Value> {
@@ -76,8 +114,7 @@ fn llama3(metadata: &Metadata, theta: f64, dimensions: &Dimensions, factors: &[f
     if factors.iter().all(|&factor| factor == 1.0) {
         return Ok(Value::Null);
     }
-    let wavelengths: Vec<f64> =
-        (0..half).map(|i| TAU * theta.powf(2.0 * i as f64 / dimensions.head_dimension as f64)).collect();
+    let wavelengths: Vec<f64> = (0..half).map(|i| wavelength(theta, i, dimensions.head_dimension)).collect();
     let factor = f64::from(factors.iter().copied().fold(f32::MIN, f32::max));
     for original_length in (10..=20).map(|power| f64::from(1 << power)) {
         let rule = Llama3 { factor, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_length };

@@ -26,7 +26,7 @@ pub(super) fn tokenizer_json(metadata: &Metadata, file: &[u8]) -> Result<Option<
 
 /// How text is cut before byte-pair merges are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PreTokenizer {
+pub(super) enum PreTokenizer {
     Gpt2,
     /// GPT-2's with every digit on its own.
     SingleDigits,
@@ -50,6 +50,35 @@ impl PreTokenizer {
             "llama-bpe" | "llama3" | "llama-v3" => Ok(Self::Llama3),
             "qwen2" | "deepseek-r1-qwen" => Ok(Self::Qwen2),
             other => Err(metadata.unsupported(KEY, other)),
+        }
+    }
+
+    /// The inverse of [`json`](Self::json); `None` for what GGUF has no name for here.
+    pub(super) fn from_json(json: &Value) -> Option<Self> {
+        // Offsets do not matter to the tokens.
+        let without_offsets = |json: &Value| {
+            let mut json = json.clone();
+            let steps = match json.get_mut("pretokenizers").and_then(Value::as_array_mut) {
+                Some(steps) => steps.iter_mut().collect(),
+                None => vec![&mut json],
+            };
+            for step in steps.into_iter().filter_map(Value::as_object_mut) {
+                step.remove("trim_offsets");
+            }
+            json
+        };
+        let wanted = without_offsets(json);
+        let all = [Self::Gpt2, Self::SingleDigits, Self::Llama3, Self::Qwen2];
+        all.into_iter().find(|known| without_offsets(&known.json()) == wanted)
+    }
+
+    /// The value of `tokenizer.ggml.pre`.
+    pub(super) fn gguf_name(self) -> &'static str {
+        match self {
+            Self::Gpt2 => "gpt-2",
+            Self::SingleDigits => "smollm",
+            Self::Llama3 => "llama-bpe",
+            Self::Qwen2 => "qwen2",
         }
     }
 

@@ -67,15 +67,14 @@ fn module_weight(loaded: &mut Loaded, config: &Gptq, module: &str) -> Result<()>
     if zeros.info.shape != [groups, words(rows, bits)] {
         return Err(zeros.bad_shape("it needs one row for each group, packed over the output channels"));
     }
-    let groups = match order {
-        Some(order) => Groups::Named { order, minus_one_is_none: false, otherwise: width },
-        None => {
-            let size = config.group_size.unwrap_or(width).min(width);
-            if width.div_ceil(size) != groups {
-                return Err(scales.bad_shape("it has not the groups that group_size implies"));
-            }
-            Groups::Consecutive(size)
+    let groups = if let Some(order) = order {
+        Groups::Named { order, minus_one_is_none: false, otherwise: width }
+    } else {
+        let size = config.group_size.unwrap_or(width).min(width);
+        if width.div_ceil(size) != groups {
+            return Err(scales.bad_shape("it has not the groups that group_size implies"));
         }
+        Groups::Consecutive(size)
     };
     let offset = Offset::Gptq { zeros, version: config.version, symmetric: config.symmetric };
     let packing = Packing::Gptq { bits: bits as u8 };

@@ -4,6 +4,7 @@
 //! `sparq_core::Quantized` has them. Words are the `i32` that safetensors stores.
 
 pub mod compressed_tensors;
+pub mod gguf;
 pub mod gptq;
 mod stream;
 

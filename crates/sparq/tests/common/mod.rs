@@ -18,4 +18,3 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     }
     Some(path)
 }
-

@@ -1,0 +1,321 @@
+//! Writing a GGUF file, one tensor at a time.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayViewD;
+use tempfile::TempDir;
+
+use super::interleaving::HeadInterleaving;
+use super::key_values::{KeyValues, put_string};
+use super::metadata::Metadata;
+use super::names::{Role, to_gguf};
+use super::to_metadata::{self, Description};
+use crate::destination::{check_file_destination, sync_directory, temporary_directory};
+use crate::{Checkpoint, DType, Error, Result, StagedCheckpoint, TensorInfo, Written, encode};
+
+/// Alignment of the data section and of every tensor in it.
+const ALIGNMENT: u64 = 32;
+
+/// Writes a model as one GGUF file (version 3). Tensors may arrive in any order, under their Hugging Face names and in
+/// Hugging Face's row order; names, the row order of query and key projections, configuration, tokenizer and chat
+/// template are translated here.
+///
+/// Everything goes to a temporary file beside the destination, which [`finish`](Self::finish) renames into place.
+///
+/// # Examples
+///
+/// ```no_run
+/// use sparq_tensor::{Checkpoint, DType, GgufWriter};
+///
+/// let source = Checkpoint::open("models/SmolLM2-135M")?;
+/// // Vectors must be F32; matrices may have any of GGUF's types.
+/// let types = |tensor: &sparq_tensor::TensorInfo| if tensor.shape.len() == 1 { DType::F32 } else { DType::F16 };
+/// let mut writer = GgufWriter::create("model.gguf", &source, types, Some(1), false)?;
+/// for tensor in source.tensors() {
+///     writer.write_f32(&tensor.name, source.read(&tensor.name)?.view())?;
+/// }
+/// writer.finish()?;
+/// # Ok::<(), sparq_tensor::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct GgufWriter {
+    destination: PathBuf,
+    overwrite: bool,
+    temporary: TempDir,
+    path: PathBuf,
+    file: File,
+    slots: BTreeMap<String, Slot>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    dtype: DType,
+    shape: Vec<usize>,
+    position: u64,
+    bytes: u64,
+    interleaving: Option<HeadInterleaving>,
+    written: bool,
+}
+
+/// A tensor of the file before it has a place.
+struct Planned {
+    gguf_name: String,
+    shape: Vec<usize>,
+    dtype: DType,
+    bytes: u64,
+}
+
+impl GgufWriter {
+    /// Whether a file can be made from `source` at all: architecture, tokenizer, names of tensors.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) that do not concern types and the destination.
+    pub fn check(source: &Checkpoint) -> Result<()> {
+        describe(source)?;
+        match source.tensors().find(|info| to_gguf(&info.name).is_none()) {
+            None => Ok(()),
+            Some(info) => Err(nameless(info)),
+        }
+    }
+
+    /// Lays out a file for all tensors of `source`, each in the type that `dtype` says. `file_type` is what
+    /// `general.file_type` will be: ggml's number for the mixture of types.
+    ///
+    /// The metadata of a GGUF source is carried over; that of another source is made from its configuration and
+    /// tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::DestinationExists`], or [`Error::NotOverwritable`] if overwriting was allowed but what is there is not
+    /// a GGUF file; [`Error::UnsupportedArchitecture`], [`Error::Unsupported`], [`Error::MissingMetadata`] and
+    /// [`Error::InvalidMetadata`] for models and tokenizers that GGUF has no word for here; [`Error::InvalidPlan`] for
+    /// tensors without a name there, and types that do not fit; [`Error::Io`].
+    pub fn create(
+        destination: impl AsRef<Path>,
+        source: &Checkpoint,
+        dtype: impl Fn(&TensorInfo) -> DType,
+        file_type: Option<u32>,
+        overwrite: bool,
+    ) -> Result<Self> {
+        let destination = destination.as_ref();
+        check_file_destination(destination, overwrite)?;
+        let description = describe(source)?;
+        let mut plan = Vec::new();
+        let mut slots = BTreeMap::new();
+        for info in source.tensors() {
+            let invalid = |reason: String| Error::InvalidPlan { tensor: info.name.clone(), reason };
+            let Some((gguf_name, role)) = to_gguf(&info.name) else {
+                return Err(nameless(info));
+            };
+            let dtype = dtype(info);
+            let bytes = dtype.checked_bytes(&info.shape).map_err(|fault| invalid(fault.to_string()))?;
+            if dtype.ggml_type().is_none() {
+                return Err(invalid(format!("GGUF has no type {dtype}")));
+            }
+            if !(1..=4).contains(&info.shape.len()) || info.shape.contains(&0) {
+                return Err(invalid(format!("a shape of {:?} is not possible in GGUF", info.shape)));
+            }
+            let interleaves = role == Role::QueryOrKey && description.interleaves_heads;
+            let head_dimension = description.head_dimension;
+            if interleaves && (head_dimension % 2 != 0 || head_dimension == 0 || info.shape[0] % head_dimension != 0) {
+                return Err(invalid(format!("its rows are no whole heads of {head_dimension}, an even number")));
+            }
+            let interleaving = interleaves.then_some(HeadInterleaving { head_dimension });
+            let shape = info.shape.clone();
+            let slot = Slot { dtype, shape: shape.clone(), position: 0, bytes, interleaving, written: false };
+            slots.insert(info.name.clone(), slot);
+            plan.push((Some(info.name.clone()), Planned { gguf_name, shape, dtype, bytes }));
+        }
+        if let Some(divisors) = &description.rope_divisors {
+            let (shape, bytes) = (vec![divisors.len()], 4 * divisors.len() as u64);
+            let gguf_name = "rope_freqs.weight".to_owned();
+            plan.push((None, Planned { gguf_name, shape, dtype: DType::F32, bytes }));
+        }
+
+        let (header, offsets, file_bytes) = layout(description.entries, &plan, file_type)?;
+        let temporary = temporary_directory(destination)?;
+        let path = temporary.path().join("model.gguf");
+        let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
+        file.write_all(&header).map_err(Error::io("write", &path))?;
+        file.set_len(file_bytes).map_err(Error::io("extend", &path))?;
+        let mut bytes = 0;
+        for ((name, planned), offset) in plan.iter().zip(offsets) {
+            bytes += planned.bytes;
+            let position = header.len() as u64 + offset;
+            if let Some(slot) = name.as_ref().and_then(|name| slots.get_mut(name)) {
+                slot.position = position;
+                continue;
+            }
+            let divisors = description.rope_divisors.iter().flatten();
+            let raw: Vec<u8> = divisors.flat_map(|value| value.to_le_bytes()).collect();
+            file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", &path))?;
+            file.write_all(&raw).map_err(Error::io("write", &path))?;
+        }
+        Ok(Self { destination: destination.to_path_buf(), overwrite, temporary, path, file, slots, bytes })
+    }
+
+    /// Writes a tensor's bytes in its planned type, rows in Hugging Face's order.
+    ///
+    /// # Errors
+    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::SizeMismatch`], [`Error::Io`]. After an error the
+    /// tensor counts as not written.
+    pub fn write_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let slot = match self.slots.get_mut(name) {
+            None => return Err(Error::NotPlanned { path: self.destination.clone(), tensor: name.to_owned() }),
+            Some(slot) if slot.written => return Err(Error::WrittenTwice { tensor: name.to_owned() }),
+            Some(slot) => slot,
+        };
+        if slot.bytes != bytes.len() as u64 {
+            let (planned, found) = (slot.bytes, bytes.len() as u64);
+            return Err(Error::SizeMismatch { tensor: name.to_owned(), planned, found });
+        }
+        self.file.seek(SeekFrom::Start(slot.position)).map_err(Error::io("seek", &self.path))?;
+        match slot.interleaving {
+            None => self.file.write_all(bytes).map_err(Error::io("write", &self.path))?,
+            Some(interleaving) => {
+                let rows = slot.shape[0];
+                let row_bytes = bytes.len() / rows;
+                let mut moved = Vec::with_capacity(bytes.len());
+                for row in interleaving.stored_order(rows) {
+                    moved.extend_from_slice(&bytes[row * row_bytes..(row + 1) * row_bytes]);
+                }
+                self.file.write_all(&moved).map_err(Error::io("write", &self.path))?;
+            }
+        }
+        slot.written = true;
+        Ok(())
+    }
+
+    /// Writes a tensor in its planned float type (F32, F16 or BF16), rounding to nearest with ties to even.
+    ///
+    /// # Errors
+    /// Those of [`write_bytes`](Self::write_bytes); [`Error::ShapeMismatch`]; [`Error::NotRepresentable`] for the first
+    /// value that is not finite or would not be after rounding; [`Error::InvalidPlan`] for other types.
+    pub fn write_f32(&mut self, name: &str, values: ArrayViewD<'_, f32>) -> Result<()> {
+        let Some(slot) = self.slots.get(name) else {
+            return Err(Error::NotPlanned { path: self.destination.clone(), tensor: name.to_owned() });
+        };
+        if slot.shape != values.shape() {
+            let (planned, found) = (slot.shape.clone(), values.shape().to_vec());
+            return Err(Error::ShapeMismatch { tensor: name.to_owned(), planned, found });
+        }
+        if !encode::is_encodable(slot.dtype) {
+            let reason = format!("f32 values cannot be written as {}; use write_bytes", slot.dtype);
+            return Err(Error::InvalidPlan { tensor: name.to_owned(), reason });
+        }
+        let values: Vec<f32> = values.iter().copied().collect();
+        let mut bytes = Vec::new();
+        encode::encode(slot.dtype, &values, &mut bytes).map_err(|at| Error::NotRepresentable {
+            tensor: name.to_owned(),
+            index: encode::unravel(at, &slot.shape),
+            value: values[at],
+            dtype: slot.dtype,
+        })?;
+        self.write_bytes(name, &bytes)
+    }
+
+    /// Checks that every tensor was written, makes the file durable, and renames it into place.
+    ///
+    /// # Errors
+    /// [`Error::NotWritten`]; [`Error::DestinationExists`] if somebody else has created the destination meanwhile;
+    /// [`Error::Io`]. After an error nothing is left behind and the destination is as it was.
+    pub fn finish(self) -> Result<Written> {
+        self.stage()?.publish()
+    }
+
+    /// As [`finish`](Self::finish), but for the last step.
+    ///
+    /// # Errors
+    /// [`Error::NotWritten`], [`Error::Io`].
+    pub fn stage(self) -> Result<StagedCheckpoint> {
+        let missing: Vec<String> =
+            self.slots.iter().filter(|(_, slot)| !slot.written).map(|(name, _)| name.clone()).collect();
+        if !missing.is_empty() {
+            return Err(Error::NotWritten { missing });
+        }
+        self.file.sync_all().map_err(Error::io("flush", &self.path))?;
+        drop(self.file); // an open file cannot be renamed on every system
+        sync_directory(self.temporary.path())?;
+        let written = Written { path: self.destination, bytes: self.bytes, shards: 1 };
+        Ok(StagedCheckpoint::file(self.temporary, self.path, written, self.overwrite))
+    }
+}
+
+fn nameless(info: &TensorInfo) -> Error {
+    Error::InvalidPlan { tensor: info.name.clone(), reason: "GGUF has no name for it".into() }
+}
+
+/// Metadata of the source's own, if it is a GGUF file, or made for it.
+fn describe(source: &Checkpoint) -> Result<Description> {
+    let Some((metadata, file)) = source.gguf_metadata() else {
+        return to_metadata::describe(source, source.directory());
+    };
+    let config = source.config()?;
+    let head_dimension = config["head_dim"].as_u64().unwrap_or(0) as usize;
+    let mut entries = KeyValues::default();
+    entries.copy(metadata, file, is_kept);
+    let interleaves_heads = interleaves(metadata)?;
+    // Divisors are a tensor of the source that it does not show.
+    let theta = config["rope_theta"].as_f64().unwrap_or(10_000.0);
+    let scaling = config.get("rope_scaling").filter(|scaling| scaling["rope_type"] == "llama3");
+    let rope_divisors = match super::rope_scaling::to_gguf(scaling, theta, head_dimension) {
+        Ok(super::rope_scaling::Written::Divisors(divisors)) => Some(divisors),
+        _ => None,
+    };
+    Ok(Description { entries, interleaves_heads, head_dimension, rope_divisors })
+}
+
+fn interleaves(metadata: &Metadata) -> Result<bool> {
+    Ok(super::names::Architecture::from_metadata(metadata)?.interleaves_heads())
+}
+
+/// Whether an entry of another file's metadata is true of a file with other types and a layout of its own.
+fn is_kept(key: &str) -> bool {
+    let is_own = matches!(key, "general.alignment" | "general.file_type" | "general.quantization_version");
+    !is_own && !key.starts_with("split.") && !key.starts_with("quantize.")
+}
+
+/// The bytes before the data section, the tensors' offsets in it, and the size of the file.
+fn layout(
+    mut entries: KeyValues,
+    plan: &[(Option<String>, Planned)],
+    file_type: Option<u32>,
+) -> Result<(Vec<u8>, Vec<u64>, u64)> {
+    if let Some(file_type) = file_type {
+        entries.u32("general.file_type", file_type);
+    }
+    if plan.iter().any(|(_, planned)| planned.dtype.is_block_quantized()) {
+        entries.u32("general.quantization_version", 2);
+    }
+    let mut header = b"GGUF".to_vec();
+    header.extend(3u32.to_le_bytes());
+    header.extend((plan.len() as u64).to_le_bytes());
+    header.extend(entries.count.to_le_bytes());
+    header.extend(entries.bytes);
+    let mut offsets = Vec::with_capacity(plan.len());
+    let mut end = 0u64;
+    for (_, planned) in plan {
+        let Some(ggml_type) = planned.dtype.ggml_type() else {
+            let reason = format!("GGUF has no type {}", planned.dtype);
+            return Err(Error::InvalidPlan { tensor: planned.gguf_name.clone(), reason });
+        };
+        put_string(&mut header, &planned.gguf_name);
+        header.extend((planned.shape.len() as u32).to_le_bytes());
+        header.extend(planned.shape.iter().rev().flat_map(|&dimension| (dimension as u64).to_le_bytes()));
+        header.extend(ggml_type.to_le_bytes());
+        header.extend(end.to_le_bytes());
+        offsets.push(end);
+        end = end.checked_add(planned.bytes).and_then(|end| end.checked_next_multiple_of(ALIGNMENT)).ok_or_else(
+            || {
+                let reason = "the file would be too large".to_owned();
+                Error::InvalidPlan { tensor: planned.gguf_name.clone(), reason }
+            },
+        )?;
+    }
+    header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
+    let file_bytes = header.len() as u64 + end;
+    Ok((header, offsets, file_bytes))
+}

@@ -1,0 +1,198 @@
+//! GGUF files written here: what is read from them is what went in, whatever the source was.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Gguf, Kv};
+use serde_json::{Value, json};
+use sparq_tensor::{Checkpoint, CheckpointWriter, DType, Error, GgufWriter, TensorInfo, TensorSpec, WriteOptions};
+use std::path::{Path, PathBuf};
+
+/// Vectors in F32, matrices in `matrices`.
+fn types(matrices: DType) -> impl Fn(&TensorInfo) -> DType {
+    move |tensor| if tensor.shape.len() == 1 { DType::F32 } else { matrices }
+}
+
+fn write(source: &Checkpoint, path: &Path, matrices: DType) -> Result<(), Error> {
+    let mut writer = GgufWriter::create(path, source, types(matrices), Some(0), false)?;
+    for tensor in source.tensors() {
+        writer.write_f32(&tensor.name, source.read(&tensor.name)?.view())?;
+    }
+    assert!(!path.exists());
+    writer.finish().map(|_| ())
+}
+
+/// A dense Hugging Face directory with what `source` says.
+fn as_directory(source: &Checkpoint, parent: &Path) -> PathBuf {
+    let path = parent.join("directory");
+    let plan = source.tensors().map(|tensor| TensorSpec::new(&tensor.name, tensor.shape.clone(), DType::F32)).collect();
+    let mut writer = CheckpointWriter::create(&path, plan, WriteOptions::default()).unwrap();
+    for tensor in source.tensors() {
+        writer.write_f32(&tensor.name, source.read(&tensor.name).unwrap().view()).unwrap();
+    }
+    for file in source.side_files().unwrap() {
+        writer.write_side_file(&file.name, &file.bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    path
+}
+
+fn assert_same(a: &Checkpoint, b: &Checkpoint) {
+    let names = |checkpoint: &Checkpoint| checkpoint.tensors().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(a), names(b));
+    for name in names(a) {
+        assert_eq!(a.read(&name).unwrap(), b.read(&name).unwrap(), "{name}");
+    }
+    assert_eq!(a.config().unwrap(), b.config().unwrap());
+    let json = |checkpoint: &Checkpoint| {
+        checkpoint.tokenizer_json().unwrap().map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap())
+    };
+    assert_eq!(json(a), json(b));
+    assert_eq!(a.tokenizer_config().unwrap(), b.tokenizer_config().unwrap());
+}
+
+/// Through a file made of a GGUF file, and one made of a directory.
+fn round_trips(gguf: &Gguf) {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
+    let copied = directory.path().join("copied.gguf");
+    write(&source, &copied, DType::F32).unwrap();
+    assert_same(&Checkpoint::open(&copied).unwrap(), &source);
+    let made = directory.path().join("made.gguf");
+    let dense = Checkpoint::open(as_directory(&source, directory.path())).unwrap();
+    write(&dense, &made, DType::F32).unwrap();
+    assert_same(&Checkpoint::open(&made).unwrap(), &source);
+    // The rows of queries and keys are in llama.cpp's order again: the same bytes as in the first file.
+    let bytes = |path: &Path| std::fs::read(path).unwrap();
+    let query = gguf.tensors.iter().find(|tensor| tensor.name == "blk.0.attn_q.weight").unwrap().bytes.clone();
+    for path in [&copied, &made] {
+        assert!(bytes(path).windows(query.len()).any(|window| window == query));
+    }
+}
+
+#[test]
+fn models_with_byte_level_tokenizers() {
+    for (architecture, pre) in [("llama", "smollm"), ("llama", "llama-bpe"), ("qwen2", "qwen2"), ("qwen3", "gpt-2")] {
+        let mut gguf = Gguf::tiny_with_tokenizer(architecture, pre);
+        gguf.set("tokenizer.ggml.add_bos_token", Kv::Bool(architecture == "llama"));
+        gguf.set("tokenizer.ggml.add_eos_token", Kv::Bool(false));
+        round_trips(&gguf);
+    }
+}
+
+#[test]
+fn a_sentence_piece_tokenizer() {
+    let mut gguf = Gguf::tiny("llama");
+    let tokens = ["<unk>", "<s>", "</s>", "<0x41>", "▁", "a", "▁a", "b"];
+    gguf.set("tokenizer.ggml.model", Kv::Str("llama".into()));
+    gguf.set("tokenizer.ggml.tokens", Kv::Strings(tokens.map(str::to_owned).to_vec()));
+    gguf.set("tokenizer.ggml.token_type", Kv::I32s(vec![2, 3, 3, 6, 1, 1, 1, 1]));
+    gguf.set("tokenizer.ggml.scores", Kv::F32s(vec![0.0, 0.0, 0.0, 0.0, -2.0, -2.0, 0.0, -2.0]));
+    gguf.set("tokenizer.ggml.bos_token_id", Kv::U32(1));
+    gguf.set("tokenizer.ggml.eos_token_id", Kv::U32(2));
+    gguf.set("tokenizer.ggml.unknown_token_id", Kv::U32(0));
+    gguf.set("tokenizer.ggml.add_bos_token", Kv::Bool(true));
+    round_trips(&gguf);
+}
+
+#[test]
+fn rotary_scaling_and_windows() {
+    let mut gguf = Gguf::tiny("llama");
+    gguf.set("llama.rope.scaling.type", Kv::Str("yarn".into()));
+    gguf.set("llama.rope.scaling.factor", Kv::F32(4.0));
+    gguf.set("llama.rope.scaling.original_context_length", Kv::U32(64));
+    gguf.set("llama.attention.sliding_window", Kv::U32(32));
+    round_trips(&gguf);
+    // Llama 3's rule becomes a tensor of divisors, and the tensor the rule again.
+    let directory = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(Gguf::tiny("llama").write_to(directory.path())).unwrap();
+    let path = as_directory(&source, directory.path());
+    let mut config = source.config().unwrap().clone();
+    config["rope_theta"] = json!(500_000.0);
+    config["rope_scaling"] = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    });
+    std::fs::write(path.join("config.json"), config.to_string()).unwrap();
+    let scaled = Checkpoint::open(&path).unwrap();
+    let (made, again) = (directory.path().join("made.gguf"), directory.path().join("again.gguf"));
+    write(&scaled, &made, DType::F32).unwrap();
+    let made = Checkpoint::open(&made).unwrap();
+    assert_eq!(made.config().unwrap()["rope_scaling"], config["rope_scaling"]);
+    write(&made, &again, DType::F32).unwrap();
+    assert_same(&Checkpoint::open(&again).unwrap(), &made);
+}
+
+#[test]
+fn half_precision_and_vocabularies_that_are_padded() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut gguf = Gguf::tiny_with_tokenizer("llama", "smollm");
+    let embedding = gguf.tensor("token_embd.weight");
+    (embedding.dimensions, embedding.bytes) = (vec![32, 10], common::floats(common::ramp(320, 0.0)));
+    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
+    let dense = Checkpoint::open(as_directory(&source, directory.path())).unwrap();
+    let made = directory.path().join("made.gguf");
+    let mut writer = GgufWriter::create(&made, &dense, types(DType::BF16), Some(32), false).unwrap();
+    for tensor in dense.tensors() {
+        // Ramps up to some thousands in quarters do not fit eight bits: small values do.
+        let values = dense.read(&tensor.name).unwrap().mapv(|value| (value % 8.0).round());
+        writer.write_f32(&tensor.name, values.view()).unwrap();
+    }
+    writer.finish().unwrap();
+    let made = Checkpoint::open(&made).unwrap();
+    assert_eq!(made.get("model.embed_tokens.weight").unwrap().dtype, DType::BF16);
+    let tokenizer: Value = serde_json::from_slice(&made.tokenizer_json().unwrap().unwrap()).unwrap();
+    let original: Value = serde_json::from_slice(&source.tokenizer_json().unwrap().unwrap()).unwrap();
+    assert_eq!(tokenizer["model"]["vocab"], original["model"]["vocab"], "padding belongs to no text");
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(Gguf::tiny_with_tokenizer("llama", "smollm").write_to(directory.path())).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("model.gguf");
+    let create = |source: &Checkpoint, matrices, overwrite| {
+        GgufWriter::create(&path, source, types(matrices), None, overwrite).map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(create(&source, DType::Q4_K, false).contains("whole number of Q4_K blocks"));
+    assert!(create(&source, DType::U8, false).contains("no type U8"));
+
+    let mut writer = GgufWriter::create(&path, &source, types(DType::F16), None, false).unwrap();
+    let values = source.read("lm_head.weight").or_else(|_| source.read("model.embed_tokens.weight")).unwrap();
+    assert!(matches!(writer.write_f32("nowhere", values.view()), Err(Error::NotPlanned { .. })));
+    assert!(matches!(writer.write_f32("model.norm.weight", values.view()), Err(Error::ShapeMismatch { .. })));
+    assert!(matches!(writer.write_bytes("model.norm.weight", &[0; 3]), Err(Error::SizeMismatch { .. })));
+    let huge = values.mapv(|_| 1e6);
+    let error = writer.write_f32("model.embed_tokens.weight", huge.view()).unwrap_err();
+    assert!(matches!(error, Error::NotRepresentable { .. }), "{error}");
+    assert!(matches!(writer.finish(), Err(Error::NotWritten { .. })));
+    assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
+
+    std::fs::write(&path, "somebody's notes").unwrap();
+    assert!(create(&source, DType::F32, false).contains("exists"));
+    assert!(create(&source, DType::F32, true).contains("not a checkpoint"));
+    assert_eq!(std::fs::read(&path).unwrap(), b"somebody's notes");
+    std::fs::write(&path, "GGUF of old").unwrap();
+    GgufWriter::create(&path, &source, types(DType::F32), None, true).unwrap();
+
+    let refused = |change: &dyn Fn(&mut Value, &mut Value), word: &str| {
+        let parent = tempfile::tempdir().unwrap();
+        let dense = as_directory(&source, parent.path());
+        let mut config = source.config().unwrap().clone();
+        let mut tokenizer = serde_json::from_slice(&source.tokenizer_json().unwrap().unwrap()).unwrap();
+        change(&mut config, &mut tokenizer);
+        std::fs::write(dense.join("config.json"), config.to_string()).unwrap();
+        std::fs::write(dense.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let message = GgufWriter::check(&Checkpoint::open(dense).unwrap()).unwrap_err().to_string();
+        assert!(message.contains(word), "{message} should name {word}");
+    };
+    refused(&|config, _| config["model_type"] = json!("gemma"), "gemma");
+    refused(&|config, _| config["num_hidden_layers"] = json!(null), "num_hidden_layers");
+    refused(&|config, _| config["hidden_size"] = json!(-3), "hidden_size");
+    refused(&|config, _| config["rope_scaling"] = json!({ "rope_type": "longrope" }), "longrope");
+    refused(&|_, tokenizer| tokenizer["model"]["type"] = json!("Unigram"), "Unigram");
+    refused(&|_, tokenizer| tokenizer["pre_tokenizer"] = json!({ "type": "Whitespace" }), "Whitespace");
+    refused(&|_, tokenizer| tokenizer["model"]["vocab"]["a"] = json!(800), "vocab");
+    refused(&|_, tokenizer| tokenizer["model"]["merges"] = json!(["ab"]), "merges");
+}

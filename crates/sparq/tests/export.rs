@@ -1,0 +1,292 @@
+//! Every format end to end on the demo model: solve, export, open again, same logits.
+
+use ndarray::Array2;
+use sparq::export::{
+    CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, Gptq,
+    SolvedInMemory, export,
+};
+use sparq::pipeline::{Compression, Sink};
+use sparq::tensor::{Checkpoint, DType, Importance, Packing};
+use sparq::{Calibration, CompressedLayer, Model, Recipe, ScaleType};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model")
+}
+
+/// Keeps compressed layers and blocks.
+#[derive(Default)]
+struct Keep {
+    layers: SolvedInMemory,
+    blocks: Vec<Arc<sparq::model::Block>>,
+}
+
+impl Sink for Keep {
+    fn layer(&mut self, linear: &sparq::model::Linear, layer: &CompressedLayer) -> Result<(), sparq::pipeline::Error> {
+        self.layers.push(linear.name.clone(), layer.clone()).map_err(sparq::pipeline::Error::Export)
+    }
+
+    fn block(&mut self, block: sparq::model::Block) -> Result<(), sparq::pipeline::Error> {
+        self.blocks.push(Arc::new(block));
+        Ok(())
+    }
+}
+
+struct Solved {
+    model: Model,
+    layers: SolvedInMemory,
+    /// The compressed model in memory.
+    compressed: Model,
+}
+
+fn solve(recipe: &str, change: impl FnOnce(&mut Recipe)) -> Solved {
+    let model = Model::open(demo()).expect("the demo model opens");
+    let text = std::fs::read_to_string(demo().join("calibration.txt")).expect("the demo calibration text");
+    let calibration = Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, 4, 128, 7).expect("text");
+    let mut recipe: Recipe = recipe.parse().expect(recipe);
+    change(&mut recipe);
+    let mut keep = Keep::default();
+    Compression::new(&model, &recipe).calibration(Some(&calibration)).run(&mut keep, &()).expect("compressed");
+    let compressed = model.with_blocks(keep.blocks).expect("all blocks");
+    Solved { model, layers: keep.layers, compressed }
+}
+
+const TOKENS: [u32; 12] = [0, 5, 9, 300, 41, 7, 512, 77, 900, 12, 13, 1];
+
+fn logits(model: &Model) -> Array2<f32> {
+    model.logits(model.hidden(&[&TOKENS]).expect("hidden states").view()).expect("logits")
+}
+
+/// Largest difference, relative to the largest logit.
+fn relative_difference(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
+    let largest = b.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    a.iter().zip(b).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / largest
+}
+
+impl Solved {
+    fn source(&self) -> &Checkpoint {
+        self.model.checkpoint()
+    }
+
+    fn export(&self, format: &dyn ExportFormat, float_type: FloatType) -> (ExportReport, Model, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let is_gguf = format.name().starts_with("gguf");
+        let path = directory.path().join(if is_gguf { "out.gguf" } else { "out" });
+        let settings = ExportSettings { float_type, ..ExportSettings::default() };
+        let report = export(self.source(), &self.layers, format, &path, &settings).expect("exported");
+        assert_eq!(report.layers.len(), 28);
+        let model = Model::open(&path).expect("opens");
+        (report, model, directory)
+    }
+
+    fn refusal(&self, format: &dyn ExportFormat, settings: ExportSettings) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("out");
+        let error = export(self.source(), &self.layers, format, &path, &settings).expect_err("impossible");
+        assert!(matches!(error, Error::Unfit { .. }), "{error}");
+        assert_eq!(std::fs::read_dir(directory.path()).expect("listable").count(), 0, "nothing is left");
+        error.to_string()
+    }
+}
+
+#[test]
+fn symmetric_four_bits_go_into_every_format() {
+    let solved = solve("s=0.5,q=4,group=32", |_| {});
+    let expected = logits(&solved.compressed);
+    for format in [&Dense as &dyn ExportFormat, &CompressedTensors::default(), &Gptq, &Gguf::default()] {
+        let (report, model, _directory) = solved.export(format, FloatType::F32);
+        assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{}", report.format);
+        assert!(report.zeros as f64 >= 0.5 * report.layer_weights as f64);
+        assert_eq!(logits(&model), expected, "{}: the same bits", report.format);
+        let bits = report.bits_per_weight();
+        match report.format.as_str() {
+            "dense" => assert_eq!(bits, 32.0),
+            "gguf" => assert_eq!(bits, 4.5),
+            "gptq" => assert!((4.5..4.9).contains(&bits), "{bits}"),
+            _ => assert!((5.0..5.1).contains(&bits), "{bits}"), // scales of an F32 checkpoint
+        }
+        if report.format == "gptq" {
+            let info = model.checkpoint().get("model.layers.0.mlp.up_proj.weight").expect("there");
+            assert_eq!(info.packing, Some(Packing::Gptq { bits: 4 }));
+        }
+        let tokenizer = model.tokenizer().expect("a tokenizer");
+        let text = "What is the capital of France? It is 42!\n  Yes";
+        let ours = solved.model.tokenizer().expect("a tokenizer");
+        assert_eq!(tokenizer.encode(text, true).expect("tokens"), ours.encode(text, true).expect("tokens"));
+        assert_eq!((tokenizer.bos(), tokenizer.eos()), (ours.bos(), ours.eos()));
+    }
+    // In half precision the format itself rounds products; logits stay close.
+    let (report, model, _directory) = solved.export(&CompressedTensors::default(), FloatType::Source);
+    assert!(report.largest_difference > 0.0 && report.largest_difference < 1e-3);
+    assert_eq!(report.zeros_lost, 0);
+    assert!(relative_difference(&logits(&model), &expected) < 1e-2);
+}
+
+#[test]
+fn asymmetric_grids_and_other_widths() {
+    let solved = solve("s=0.25,q=4,group=64", |recipe| {
+        if let Some(scheme) = &mut recipe.scheme {
+            scheme.symmetric = false;
+        }
+    });
+    let expected = logits(&solved.compressed);
+    for format in [&CompressedTensors::default() as &dyn ExportFormat, &Gptq] {
+        let (report, model, _directory) = solved.export(format, FloatType::F32);
+        assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{}", report.format);
+        assert_eq!(logits(&model), expected, "{}", report.format);
+    }
+    let (report, model, _directory) = solved.export(&Gguf::default(), FloatType::F32);
+    assert!(report.zeros_lost > 0, "Q4_1 has no exact zero, and the report says so");
+    assert!(report.engines.contains("zeros lost"));
+    assert!(relative_difference(&logits(&model), &expected) < 1e-2);
+
+    let three = solve("s=0,q=3,group=32", |_| {});
+    let expected = logits(&three.compressed);
+    let any_width = CompressedTensors { any_width: true };
+    for format in [&Gptq as &dyn ExportFormat, &any_width] {
+        let (report, model, _directory) = three.export(format, FloatType::F32);
+        assert_eq!(report.largest_difference, 0.0, "{}", report.format);
+        assert_eq!(logits(&model), expected, "{}", report.format);
+    }
+    let settings = ExportSettings::default();
+    let message = three.refusal(&Gguf::default(), settings);
+    assert!(message.contains("3 bits") && message.contains("gptq"), "{message}");
+    let message = three.refusal(&CompressedTensors::default(), settings);
+    assert!(message.contains("0.18") && message.contains("gptq"), "{message}");
+}
+
+#[test]
+fn eight_bits_by_channel_and_bfloat16() {
+    let solved = solve("s=0,q=8,group=channel", |recipe| {
+        if let Some(scheme) = &mut recipe.scheme {
+            scheme.scale_type = ScaleType::Bf16;
+        }
+    });
+    let expected = logits(&solved.compressed);
+    let (report, model, _directory) = solved.export(&CompressedTensors::default(), FloatType::Source);
+    assert_eq!(report.zeros_lost, 0);
+    assert!((8.0..8.2).contains(&report.bits_per_weight()));
+    assert!(relative_difference(&logits(&model), &expected) < 2e-2);
+    let message = solved.refusal(&Gptq, ExportSettings::default());
+    assert!(message.contains("half precision") && message.contains("f16"), "{message}");
+    let f16 = ExportSettings { float_type: FloatType::F16, ..ExportSettings::default() };
+    let message = solved.refusal(&CompressedTensors::default(), f16);
+    assert!(message.contains("scales"), "{message}");
+    assert!(solved.refusal(&Gguf::default(), f16).contains("half precision"));
+}
+
+#[test]
+fn what_does_not_divide_is_refused_with_what_does() {
+    let solved = solve("s=0,q=4,group=48", |_| {});
+    let settings = ExportSettings::default();
+    for format in [&CompressedTensors::default() as &dyn ExportFormat, &Gptq] {
+        let message = solved.refusal(format, settings);
+        assert!(message.contains("128 input channels") && message.contains("groups of 32"), "{message}");
+    }
+    assert!(solved.refusal(&Gguf::default(), settings).contains("groups of 48"));
+    let pruned = solve("s=0.5,q=16", |_| {});
+    let message = pruned.refusal(&CompressedTensors::default(), settings);
+    assert!(message.contains("no layer is quantized") && message.contains("dense"), "{message}");
+    let (report, model, _directory) = pruned.export(&Gguf::default(), FloatType::F32);
+    assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0));
+    assert_eq!(logits(&model), logits(&pruned.compressed));
+}
+
+#[test]
+fn gguf_types_that_choose_codes_anew() {
+    let solved = solve("s=0,q=16,pruner=magnitude", |recipe| recipe.scheme = None);
+    let dense = logits(&solved.model);
+    let mut last = 0.0;
+    for (types, bound) in [
+        (GgufTypes::All(DType::F16), 2e-3),
+        (GgufTypes::All(DType::Q8_0), 3e-2),
+        (GgufTypes::All(DType::Q6_K), 1e-1),
+        (GgufTypes::Q4KM, 0.5),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("out.gguf");
+        let importance = Importance { layer: "model.layers.0.mlp.down_proj".into(), sums: vec![1.0; 384], tokens: 8 };
+        let format = Gguf::new(types).importance([importance]);
+        let none = SolvedInMemory::default();
+        export(solved.source(), &none, &format, &path, &ExportSettings::default()).expect("exported");
+        let difference = relative_difference(&logits(&Model::open(&path).expect("opens")), &dense);
+        assert!(difference < bound && difference >= last, "{types:?}: {difference}");
+        last = difference;
+    }
+}
+
+#[test]
+fn exported_checkpoints_are_sources_too() {
+    let solved = solve("s=0,q=4,group=32", |_| {});
+    let (_, quantized, _directory) = solved.export(&CompressedTensors::default(), FloatType::F32);
+    let nothing = SolvedInMemory::default();
+    let out = tempfile::tempdir().expect("a directory");
+    let path = out.path().join("dense");
+    export(quantized.checkpoint(), &nothing, &Dense, &path, &ExportSettings::default()).expect("exported");
+    let dense = Model::open(&path).expect("opens");
+    assert!(dense.checkpoint().tensors().all(|tensor| tensor.packing.is_none()));
+    assert_eq!(logits(&dense), logits(&solved.compressed));
+    let config = std::fs::read_to_string(path.join("config.json")).expect("written");
+    assert!(!config.contains("quantization_config"));
+    // And a GGUF file of a GGUF file: metadata and blocks as they were.
+    let (_, gguf, _directory) = solved.export(&Gguf::default(), FloatType::F16);
+    let path = out.path().join("again.gguf");
+    export(gguf.checkpoint(), &nothing, &Gguf::default(), &path, &ExportSettings::default()).expect("exported");
+    let again = Model::open(&path).expect("opens");
+    assert_eq!(logits(&again), logits(&gguf));
+    assert_eq!(
+        again.checkpoint().tokenizer_json().expect("readable"),
+        gguf.checkpoint().tokenizer_json().expect("readable")
+    );
+}
+
+/// A format whose reader is promised other values than it writes.
+#[derive(Debug)]
+struct Lying;
+
+impl ExportFormat for Lying {
+    fn name(&self) -> std::borrow::Cow<'static, str> {
+        "lying".into()
+    }
+
+    fn check(&self, _: &sparq::export::ExportContext<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn stage(
+        &self,
+        context: &sparq::export::ExportContext<'_>,
+        solved: &dyn sparq::export::SolvedLayers,
+        destination: &Path,
+    ) -> Result<sparq::tensor::StagedCheckpoint, Error> {
+        Dense.stage(context, solved, destination)
+    }
+
+    fn expected(
+        &self,
+        context: &sparq::export::ExportContext<'_>,
+        tensor: &sparq::export::ExportTensor<'_>,
+    ) -> Result<ndarray::ArrayD<f32>, Error> {
+        let mut values = Dense.expected(context, tensor)?;
+        if let Some(last) = values.iter_mut().last() {
+            *last += 1.0;
+        }
+        Ok(values)
+    }
+
+    fn engines(&self, _: &sparq::export::ExportContext<'_>) -> String {
+        String::new()
+    }
+}
+
+#[test]
+fn a_mismatch_fails_and_leaves_nothing() {
+    let model = Model::open(demo()).expect("the demo model opens");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("out");
+    let nothing = SolvedInMemory::default();
+    let error = export(model.checkpoint(), &nothing, &Lying, &path, &ExportSettings::default()).expect_err("a lie");
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("listable").count(), 0);
+}

@@ -1,0 +1,146 @@
+//! Output formats as command-line flags.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use sparq::export::{CompressedTensors, Dense, ExportFormat, ExportReport, FloatType, Gguf, GgufTypes, Gptq};
+use sparq::tensor::{DType, read_imatrix};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Hugging Face safetensors at full width
+    Dense,
+    /// compressed-tensors pack-quantized: transformers, vLLM
+    CompressedTensors,
+    /// GPTQ, version 1 for symmetric grids, 2 for others: GPTQModel, vLLM
+    Gptq,
+    /// GGUF: llama.cpp
+    Gguf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    /// As in the source (f16 for block-quantized GGUF)
+    Source,
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(non_camel_case_types, reason = "llama.cpp's names")]
+enum GgufType {
+    /// Codes as solved: grids of 4, 5 or 8 bits with groups of 32, 64, ...
+    Exact,
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q5_0")]
+    Q5_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q4_k")]
+    Q4_K,
+    #[value(name = "q4_k_m")]
+    Q4_K_M,
+    #[value(name = "q6_k")]
+    Q6_K,
+}
+
+/// What a result is written as.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FormatArgs {
+    /// Format of the output
+    #[arg(long, value_enum, default_value = "dense")]
+    format: Format,
+    /// Number type of what is not stored as codes
+    #[arg(long, value_enum, default_value = "source")]
+    dtype: Dtype,
+    /// compressed-tensors: also write widths other than 2, 4 and 8 bits, which readers before version 0.18 do not know
+    #[arg(long)]
+    any_width: bool,
+    /// GGUF: types of the matrices; all but `exact` choose codes anew
+    #[arg(long, value_enum, default_value = "exact")]
+    gguf_type: GgufType,
+    /// GGUF: importance matrix that weighs the errors of q4_k, q4_k_m and q6_k
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+}
+
+impl FormatArgs {
+    /// The format, with the flags that do not concern it refused.
+    pub(crate) fn format(&self) -> Result<Box<dyn ExportFormat>> {
+        if self.any_width && self.format != Format::CompressedTensors {
+            bail!("--any-width concerns --format compressed-tensors alone");
+        }
+        if (self.gguf_type != GgufType::Exact || self.imatrix.is_some()) && self.format != Format::Gguf {
+            bail!("--gguf-type and --imatrix concern --format gguf alone");
+        }
+        Ok(match self.format {
+            Format::Dense => Box::new(Dense),
+            Format::CompressedTensors => Box::new(CompressedTensors { any_width: self.any_width }),
+            Format::Gptq => Box::new(Gptq),
+            Format::Gguf => {
+                let mut gguf = Gguf::new(match self.gguf_type {
+                    GgufType::Exact => GgufTypes::Exact,
+                    GgufType::F32 => GgufTypes::All(DType::F32),
+                    GgufType::F16 => GgufTypes::All(DType::F16),
+                    GgufType::Bf16 => GgufTypes::All(DType::BF16),
+                    GgufType::Q8_0 => GgufTypes::All(DType::Q8_0),
+                    GgufType::Q5_0 => GgufTypes::All(DType::Q5_0),
+                    GgufType::Q4_0 => GgufTypes::All(DType::Q4_0),
+                    GgufType::Q4_K => GgufTypes::All(DType::Q4_K),
+                    GgufType::Q4_K_M => GgufTypes::Q4KM,
+                    GgufType::Q6_K => GgufTypes::All(DType::Q6_K),
+                });
+                if let Some(file) = &self.imatrix {
+                    gguf = gguf.importance(read_imatrix(file).context("importance matrix")?);
+                }
+                Box::new(gguf)
+            }
+        })
+    }
+
+    /// The number type asked for.
+    pub(crate) fn float_type(&self) -> FloatType {
+        match self.dtype {
+            Dtype::Source => FloatType::Source,
+            Dtype::F32 => FloatType::F32,
+            Dtype::F16 => FloatType::F16,
+            Dtype::Bf16 => FloatType::Bf16,
+        }
+    }
+
+    /// Refuses names that readers would not open: a GGUF file is found by its ending.
+    pub(crate) fn check_destination(&self, destination: &Path) -> Result<()> {
+        let is_gguf_name = destination.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+        match (self.format == Format::Gguf, is_gguf_name) {
+            (true, false) => bail!("--out {}: a GGUF file needs a name that ends in .gguf", destination.display()),
+            (false, true) => {
+                bail!("--out {}: this format is a directory; .gguf goes with --format gguf", destination.display())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Prints what was made, for people.
+pub(crate) fn print_report(report: &ExportReport) {
+    println!("format      {}", report.format);
+    println!(
+        "written     {} of weights in {}; {} in 16 bits",
+        super::bytes(report.stored_bytes),
+        report.path.display(),
+        super::bytes(report.sixteen_bit_bytes)
+    );
+    if report.layer_weights > 0 {
+        println!("layers      {} with {:.3} bits per weight as stored", report.layers.len(), report.bits_per_weight());
+    }
+    println!(
+        "checked     read back: largest difference {:.1e}, {} of {} zeros lost",
+        report.largest_difference, report.zeros_lost, report.zeros
+    );
+    println!("engines     {}", report.engines);
+}

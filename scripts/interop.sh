@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Exports a real model to every format, asks other people's engines what they make of it, and rewrites docs/interop.md.
+# Not part of the tests: it installs some gigabytes of Python packages and runs for a quarter of an hour on two cores.
+#
+#   SPARQ_SMOLLM2_GGUF=path/to/smollm2-135m-instruct.gguf scripts/interop.sh
+#
+# SPARQ_INTEROP_VENV names a virtual environment to use instead of a fresh one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+shared=${SPARQ_SHARED:-../shared}
+model=${SPARQ_SMOLLM2_GGUF:?name a GGUF file of SmolLM2-135M-Instruct in SPARQ_SMOLLM2_GGUF}
+work=${SPARQ_INTEROP_WORK:-target/interop}
+venv=${SPARQ_INTEROP_VENV:-$work/venv}
+for file in "$model" "$shared/data/calibration/exl2_c4.utf8" "$shared/data/wikitext-2/wiki.test.raw"; do
+    [[ -f $file ]] || { echo "interop: $file is missing" >&2; exit 1; }
+done
+mkdir -p "$work"
+if [[ -z ${SPARQ_INTEROP_VENV:-} ]]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --upgrade pip wheel "setuptools<82"
+    # gptqmodel looks at the installed torch while it is built.
+    "$venv/bin/pip" install --quiet "$(grep ^torch scripts/interop/requirements.txt)"
+    "$venv/bin/pip" install --quiet --no-build-isolation "$(grep ^gptqmodel scripts/interop/requirements.txt)"
+    "$venv/bin/pip" install --quiet --requirement scripts/interop/requirements.txt --no-binary llama-cpp-python
+fi
+cargo build --release -p sparq --examples
+"$venv/bin/python" scripts/interop/run.py --programs target/release/examples --model "$model" \
+    --calibration "$shared/data/calibration/exl2_c4.utf8" --text "$shared/data/wikitext-2/wiki.test.raw" \
+    --work "$work" >"$work/interop.md" || failed=1
+cp "$work/interop.md" docs/interop.md
+[[ -z ${failed:-} ]] || { echo "interop: a check failed; see docs/interop.md" >&2; exit 1; }
