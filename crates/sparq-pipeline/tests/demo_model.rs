@@ -1,6 +1,7 @@
 //! The whole pipeline on the demo model of this repository.
 
 use ndarray::Array2;
+use sparq_core::Fallback;
 use sparq_export::{Dense, ExportSettings, FloatType, SolvedLayers};
 use sparq_model::Model;
 use sparq_pipeline::{
@@ -323,4 +324,35 @@ fn what_cannot_work_is_refused_before_any_work() {
     let short = Calibration::from_text(tokenizer, "Ann has the ring.", 4, 128, 0).expect("one short window");
     assert_eq!(short.sequences().len(), 1);
     assert_eq!(short.sequences()[0][0], 0, "every window begins as the tokenizer begins a text");
+}
+
+#[test]
+fn activations_that_are_not_finite_are_left_out_and_named() {
+    let model = model();
+    let mut blocks: Vec<_> = (0..4).map(|index| model.load_block(index).expect("a block")).collect();
+    let down = blocks[1].linears().iter().position(|linear| linear.name.ends_with("down_proj")).expect("there");
+    blocks[1].linear_mut(down).weight.mapv_inplace(|value| value * 1e38); // finite, but what it produces is not
+    let broken = model.with_blocks(blocks.into_iter().map(std::sync::Arc::new).collect()).expect("all blocks");
+    for recipe in ["s=0.5,q=4,group=64", "s=0.5,pruner=wanda", "s=2:4", "q=4,group=64,quantizer=rtn"] {
+        let recipe: Recipe = recipe.parse().expect("valid");
+        let mut sink = MemorySink::new();
+        let report = compress(&broken, &recipe, Some(&calibration(&model, 4)), &mut sink, &()).expect("reported");
+        let compressed = sink.into_model(&broken).expect("all blocks");
+        for index in 0..4 {
+            let block = compressed.block(index).expect("resident");
+            assert!(block.linears().iter().all(|linear| linear.weight.iter().all(|value| value.is_finite())), "{recipe}");
+        }
+        let any = |holds: &dyn Fn(&Fallback) -> bool, blocks: std::ops::Range<usize>| {
+            let mut layers = report.layers.iter().filter(|layer| blocks.contains(&layer.block));
+            layers.any(|layer| layer.fallbacks.iter().any(holds))
+        };
+        let skipped = |fallback: &Fallback| matches!(fallback, Fallback::SkippedTokens { .. });
+        if recipe.scheme.is_some() {
+            // Scales beyond half precision are clamped, after which what follows is finite again.
+            assert!(any(&|fallback| matches!(fallback, Fallback::ClampedScales { .. }), 1..2), "{recipe}");
+        } else {
+            assert!(any(&skipped, 2..4), "{recipe}");
+        }
+        assert!(!any(&skipped, 0..1), "{recipe}");
+    }
 }
