@@ -89,6 +89,9 @@ fn main() -> ExitCode {
     common::run_with_code(|| {
         common::set_threads(arguments.threads)?;
         let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
+        for (link, file) in model.checkpoint().links()? {
+            eprintln!("{} is a link to {}", link.display(), file.display());
+        }
         let mut targets = Targets { ignore: arguments.ignore.clone(), ..Targets::default() };
         if !arguments.targets.is_empty() {
             targets.include.clone_from(&arguments.targets);

@@ -1,44 +1,15 @@
 //! One suite for every method: what must hold whatever the layer.
 
+mod common;
+
+use common::{hessian, methods, random};
 use ndarray::Array2;
 use proptest::prelude::*;
-use rand::{RngExt, SeedableRng};
-use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme, Sparsity, Statistics};
+use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
-use sparq_obs::{Damping, HessianAccumulator};
+use sparq_obs::Damping;
 use sparq_prune::{Magnitude, SparseGpt, Wanda};
-use sparq_quant::{Clip, Gptq, Rtn};
-
-fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    let shared = Array2::from_shape_fn((rows, 6), |_| rng.random_range(-1.0_f32..1.0));
-    let mix = Array2::from_shape_fn((6, columns), |_| rng.random_range(-1.0_f32..1.0));
-    shared.dot(&mix) + Array2::from_shape_fn((rows, columns), |_| rng.random_range(-0.6_f32..0.6))
-}
-
-fn hessian(x: &Array2<f32>) -> Hessian {
-    let mut accumulator = HessianAccumulator::new(x.ncols(), Statistics::Hessian).expect("small");
-    accumulator.add(x.view()).expect("fits");
-    accumulator.finish()
-}
-
-fn methods(sparsity: Sparsity, scheme: QuantScheme) -> Vec<(Box<dyn LayerCompressor>, bool)> {
-    let sparsegpt = || SparseGpt::new(sparsity);
-    vec![
-        (Box::new(Magnitude::new(sparsity)), true),
-        (Box::new(Wanda::new(sparsity)), true),
-        (Box::new(sparsegpt()), true),
-        (Box::new(Rtn::new(scheme).clip(Clip::Mse)), false),
-        (Box::new(Gptq::new(scheme)), false),
-        (Box::new(Gptq::new(scheme).act_order(true)), false),
-        (Box::new(SequentialA::new(sparsegpt(), Gptq::new(scheme))), false),
-        (Box::new(SequentialB::new(sparsegpt(), Gptq::new(scheme))), true),
-        (Box::new(SequentialB::new(Wanda::new(sparsity), Gptq::new(scheme).act_order(true))), true),
-        (Box::new(SequentialB::new(Magnitude::new(sparsity), Rtn::new(scheme))), true),
-        (Box::new(OnePass::new(sparsegpt(), Gptq::new(scheme))), true),
-        (Box::new(OnePass::new(Wanda::new(sparsity), Gptq::new(scheme))), true),
-    ]
-}
+use sparq_quant::{Gptq, Rtn};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]

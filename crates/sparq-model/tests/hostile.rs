@@ -148,3 +148,11 @@ fn weights_that_are_not_numbers_are_named() {
     let message = model.load_block(1).unwrap_err().to_string();
     assert!(message.contains(name), "{message}");
 }
+
+#[test]
+fn a_tokenizer_whose_skipped_parts_are_no_json_is_an_error() {
+    // Found by fuzzing: the decoder is read a second time, after its type, by a parser that trusts the first.
+    let json = b"{\"version\":\"1.0\",\"added_tokens\":[],\"decoder\":{\x1dtype\":\"ByteLevel\"},\"model\":{\"type\":\"rges\":[\"a b\"]}}";
+    let error = sparq_model::Tokenizer::from_json(json, None).expect_err("not JSON");
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+}

@@ -102,14 +102,14 @@ impl<'a> Compression<'a> {
             }
             observer.resumed(&layers, first, plan.blocks);
         }
+        let mut commit_seconds = 0.0;
         let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
         for index in first..plan.blocks {
             let mut block = own_block(model, index)?;
             let mut states = begin(&block, &layouts, std::mem::take(&mut residuals))?;
             for stage in 0..block.stages() {
                 let ids = block.stage_linears(stage).to_vec();
-                let chosen: Vec<_> =
-                    ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
+                let chosen: Vec<_> = ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
                 if let (Some(compressor), Some(first)) = (&compressor, chosen.first()) {
                     let width = block.linears()[*first].in_features();
                     let statistics = gather(&block, stage, &mut states, width, needs)?;
@@ -134,19 +134,15 @@ impl<'a> Compression<'a> {
             sink.block(block)?;
             let done = index + 1;
             let seconds = before + start.elapsed().as_secs_f64();
-            sink.commit(&Progress {
-                blocks: done,
-                of: plan.blocks,
-                layers: &layers,
-                activations: &residuals,
-                seconds,
-            })?;
+            let before_commit = Instant::now();
+            sink.commit(&Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &residuals, seconds })?;
+            commit_seconds += before_commit.elapsed().as_secs_f64();
             observer.block(done, plan.blocks);
             if done < plan.blocks && (observer.stop() || self.stop_after.is_some_and(|blocks| done - first >= blocks)) {
                 return Err(stopped(done));
             }
         }
-        Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64()))
+        Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64(), commit_seconds))
     }
 
     fn check_strict(&self, report: &LayerReport) -> Result<()> {
@@ -264,7 +260,11 @@ fn solve(
 
 /// The last step of the ladder, for a solution that overflowed: every weight counts the same and nothing is
 /// compensated, so that finite weights give a finite layer.
-fn without_curvature(linear: &Linear, hessian: &Hessian, compressor: &dyn LayerCompressor) -> Result<CompressedLayer> {
+fn without_curvature(
+    linear: &Linear,
+    hessian: &Hessian,
+    compressor: &dyn LayerCompressor,
+) -> Result<CompressedLayer> {
     let width = linear.in_features();
     let flat = match hessian {
         Hessian::Full { tokens, .. } => Hessian::Full { matrix: Array2::zeros((width, width)), tokens: *tokens },

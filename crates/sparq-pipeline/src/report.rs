@@ -60,14 +60,16 @@ pub struct CompressionReport {
     pub bits_per_weight: f64,
     /// Number of layers with at least one fallback.
     pub layers_with_fallbacks: usize,
-    /// Wall time.
+    /// Wall time, that of interrupted parts of the run included.
     pub seconds: f64,
+    /// Of that, making blocks safe on disk; only of the part that ended here.
+    pub commit_seconds: f64,
     /// Every layer, in order.
     pub layers: Vec<LayerReport>,
 }
 
 impl CompressionReport {
-    pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64) -> Self {
+    pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64, commit_seconds: f64) -> Self {
         let weights: usize = layers.iter().map(|layer| layer.weights).sum();
         let mean = |value: &dyn Fn(&LayerReport) -> f64| {
             layers.iter().map(|layer| layer.weights as f64 * value(layer)).sum::<f64>() / weights.max(1) as f64
@@ -81,6 +83,7 @@ impl CompressionReport {
             bits_per_weight: mean(&|layer| layer.bits_per_weight),
             layers_with_fallbacks: layers.iter().filter(|layer| !layer.fallbacks.is_empty()).count(),
             seconds,
+            commit_seconds,
             layers,
         }
     }

@@ -166,6 +166,18 @@ impl Checkpoint {
         self.format
     }
 
+    /// The weight files that are symbolic links, each with the file it leads to. Links are followed, as caches of
+    /// downloaded models are made of them; this says where they lead.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if one cannot be resolved.
+    pub fn links(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let links = self.files.iter().map(MappedFile::path).filter(|path| path.is_symlink());
+        links
+            .map(|path| Ok((path.to_path_buf(), std::fs::canonicalize(path).map_err(Error::io("resolve", path))?)))
+            .collect()
+    }
+
     /// All tensors, sorted by name.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
         self.tensors.values().map(|entry| &entry.info)

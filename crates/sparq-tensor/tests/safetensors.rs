@@ -428,3 +428,20 @@ proptest! {
         prop_assert_eq!(written.bytes, plan.iter().map(|spec| spec.dtype.bytes_for(&spec.shape).unwrap()).sum::<u64>());
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let blob = directory.path().join("blob.safetensors");
+    let values = ndarray::array![[1.0_f32]].into_dyn();
+    sparq_tensor::write_safetensors_file(&blob, &[("w", sparq_tensor::TensorData::F32(values.view()))]).unwrap();
+    let snapshot = directory.path().join("snapshot");
+    std::fs::create_dir(&snapshot).unwrap();
+    let link = snapshot.join("model.safetensors");
+    std::os::unix::fs::symlink(&blob, &link).unwrap();
+    let checkpoint = sparq_tensor::Checkpoint::open(&snapshot).unwrap();
+    assert_eq!(checkpoint.read("w").unwrap(), values);
+    assert_eq!(checkpoint.links().unwrap(), [(link, blob.canonicalize().unwrap())]);
+    assert!(sparq_tensor::Checkpoint::open(&blob).unwrap().links().unwrap().is_empty());
+}
