@@ -136,11 +136,7 @@ fn main() -> ExitCode {
                     "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
                     job.partial().display()
                 );
-                return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) {
-                    0
-                } else {
-                    common::INTERRUPTED
-                });
+                return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) { 0 } else { common::INTERRUPTED });
             }
             result => result?,
         };
@@ -178,9 +174,7 @@ fn summarise(recipe: &Recipe, done: &Done) {
     );
     let mut counts = std::collections::BTreeMap::new();
     for fallback in report.layers.iter().flat_map(|layer| &layer.fallbacks) {
-        *counts
-            .entry(serde_json::to_value(fallback).map_or(String::new(), |value| value["kind"].to_string()))
-            .or_insert(0) += 1;
+        *counts.entry(serde_json::to_value(fallback).map_or(String::new(), |value| value["kind"].to_string())).or_insert(0) += 1;
     }
     for (kind, layers) in counts {
         println!("fallback    {} in {layers} layers; see --report", kind.trim_matches('"').replace('_', " "));

@@ -1,8 +1,8 @@
 //! The whole pipeline on the demo model of this repository.
 
 use ndarray::Array2;
-use sparq_export::{Dense, ExportSettings, FloatType, SolvedLayers};
 use sparq_model::Model;
+use sparq_export::{Dense, ExportSettings, FloatType, SolvedLayers};
 use sparq_pipeline::{
     Calibration, Compression, CompressionReport, Error, Job, MemorySink, Observer, Plan, Recipe, Targets, compress,
 };
@@ -177,11 +177,7 @@ fn a_stopped_job_continues_to_the_same_bytes() {
         let resumed = job(&pieces).run(&Dense, &()).expect("continued");
         assert_eq!(contents(&whole), contents(&pieces));
         let without_times = |report: &CompressionReport| {
-            report
-                .layers
-                .iter()
-                .map(|layer| (layer.name.clone(), layer.zeros, layer.relative_output_error))
-                .collect::<Vec<_>>()
+            report.layers.iter().map(|layer| (layer.name.clone(), layer.zeros, layer.relative_output_error)).collect::<Vec<_>>()
         };
         assert_eq!(without_times(&uninterrupted.compression), without_times(&resumed.compression));
         std::fs::remove_dir_all(&whole).expect("removable");
@@ -200,8 +196,7 @@ fn an_unfinished_run_with_other_settings_is_refused_and_can_be_discarded() {
     job.clone().stop_after(Some(2)).run(&Dense, &()).expect_err("stopped");
     let refused = |recipe: &str, calibration: &Calibration, words: &[&str]| {
         let recipe: Recipe = recipe.parse().expect("valid");
-        let error =
-            Job::new(&model, &recipe, &out).calibration(Some(calibration)).run(&Dense, &()).expect_err("refused");
+        let error = Job::new(&model, &recipe, &out).calibration(Some(calibration)).run(&Dense, &()).expect_err("refused");
         words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error} should name {word}"));
     };
     refused("s=0.25,q=4,group=64", &eight, &["recipe", "s=0.5", "s=0.25", "--restart"]);
@@ -250,8 +245,7 @@ fn a_job_killed_between_its_last_renames_continues() {
     Compression::new(&model, &recipe).calibration(Some(&calibration)).run(&mut sink, &()).expect("solved");
     let solution = sink.finish().expect("whole");
     let checkpoint = partial.join("checkpoint");
-    sparq_export::export(model.checkpoint(), &solution, &Dense, &checkpoint, &ExportSettings::default())
-        .expect("exported");
+    sparq_export::export(model.checkpoint(), &solution, &Dense, &checkpoint, &ExportSettings::default()).expect("exported");
     std::fs::rename(partial.join("sparq"), checkpoint.join("sparq")).expect("moved");
     std::fs::create_dir(partial.join(".checkpoint.partial-x")).expect("created");
 
@@ -270,9 +264,7 @@ fn strict_turns_fallbacks_into_errors() {
     let model = model();
     let few = Calibration::from_sequences(vec![(1..60).collect()]).expect("tokens");
     let recipe: Recipe = "q=4,group=64".parse().expect("valid");
-    let run = |strict| {
-        Compression::new(&model, &recipe).calibration(Some(&few)).strict(strict).run(&mut MemorySink::new(), &())
-    };
+    let run = |strict| Compression::new(&model, &recipe).calibration(Some(&few)).strict(strict).run(&mut MemorySink::new(), &());
     let report = run(false).expect("reported, not refused");
     assert_eq!(report.layers_with_fallbacks, 28);
     let error = run(true).expect_err("refused");
