@@ -20,13 +20,13 @@ use std::process::ExitCode;
 #[command(name = "export", version)]
 struct Arguments {
     /// Output of `compress`, or the solution inside of it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = "compressed")]
     solution: PathBuf,
     /// The model it was solved on: Hugging Face directory, .safetensors or .gguf file [default: the demo model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Directory to create, or file for GGUF
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", default_value = "exported")]
     out: PathBuf,
     /// Replace an existing output
     #[arg(long)]

@@ -60,8 +60,8 @@ fn download(id: &str) -> Result<PathBuf> {
 /// Whether a file of a repository is one that a checkpoint is read from.
 #[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "the tests of every build cover it"))]
 fn is_needed(name: &str) -> bool {
-    let is_inside = !name.contains('/');
-    is_inside && (name.ends_with(".safetensors") || name.ends_with(".json") || name.ends_with(".jinja"))
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+    !name.contains('/') && matches!(ending, Some("safetensors" | "json" | "jinja"))
 }
 
 #[cfg(test)]

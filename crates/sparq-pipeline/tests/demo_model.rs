@@ -340,7 +340,10 @@ fn activations_that_are_not_finite_are_left_out_and_named() {
         let compressed = sink.into_model(&broken).expect("all blocks");
         for index in 0..4 {
             let block = compressed.block(index).expect("resident");
-            assert!(block.linears().iter().all(|linear| linear.weight.iter().all(|value| value.is_finite())), "{recipe}");
+            assert!(
+                block.linears().iter().all(|linear| linear.weight.iter().all(|value| value.is_finite())),
+                "{recipe}"
+            );
         }
         let any = |holds: &dyn Fn(&Fallback) -> bool, blocks: std::ops::Range<usize>| {
             let mut layers = report.layers.iter().filter(|layer| blocks.contains(&layer.block));

@@ -174,9 +174,7 @@ impl Checkpoint {
     pub fn links(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let links = self.files.iter().map(MappedFile::path).filter(|path| path.is_symlink());
         links
-            .map(|path| {
-                Ok((path.to_path_buf(), std::fs::canonicalize(path).map_err(Error::io("resolve", path))?))
-            })
+            .map(|path| Ok((path.to_path_buf(), std::fs::canonicalize(path).map_err(Error::io("resolve", path))?)))
             .collect()
     }
 

@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 
     fn mean_squared_error(dtype: DType, values: &Array2<f32>, importance: Option<ArrayView1<'_, f32>>) -> f64 {
