@@ -20,6 +20,7 @@ use std::process::ExitCode;
 /// OUT/sparq (beside a GGUF file, in OUT.sparq): `export` makes other formats of them without solving again.
 #[derive(Debug, Parser)]
 #[command(name = "compress", version)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Arguments {
     /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
     #[arg(long, value_name = "PATH")]
