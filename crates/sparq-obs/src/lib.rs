@@ -32,6 +32,7 @@
 //! * [`Sweep`]: the column loop; [`Selection`], [`BlockRule`], [`RowRule`]; [`Rounding`], [`GridFit`],
 //!   [`GroupParameters`].
 //! * act-order: [`ColumnOrder`].
+//! * [`Refit`]: the kept weights refitted together, before or without rounding.
 //! * [`mod@reference`]: quirks of the reference implementations, for parity.
 //! * [`relative_output_error`]: `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` from the Hessian.
 #![deny(unsafe_code)]
@@ -42,6 +43,7 @@ mod grid;
 mod hessian;
 mod order;
 pub mod reference;
+mod refit;
 mod selection;
 mod sweep;
 
@@ -50,5 +52,6 @@ pub use factor::{Damping, Factored, InverseFactor};
 pub use grid::{GridFit, GroupParameters, Rounding};
 pub use hessian::HessianAccumulator;
 pub use order::ColumnOrder;
+pub use refit::Refit;
 pub use selection::{BlockRule, RowRule, Selection};
 pub use sweep::{Sweep, Swept};
