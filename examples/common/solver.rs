@@ -75,6 +75,9 @@ pub(crate) struct SolverArgs {
     /// How pruning and rounding are put together [default: joint; sequential-b with rtn]
     #[arg(long, value_enum)]
     pipeline: Option<Pipeline>,
+    /// Steps that refit the kept weights together before they are rounded (with sequential pipelines)
+    #[arg(long, default_value_t = 0)]
+    refit: usize,
     /// Added to the diagonal of the Hessian, times its mean
     #[arg(long, default_value_t = 0.01)]
     damping: f64,
@@ -153,6 +156,7 @@ impl SolverArgs {
                 Pipeline::SequentialB => PipelineKind::SequentialB,
                 Pipeline::Joint => PipelineKind::Joint,
             }),
+            refit: self.refit,
             damping: self.damping,
             reference_compat: self.reference_compat,
             targets,

@@ -31,7 +31,8 @@ pub struct SequentialA<P, Q> {
 ///
 /// With a compensating quantizer the second step starts from the *dense* weight and the pruner's mask, so that one
 /// sweep makes up for what was removed as well as for what was rounded. After SparseGPT this equals starting from its
-/// output (the corrections are the same); after Wanda or magnitude it is what gives them compensation at all.
+/// output (the corrections are the same); after Wanda or magnitude it is what gives them compensation at all. After a
+/// pruner that [refits](sparq_prune::Pruner::refits) it starts from the refitted weight.
 ///
 /// # Examples
 /// ```
@@ -99,8 +100,9 @@ impl<P: Pruner, Q: Quantizer> LayerCompressor for SequentialB<P, Q> {
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         let pruned = self.pruner.compress(problem)?;
-        // A quantizer that compensates wants the dense weight; one that only rounds wants what the pruner made of it.
-        let compensates = self.quantizer.needs() == Statistics::Hessian;
+        // A quantizer that compensates wants the dense weight, to make up for what was removed itself; one that only
+        // rounds, and any after a refit, wants what the pruner made of it.
+        let compensates = self.quantizer.needs() == Statistics::Hessian && !self.pruner.refits();
         let start = if compensates { problem.weight() } else { pruned.weight.view() };
         let mut layer = self.quantizer.compress_within(&problem.with_weight(start)?, pruned.mask.as_ref())?;
         join_reports(&mut layer, pruned);

@@ -7,8 +7,8 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
-use sparq_obs::Damping;
-use sparq_prune::{Magnitude, SparseGpt, Wanda};
+use sparq_obs::{Damping, Refit};
+use sparq_prune::{Magnitude, Refitted, SparseGpt, Wanda};
 use sparq_quant::{Gptq, Rtn};
 
 proptest! {
@@ -76,6 +76,11 @@ fn on_fresh_tokens_the_methods_rank_as_expected() {
             ("case a", Box::new(SequentialA::new(SparseGpt::new(half), Gptq::new(int4)))),
             ("case b", Box::new(SequentialB::new(SparseGpt::new(half), Gptq::new(int4)))),
             ("one pass", Box::new(OnePass::new(SparseGpt::new(half), Gptq::new(int4)))),
+            ("refit", Box::new(Refitted::new(SparseGpt::new(half), Refit::new(8)))),
+            (
+                "refit, case b",
+                Box::new(SequentialB::new(Refitted::new(SparseGpt::new(half), Refit::new(8)), Gptq::new(int4))),
+            ),
             ("wanda rounded", Box::new(SequentialB::new(Wanda::new(half), Rtn::new(int4)))),
         ];
         for (name, method) in methods {
@@ -89,6 +94,8 @@ fn on_fresh_tokens_the_methods_rank_as_expected() {
         ("wanda", "magnitude"),
         ("gptq", "rtn"),
         ("one pass", "case b"),
+        ("refit", "sparsegpt"),
+        ("refit, case b", "one pass"),
         ("case b", "wanda rounded"),
     ] {
         assert!(sums[better] < sums[worse], "{better} should beat {worse}: {sums:#?}");

@@ -152,8 +152,10 @@ fn weights_that_are_not_numbers_are_named() {
 #[test]
 fn a_tokenizer_whose_skipped_parts_are_no_json_is_an_error() {
     // Found by fuzzing: the decoder is read a second time, after its type, by a parser that trusts the first.
-    let not_json: &[u8] = b"{\"version\":\"1.0\",\"added_tokens\":[],\"decoder\":{\x1dtype\":\"ByteLevel\"},\"model\":{}}";
-    let not_utf8: &[u8] = b"{\"version\":\"1.0\",\"added_tokens\":[],\"decoder\":{\"\x8c\x86pe\":\"ByteLevel\"},\"model\":
+    let not_json: &[u8] =
+        b"{\"version\":\"1.0\",\"added_tokens\":[],\"decoder\":{\x1dtype\":\"ByteLevel\"},\"model\":{}}";
+    let not_utf8: &[u8] =
+        b"{\"version\":\"1.0\",\"added_tokens\":[],\"decoder\":{\"\x8c\x86pe\":\"ByteLevel\"},\"model\":
         {\"type\":\"BPE\",\"vocab\":{\"<s>\":0,\"a\":1,\"b\":2,\"ab\":3},\"merges\":[\"a b\"]}}";
     for json in [not_json, not_utf8] {
         let error = sparq_model::Tokenizer::from_json(json, None).expect_err("not JSON");

@@ -2,8 +2,8 @@ use crate::{Error, Result, Targets};
 use serde::{Deserialize, Serialize};
 use sparq_core::{Bits, CompressError, Granularity, LayerCompressor, QuantScheme, ScaleType, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
-use sparq_obs::Damping;
-use sparq_prune::{Magnitude, Pruner, SparseGpt, Wanda};
+use sparq_obs::{Damping, Refit};
+use sparq_prune::{Magnitude, Pruner, Refitted, SparseGpt, Wanda};
 use sparq_quant::{Clip, Gptq, Quantizer, Rtn};
 use std::fmt;
 use std::str::FromStr;
@@ -65,7 +65,8 @@ pub enum PipelineKind {
 /// | `quantizer` | gptq | `rtn`, `gptq` |
 /// | `clip` | minmax | `minmax`, `mse` |
 /// | `act-order` | false | visit the most active channels first |
-/// | `pipeline` | joint (sequential-b with rtn) | `sequential-a`, `sequential-b`, `joint` |
+/// | `pipeline` | joint (sequential-b with rtn or refit) | `sequential-a`, `sequential-b`, `joint` |
+/// | `refit` | 0 | steps that refit the kept weights together before they are rounded; not with `pipeline=joint` |
 /// | `damping` | 0.01 | added to the diagonal of the Hessian, times its mean |
 ///
 /// # Examples
@@ -94,6 +95,8 @@ pub struct Recipe {
     pub act_order: bool,
     /// How both are put together; none takes what fits the quantizer.
     pub pipeline: Option<PipelineKind>,
+    /// Steps of conjugate gradients that refit what the pruner keeps; 0 leaves it at the pruner's weights.
+    pub refit: usize,
     /// Fraction of the mean diagonal added to the Hessian.
     pub damping: f64,
     /// Reproduce the reference implementations, quirks included.
@@ -112,6 +115,7 @@ impl Default for Recipe {
             clip: Clip::default(),
             act_order: false,
             pipeline: None,
+            refit: 0,
             damping: Damping::default().fraction(),
             reference_compat: false,
             targets: Targets::default(),
@@ -143,8 +147,8 @@ impl Recipe {
     /// How pruning and quantization are put together, defaults resolved.
     pub fn pipeline_kind(&self) -> PipelineKind {
         self.pipeline.unwrap_or(match self.quantizer {
-            QuantizerKind::Rtn => PipelineKind::SequentialB,
-            QuantizerKind::Gptq => PipelineKind::Joint,
+            QuantizerKind::Gptq if self.refit == 0 => PipelineKind::Joint,
+            _ => PipelineKind::SequentialB,
         })
     }
 
@@ -162,13 +166,28 @@ impl Recipe {
             }
             .into());
         }
-        let pruner = || -> Box<dyn Pruner> {
+        if self.refit > 0 && self.pipeline == Some(PipelineKind::Joint) {
+            return Err(CompressError::Conflict {
+                first: "pipeline=joint".into(),
+                second: "refit".into(),
+                reason: "one pass chooses and rounds at once and leaves nothing to refit in between; use sequential-b"
+                    .into(),
+            }
+            .into());
+        }
+        let plain_pruner = || -> Box<dyn Pruner> {
             match self.pruner {
                 PrunerKind::Magnitude => Box::new(Magnitude::new(self.sparsity)),
                 PrunerKind::Wanda => Box::new(Wanda::new(self.sparsity)),
                 PrunerKind::SparseGpt => {
                     Box::new(SparseGpt::new(self.sparsity).damping(damping).reference_compat(self.reference_compat))
                 }
+            }
+        };
+        let pruner = || -> Box<dyn Pruner> {
+            match self.refit {
+                0 => plain_pruner(),
+                steps => Box::new(Refitted::new(plain_pruner(), Refit::new(steps)).damping(damping)),
             }
         };
         let Some(scheme) = self.scheme else {
@@ -248,6 +267,9 @@ impl fmt::Display for Recipe {
         if let Some(pipeline) = self.pipeline {
             put("pipeline", name_of(&pipeline))?;
         }
+        if self.refit != default.refit {
+            put("refit", self.refit.to_string())?;
+        }
         if self.damping != default.damping {
             put("damping", self.damping.to_string())?;
         }
@@ -296,13 +318,17 @@ impl FromStr for Recipe {
                 "clip" => recipe.clip = value_of(&value.replace("minmax", "min_max")).map_err(named)?,
                 "act-order" => recipe.act_order = flag()?,
                 "pipeline" => recipe.pipeline = Some(value_of(value).map_err(named)?),
+                "refit" => {
+                    recipe.refit =
+                        value.parse().map_err(|_| bad(format!("refit={value:?} is not a number of steps")))?;
+                }
                 "damping" => {
                     recipe.damping = value.parse().map_err(|_| bad(format!("damping={value:?} is not a number")))?;
                 }
                 "reference-compat" => recipe.reference_compat = flag()?,
                 _ => {
                     return Err(bad(format!(
-                        "unknown key {key:?}; known: s, q, pattern, pruner, group, asymmetric, scale, quantizer, clip, act-order, pipeline, damping"
+                        "unknown key {key:?}; known: s, q, pattern, pruner, group, asymmetric, scale, quantizer, clip, act-order, pipeline, refit, damping"
                     )));
                 }
             }
@@ -333,6 +359,7 @@ mod tests {
             "s=0.5,q=16,pruner=wanda",
             "s=0.25,q=3,pruner=magnitude,group=channel,asymmetric=true,scale=f32,quantizer=rtn,clip=mse,pipeline=sequential-a,damping=0.1",
             "s=0.25,q=8,group=tensor,act-order=true,pipeline=joint",
+            "s=0.5,q=4,refit=8,damping=0.1",
         ] {
             let recipe: Recipe = text.parse().expect(text);
             assert_eq!(recipe.to_string(), text);
@@ -353,6 +380,8 @@ mod tests {
             ("s=0.25,q=4,quantizer=rtn,pipeline=joint", "rtn"),
             ("s=2:4,q=4,act-order=true", "act-order"),
             ("damping=-1", "damping"),
+            ("refit=-1", "steps"),
+            ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),
             ("speed=9", "unknown key"),
             ("q", "key=value"),

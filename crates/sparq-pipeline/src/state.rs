@@ -110,7 +110,7 @@ pub(crate) fn write_activations(directory: &Path, progress: &Progress<'_>) -> Re
     }
     let name = format!("{ACTIVATIONS_PREFIX}{:05}.f32", progress.blocks);
     let path = directory.join(&name);
-    write_file_with(&path, |file| {
+    let sha256 = write_file_with(&path, |file| {
         let mut bytes = Vec::new();
         for row in progress.activations.iter().flat_map(|matrix| matrix.outer_iter()) {
             bytes.clear();
@@ -120,7 +120,7 @@ pub(crate) fn write_activations(directory: &Path, progress: &Progress<'_>) -> Re
         Ok(())
     })?;
     let shapes = progress.activations.iter().map(Array2::dim).collect();
-    Ok(Some(ActivationFile { name, sha256: file_sha256(&path)?, shapes }))
+    Ok(Some(ActivationFile { name, sha256, shapes }))
 }
 
 /// Reads what enters the block after the state's last.

@@ -28,11 +28,13 @@
 
 mod magnitude;
 mod pruner;
+mod refitted;
 mod select;
 mod sparsegpt;
 mod wanda;
 
 pub use magnitude::{Magnitude, Scope};
 pub use pruner::{Choice, Pruner};
+pub use refitted::Refitted;
 pub use sparsegpt::SparseGpt;
 pub use wanda::Wanda;

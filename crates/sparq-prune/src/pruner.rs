@@ -11,6 +11,12 @@ pub trait Pruner: LayerCompressor {
     /// # Errors
     /// As [`LayerCompressor::compress`].
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>>;
+
+    /// Whether the weights it leaves already make up for those it removed, as well as weights on its mask can, so that
+    /// a quantizer should start from them and not from the dense ones.
+    fn refits(&self) -> bool {
+        false
+    }
 }
 
 /// Where the choice of a pruner stands.
@@ -43,5 +49,9 @@ impl<T: Pruner + ?Sized> Pruner for Box<T> {
 
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
         (**self).choose(problem)
+    }
+
+    fn refits(&self) -> bool {
+        (**self).refits()
     }
 }

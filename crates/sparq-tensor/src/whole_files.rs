@@ -27,19 +27,44 @@ const CHUNK: usize = 1 << 20;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    write_file_with(path, |file| file.write_all(bytes))
+    let path = path.as_ref();
+    replace_file(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
 }
 
-/// As [`write_file`], with what `write` puts into the file; it is buffered.
+/// As [`write_file`], with what `write` puts into the file; it is buffered. Returns the SHA-256 of the contents, in
+/// hexadecimal.
 ///
 /// # Errors
 /// [`Error::Io`], also with what `write` returns.
 pub fn write_file_with(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
+) -> Result<String> {
     let path = path.as_ref();
-    replace_file(path, |file| write(file).map_err(Error::io("write", path)))
+    let mut hash = Sha256::new();
+    replace_file(path, |file| {
+        let mut hashing = Hashing { file, hash: &mut hash };
+        write(&mut hashing).map_err(Error::io("write", path))
+    })?;
+    Ok(format!("{:x}", hash.finalize()))
+}
+
+/// Hashes what goes through.
+struct Hashing<'a> {
+    file: &'a mut dyn Write,
+    hash: &'a mut Sha256,
+}
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Puts what `write` writes in the place of `path`, durably and in one step.
@@ -122,7 +147,8 @@ mod tests {
         assert!(read_file(&path, 2).is_err());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         // FIPS 180-2, appendix B.1, for "abc".
-        write_file(&path, b"abc").unwrap();
+        let hash = write_file_with(&path, |file| file.write_all(b"a").and_then(|()| file.write_all(b"bc"))).unwrap();
+        assert_eq!(hash, file_sha256(&path).unwrap());
         assert_eq!(file_sha256(&path).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(write_file(directory.path().join("no/such/directory"), b"").is_err());
         std::fs::write(directory.path().join(".partial-abc"), b"half").unwrap();

@@ -25,7 +25,7 @@ pub use sparq_pipeline::{Calibration, CompressionReport, Recipe};
 
 /// Pruners.
 pub mod prune {
-    pub use sparq_prune::{Choice, Magnitude, Pruner, Scope, SparseGpt, Wanda};
+    pub use sparq_prune::{Choice, Magnitude, Pruner, Refitted, Scope, SparseGpt, Wanda};
 }
 
 /// Quantizers.

@@ -4,8 +4,8 @@ use ndarray::Array2;
 use rand::{RngExt, SeedableRng};
 use sparq_core::{Hessian, LayerCompressor, QuantScheme, Sparsity, Statistics};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
-use sparq_obs::HessianAccumulator;
-use sparq_prune::{Magnitude, SparseGpt, Wanda};
+use sparq_obs::{HessianAccumulator, Refit};
+use sparq_prune::{Magnitude, Refitted, SparseGpt, Wanda};
 use sparq_quant::{Clip, Gptq, Rtn};
 
 /// A matrix with a few strong directions, as activations have them.
@@ -37,6 +37,8 @@ pub(crate) fn methods(sparsity: Sparsity, scheme: QuantScheme) -> Vec<(Box<dyn L
         (Box::new(SequentialB::new(sparsegpt(), Gptq::new(scheme))), true),
         (Box::new(SequentialB::new(Wanda::new(sparsity), Gptq::new(scheme).act_order(true))), true),
         (Box::new(SequentialB::new(Magnitude::new(sparsity), Rtn::new(scheme))), true),
+        (Box::new(Refitted::new(Wanda::new(sparsity), Refit::new(5))), true),
+        (Box::new(SequentialB::new(Refitted::new(sparsegpt(), Refit::new(5)), Gptq::new(scheme))), true),
         (Box::new(OnePass::new(sparsegpt(), Gptq::new(scheme))), true),
         (Box::new(OnePass::new(Wanda::new(sparsity), Gptq::new(scheme))), true),
     ]

@@ -87,6 +87,7 @@ pub fn write_imatrix(path: impl AsRef<Path>, layers: &[Importance], dataset: &st
         }
         Ok(())
     })
+    .map(drop)
 }
 
 /// Reads an importance matrix in GGUF form, in the order of the file. Layers that have no Hugging Face name here are

@@ -1,0 +1,79 @@
+use crate::{Choice, Pruner};
+use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, Sparsity, Statistics};
+use sparq_obs::{Damping, Refit};
+use std::borrow::Cow;
+
+/// A pruner whose kept weights are refitted together afterwards: its mask, with the best weights for it.
+///
+/// | parameter | default | meaning |
+/// |---|---|---|
+/// | pruner | – | chooses the mask; what it does to the weights is not used |
+/// | refit | – | steps of conjugate gradients |
+/// | [`damping`](Self::damping) | 0.01 | added to the diagonal of H, times its mean; draws weights to the dense ones |
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// use sparq_core::{Hessian, LayerCompressor, LayerProblem, Sparsity};
+/// use sparq_obs::Refit;
+/// use sparq_prune::{Magnitude, Refitted};
+/// let weight = array![[1.0_f32, 0.5]];
+/// let hessian = Hessian::Full { matrix: array![[1.0, 1.0], [1.0, 1.0]], tokens: 8 };
+/// let problem = LayerProblem::new("demo", weight.view(), &hessian)?;
+/// let pruner = Refitted::new(Magnitude::new(Sparsity::n_of_m(1, 2)?), Refit::new(5));
+/// assert!((pruner.compress(&problem)?.weight[[0, 0]] - 1.5).abs() < 0.02); // took over what channel 1 did
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refitted<P> {
+    pruner: P,
+    refit: Refit,
+    damping: Damping,
+}
+
+impl<P: Pruner> Refitted<P> {
+    /// Refits what `pruner` keeps.
+    pub fn new(pruner: P, refit: Refit) -> Self {
+        Self { pruner, refit, damping: Damping::default() }
+    }
+
+    /// With this damping.
+    pub fn damping(mut self, damping: Damping) -> Self {
+        self.damping = damping;
+        self
+    }
+}
+
+impl<P: Pruner> LayerCompressor for Refitted<P> {
+    fn name(&self) -> Cow<'static, str> {
+        format!("{} refitted", self.pruner.name()).into()
+    }
+
+    fn needs(&self) -> Statistics {
+        Statistics::Hessian
+    }
+
+    fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
+        problem.require(Statistics::Hessian, "a refit")?;
+        let mut layer = self.pruner.compress(problem)?;
+        let mask = layer.mask.take().unwrap_or_else(|| Mask::from_nonzero(layer.weight.view()));
+        layer.weight = self.refit.run(problem.weight(), &mask, problem.hessian(), self.damping)?;
+        layer.mask = Some(mask);
+        Ok(layer)
+    }
+}
+
+impl<P: Pruner> Pruner for Refitted<P> {
+    fn sparsity(&self) -> Sparsity {
+        self.pruner.sparsity()
+    }
+
+    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
+        let layer = self.pruner.compress(problem)?;
+        Ok(Choice::Fixed(layer.mask.unwrap_or_else(|| Mask::from_nonzero(layer.weight.view()))))
+    }
+
+    fn refits(&self) -> bool {
+        true
+    }
+}
