@@ -82,37 +82,59 @@ def solve(name: str, *options) -> pathlib.Path:
     return out
 
 
+def is_kept(path: pathlib.Path) -> bool:
+    """Whether an interrupted run has left this; a run that finishes leaves nothing but the exports."""
+    return path.exists()
+
+
 def export(solution: pathlib.Path, name: str, *options) -> tuple[pathlib.Path, dict]:
     out = work / name
     flags = ["--solution", solution, "--model", arguments.model, *options, "--out", out, "--overwrite"]
     commands.append(shown(["export", *flags]))
-    return out, json.loads(ours("export", *flags, "--json"))
+    report = work / f"{name}.export.json"
+    if not is_kept(report):
+        ours("export", *flags, "--report", report)
+    return out, json.loads(report.read_text())
 
 
 def our_logits(model: pathlib.Path, tokens: list[int]) -> pathlib.Path:
     out = work / f"{model.name}.logits.safetensors"
-    ours("logits", "--model", model, "--tokens", ",".join(map(str, tokens)), "--out", out)
+    if not is_kept(out):
+        ours("logits", "--model", model, "--tokens", ",".join(map(str, tokens)), "--out", out)
     return out
 
 
 def our_perplexity(model: pathlib.Path) -> float:
     report = work / f"{model.name}.evaluation.json"
     options = ["--perplexity", arguments.text, "--window", "512", "--text-tokens", arguments.text_tokens]
-    ours("evaluate", "--model", model, *options, "--json", report)
+    if not is_kept(report):
+        ours("evaluate", "--model", model, *options, "--json", report)
     return json.loads(report.read_text())["text"]["perplexity"]
 
 
 def our_texts(model: pathlib.Path) -> pathlib.Path:
+    out = work / f"{model.name}.texts.json"
+    if is_kept(out):
+        return out
     texts = [
         json.loads(ours("generate", "--model", model, "--prompt", prompt, "--max-tokens", arguments.greedy_tokens, "--json"))
         for prompt in PROMPTS
     ]
-    out = work / f"{model.name}.texts.json"
     out.write_text(json.dumps(texts))
     return out
 
 
-def client(script: str, *options) -> dict:
+def client(script: str, model: pathlib.Path, *options) -> dict:
+    """The answer of one of the client scripts about a model; kept for the rest of an interrupted run."""
+    kept = work / f"{model.name}.{script.removesuffix('.py')}.json"
+    if is_kept(kept):
+        return json.loads(kept.read_text())
+    result = ask(script, model, *options)
+    kept.write_text(json.dumps(result))
+    return result
+
+
+def ask(script: str, *options) -> dict:
     command = [sys.executable, HERE / f"{script}_client.py", *options]
     if script.endswith(".py"):
         command[1] = HERE / script
@@ -255,6 +277,8 @@ print("\nThe largest difference is that between the weights the solver left and 
 print("## Command lines\n")
 for command in dict.fromkeys(commands):
     print(f"    {command}")
+for kept in [*work.glob("*.json"), *work.glob("*.safetensors")]:
+    kept.unlink()
 notes = HERE / "notes.md"
 if notes.exists():
     print("\n" + notes.read_text().strip())
