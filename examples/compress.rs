@@ -1,44 +1,37 @@
-//! Compresses a checkpoint: prunes, quantizes, writes a dense Hugging Face directory and a report.
+//! Compresses a checkpoint: prunes, quantizes, writes it in a format that engines load, and a report.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program")]
 
 mod common;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
-use common::{CompressionBar, bytes, demo, solver::SolverArgs};
-use sparq::export::FloatType;
+use clap::Parser;
+use common::format::{FormatArgs, print_report};
+use common::{CompressionBar, demo, solver::SolverArgs};
 use sparq::pipeline::{Done, Targets};
 use sparq::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Dtype {
-    /// As in the source (f16 for block-quantized GGUF)
-    Source,
-    F32,
-    F16,
-    Bf16,
-}
-
-/// Prune and quantize a model, layer by layer, and write it as a dense checkpoint that transformers loads.
+/// Prune and quantize a model, layer by layer, and write it in a format that engines load.
 ///
-/// Without --model, works on the embedded demo model. Work is kept in DIR.partial until everything is done: a run that
-/// was interrupted, whatever by, goes on there when the same command is given again.
+/// Without --model, works on the embedded demo model. Work is kept in OUT.partial until everything is done: a run that
+/// was interrupted, whatever by, goes on there when the same command is given again. Codes, scales and masks stay in
+/// OUT/sparq (beside a GGUF file, in OUT.sparq): `export` makes other formats of them without solving again.
 #[derive(Debug, Parser)]
 #[command(name = "compress", version)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Arguments {
     /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// Directory to create
-    #[arg(long, value_name = "DIR", default_value = "compressed")]
+    /// Directory to create, or file for GGUF
+    #[arg(long, value_name = "OUT", default_value = "compressed")]
     out: PathBuf,
-    /// Replace DIR if it exists
+    /// Replace OUT if it exists
     #[arg(long)]
     overwrite: bool,
-    /// Discard an unfinished run in DIR.partial
+    /// Discard an unfinished run in OUT.partial
     #[arg(long)]
     restart: bool,
     /// Stop once N blocks are done; the same command goes on from there
@@ -67,9 +60,8 @@ struct Arguments {
     /// Tokens in a calibration sequence
     #[arg(long, default_value_t = 512)]
     seq_len: usize,
-    /// Number type of the output
-    #[arg(long, value_enum, default_value = "source")]
-    dtype: Dtype,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Seed of the choice of calibration sequences
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -88,6 +80,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run_with_code(|| {
         common::set_threads(arguments.threads)?;
+        arguments.format.check_destination(&arguments.out)?;
+        let format = arguments.format.format()?;
         let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
         for (link, file) in model.checkpoint().links()? {
             eprintln!("{} is a link to {}", link.display(), file.display());
@@ -112,12 +106,7 @@ fn main() -> ExitCode {
             None => None,
         };
         let settings = ExportSettings {
-            float_type: match arguments.dtype {
-                Dtype::Source => FloatType::Source,
-                Dtype::F32 => FloatType::F32,
-                Dtype::F16 => FloatType::F16,
-                Dtype::Bf16 => FloatType::Bf16,
-            },
+            float_type: arguments.format.float_type(),
             overwrite: arguments.overwrite,
             ..ExportSettings::default()
         };
@@ -129,14 +118,18 @@ fn main() -> ExitCode {
             .strict(arguments.strict)
             .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
         let bar = CompressionBar::new(common::stop_on_signals()?);
-        let done = match job.run(&Dense, &bar) {
+        let done = match job.run(format.as_ref(), &bar) {
             Err(sparq::pipeline::Error::Stopped { done, of }) => {
                 bar.clear();
                 eprintln!(
                     "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
                     job.partial().display()
                 );
-                return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) { 0 } else { common::INTERRUPTED });
+                return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) {
+                    0
+                } else {
+                    common::INTERRUPTED
+                });
             }
             result => result?,
         };
@@ -161,20 +154,12 @@ fn summarise(recipe: &Recipe, done: &Done) {
         100.0 * report.measured_sparsity,
         report.bits_per_weight
     );
-    println!(
-        "written     {} of weights in {}; {} in 16 bits",
-        bytes(export.stored_bytes),
-        export.path.display(),
-        bytes(export.sixteen_bit_bytes)
-    );
-    println!("            {}", export.engines);
-    println!(
-        "checked     read back: largest difference {:.1e}, {} of {} zeros lost",
-        export.largest_difference, export.zeros_lost, export.zeros
-    );
+    print_report(export);
     let mut counts = std::collections::BTreeMap::new();
     for fallback in report.layers.iter().flat_map(|layer| &layer.fallbacks) {
-        *counts.entry(serde_json::to_value(fallback).map_or(String::new(), |value| value["kind"].to_string())).or_insert(0) += 1;
+        *counts
+            .entry(serde_json::to_value(fallback).map_or(String::new(), |value| value["kind"].to_string()))
+            .or_insert(0) += 1;
     }
     for (kind, layers) in counts {
         println!("fallback    {} in {layers} layers; see --report", kind.trim_matches('"').replace('_', " "));

@@ -36,9 +36,8 @@ impl Tokenizer {
             return Err(Error::Tokenizer { reason });
         }
         // The library reads some parts twice and takes for granted that what it skipped the first time was JSON.
-        serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(|error| Error::Tokenizer {
-            reason: format!("tokenizer.json: {error}"),
-        })?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(json)
+            .map_err(|error| Error::Tokenizer { reason: format!("tokenizer.json: {error}") })?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(error)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(error)?;

@@ -109,7 +109,8 @@ impl<'a> Compression<'a> {
             let mut states = begin(&block, &layouts, std::mem::take(&mut residuals))?;
             for stage in 0..block.stages() {
                 let ids = block.stage_linears(stage).to_vec();
-                let chosen: Vec<_> = ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
+                let chosen: Vec<_> =
+                    ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
                 if let (Some(compressor), Some(first)) = (&compressor, chosen.first()) {
                     let width = block.linears()[*first].in_features();
                     let statistics = gather(&block, stage, &mut states, width, needs)?;
@@ -135,7 +136,13 @@ impl<'a> Compression<'a> {
             let done = index + 1;
             let seconds = before + start.elapsed().as_secs_f64();
             let before_commit = Instant::now();
-            sink.commit(&Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &residuals, seconds })?;
+            sink.commit(&Progress {
+                blocks: done,
+                of: plan.blocks,
+                layers: &layers,
+                activations: &residuals,
+                seconds,
+            })?;
             commit_seconds += before_commit.elapsed().as_secs_f64();
             observer.block(done, plan.blocks);
             if done < plan.blocks && (observer.stop() || self.stop_after.is_some_and(|blocks| done - first >= blocks)) {
@@ -260,11 +267,7 @@ fn solve(
 
 /// The last step of the ladder, for a solution that overflowed: every weight counts the same and nothing is
 /// compensated, so that finite weights give a finite layer.
-fn without_curvature(
-    linear: &Linear,
-    hessian: &Hessian,
-    compressor: &dyn LayerCompressor,
-) -> Result<CompressedLayer> {
+fn without_curvature(linear: &Linear, hessian: &Hessian, compressor: &dyn LayerCompressor) -> Result<CompressedLayer> {
     let width = linear.in_features();
     let flat = match hessian {
         Hessian::Full { tokens, .. } => Hessian::Full { matrix: Array2::zeros((width, width)), tokens: *tokens },

@@ -55,9 +55,9 @@ impl Plan {
                 check_width(&linear.name, linear.in_features, recipe.sparsity)?;
                 layers += 1;
                 weights += linear.weights();
-                let bits = recipe.scheme.map_or(32.0, |scheme| {
-                    scheme.stored_bits_per_weight(linear.out_features, linear.in_features)
-                });
+                let bits = recipe
+                    .scheme
+                    .map_or(32.0, |scheme| scheme.stored_bits_per_weight(linear.out_features, linear.in_features));
                 let mask_bits = if recipe.sparsity.is_dense() { 0.0 } else { 1.0 };
                 solution_bits += linear.weights() as f64 * (bits + mask_bits);
                 widest = widest.max(linear.in_features as u64);

@@ -69,7 +69,13 @@ pub struct CompressionReport {
 }
 
 impl CompressionReport {
-    pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64, commit_seconds: f64) -> Self {
+    pub(crate) fn new(
+        recipe: &Recipe,
+        plan: Plan,
+        layers: Vec<LayerReport>,
+        seconds: f64,
+        commit_seconds: f64,
+    ) -> Self {
         let weights: usize = layers.iter().map(|layer| layer.weights).sum();
         let mean = |value: &dyn Fn(&LayerReport) -> f64| {
             layers.iter().map(|layer| layer.weights as f64 * value(layer)).sum::<f64>() / weights.max(1) as f64

@@ -1,8 +1,9 @@
 //! The whole pipeline on the demo model of this repository.
 
 use ndarray::Array2;
-use sparq_model::Model;
+use sparq_core::Fallback;
 use sparq_export::{Dense, ExportSettings, FloatType, SolvedLayers};
+use sparq_model::Model;
 use sparq_pipeline::{
     Calibration, Compression, CompressionReport, Error, Job, MemorySink, Observer, Plan, Recipe, Targets, compress,
 };
@@ -177,7 +178,11 @@ fn a_stopped_job_continues_to_the_same_bytes() {
         let resumed = job(&pieces).run(&Dense, &()).expect("continued");
         assert_eq!(contents(&whole), contents(&pieces));
         let without_times = |report: &CompressionReport| {
-            report.layers.iter().map(|layer| (layer.name.clone(), layer.zeros, layer.relative_output_error)).collect::<Vec<_>>()
+            report
+                .layers
+                .iter()
+                .map(|layer| (layer.name.clone(), layer.zeros, layer.relative_output_error))
+                .collect::<Vec<_>>()
         };
         assert_eq!(without_times(&uninterrupted.compression), without_times(&resumed.compression));
         std::fs::remove_dir_all(&whole).expect("removable");
@@ -196,7 +201,8 @@ fn an_unfinished_run_with_other_settings_is_refused_and_can_be_discarded() {
     job.clone().stop_after(Some(2)).run(&Dense, &()).expect_err("stopped");
     let refused = |recipe: &str, calibration: &Calibration, words: &[&str]| {
         let recipe: Recipe = recipe.parse().expect("valid");
-        let error = Job::new(&model, &recipe, &out).calibration(Some(calibration)).run(&Dense, &()).expect_err("refused");
+        let error =
+            Job::new(&model, &recipe, &out).calibration(Some(calibration)).run(&Dense, &()).expect_err("refused");
         words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error} should name {word}"));
     };
     refused("s=0.25,q=4,group=64", &eight, &["recipe", "s=0.5", "s=0.25", "--restart"]);
@@ -245,7 +251,8 @@ fn a_job_killed_between_its_last_renames_continues() {
     Compression::new(&model, &recipe).calibration(Some(&calibration)).run(&mut sink, &()).expect("solved");
     let solution = sink.finish().expect("whole");
     let checkpoint = partial.join("checkpoint");
-    sparq_export::export(model.checkpoint(), &solution, &Dense, &checkpoint, &ExportSettings::default()).expect("exported");
+    sparq_export::export(model.checkpoint(), &solution, &Dense, &checkpoint, &ExportSettings::default())
+        .expect("exported");
     std::fs::rename(partial.join("sparq"), checkpoint.join("sparq")).expect("moved");
     std::fs::create_dir(partial.join(".checkpoint.partial-x")).expect("created");
 
@@ -264,7 +271,9 @@ fn strict_turns_fallbacks_into_errors() {
     let model = model();
     let few = Calibration::from_sequences(vec![(1..60).collect()]).expect("tokens");
     let recipe: Recipe = "q=4,group=64".parse().expect("valid");
-    let run = |strict| Compression::new(&model, &recipe).calibration(Some(&few)).strict(strict).run(&mut MemorySink::new(), &());
+    let run = |strict| {
+        Compression::new(&model, &recipe).calibration(Some(&few)).strict(strict).run(&mut MemorySink::new(), &())
+    };
     let report = run(false).expect("reported, not refused");
     assert_eq!(report.layers_with_fallbacks, 28);
     let error = run(true).expect_err("refused");
@@ -315,4 +324,38 @@ fn what_cannot_work_is_refused_before_any_work() {
     let short = Calibration::from_text(tokenizer, "Ann has the ring.", 4, 128, 0).expect("one short window");
     assert_eq!(short.sequences().len(), 1);
     assert_eq!(short.sequences()[0][0], 0, "every window begins as the tokenizer begins a text");
+}
+
+#[test]
+fn activations_that_are_not_finite_are_left_out_and_named() {
+    let model = model();
+    let mut blocks: Vec<_> = (0..4).map(|index| model.load_block(index).expect("a block")).collect();
+    let down = blocks[1].linears().iter().position(|linear| linear.name.ends_with("down_proj")).expect("there");
+    blocks[1].linear_mut(down).weight.mapv_inplace(|value| value * 1e38); // finite, but what it produces is not
+    let broken = model.with_blocks(blocks.into_iter().map(std::sync::Arc::new).collect()).expect("all blocks");
+    for recipe in ["s=0.5,q=4,group=64", "s=0.5,pruner=wanda", "s=2:4", "q=4,group=64,quantizer=rtn"] {
+        let recipe: Recipe = recipe.parse().expect("valid");
+        let mut sink = MemorySink::new();
+        let report = compress(&broken, &recipe, Some(&calibration(&model, 4)), &mut sink, &()).expect("reported");
+        let compressed = sink.into_model(&broken).expect("all blocks");
+        for index in 0..4 {
+            let block = compressed.block(index).expect("resident");
+            assert!(
+                block.linears().iter().all(|linear| linear.weight.iter().all(|value| value.is_finite())),
+                "{recipe}"
+            );
+        }
+        let any = |holds: &dyn Fn(&Fallback) -> bool, blocks: std::ops::Range<usize>| {
+            let mut layers = report.layers.iter().filter(|layer| blocks.contains(&layer.block));
+            layers.any(|layer| layer.fallbacks.iter().any(holds))
+        };
+        let skipped = |fallback: &Fallback| matches!(fallback, Fallback::SkippedTokens { .. });
+        if recipe.scheme.is_some() {
+            // Scales beyond half precision are clamped, after which what follows is finite again.
+            assert!(any(&|fallback| matches!(fallback, Fallback::ClampedScales { .. }), 1..2), "{recipe}");
+        } else {
+            assert!(any(&skipped, 2..4), "{recipe}");
+        }
+        assert!(!any(&skipped, 0..1), "{recipe}");
+    }
 }
