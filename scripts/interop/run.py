@@ -41,6 +41,10 @@ parser.add_argument("--programs", type=pathlib.Path, required=True, help="direct
 parser.add_argument("--model", type=pathlib.Path, required=True)
 parser.add_argument("--calibration", type=pathlib.Path, required=True)
 parser.add_argument("--text", type=pathlib.Path, required=True, help="held-out text for perplexity")
+parser.add_argument("--model-name", default="SmolLM2-135M-Instruct (a GGUF file)")
+parser.add_argument("--text-name", default="the WikiText-2 test text")
+parser.add_argument("--samples", type=int, default=4, help="calibration sequences")
+parser.add_argument("--seq-len", type=int, default=512, help="tokens of a calibration sequence")
 parser.add_argument("--work", type=pathlib.Path, required=True)
 parser.add_argument("--text-tokens", type=int, default=4096)
 parser.add_argument("--logit-tokens", type=int, default=128)
@@ -74,8 +78,8 @@ def ours(program: str, *options) -> str:
 def solve(name: str, *options) -> pathlib.Path:
     """Dense F32 output with the solution inside; kept from run to run."""
     out = work / name
-    recipe = ["--model", arguments.model, "--calibration", arguments.calibration, "--samples", "4", "--seq-len", "512"]
-    recipe += [*options, "--seed", "0", "--dtype", "f32", "--out", out]
+    recipe = ["--model", arguments.model, "--calibration", arguments.calibration]
+    recipe += ["--samples", arguments.samples, "--seq-len", arguments.seq_len, *options, "--seed", "0", "--dtype", "f32", "--out", out]
     commands.append(shown(["compress", *recipe]))
     if not out.exists():
         ours("compress", *recipe)
@@ -258,9 +262,9 @@ print("# What other engines make of our exports\n")
 print("Made by `scripts/interop.sh`; the last run is below. Each line is a check that the script fails on.\n")
 print(f"Date {datetime.date.today()}; {processor()}, {os.cpu_count()} threads, {platform.system()}; Python", end=" ")
 print(f"{platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".")
-print(f"Model SmolLM2-135M-Instruct (a GGUF file). Perplexity over the first {arguments.text_tokens} tokens of the WikiText-2")
-print(f"test text in windows of 512; logits of its first {arguments.logit_tokens} tokens. \"Relative\" is to our logits of the same")
-print("file: root mean square, and largest difference over largest logit; the larger of both counts.\n")
+print(f"Model {arguments.model_name}. Perplexity over the first {arguments.text_tokens} tokens of {arguments.text_name}")
+print(f"in windows of 512; logits of its first {arguments.logit_tokens} tokens. \"Relative\" is to our logits of the same file: root")
+print("mean square, and largest difference over largest logit; the larger of both counts.\n")
 print("| check | figure | bound | |\n|---|---|---|---|")
 for what, figure, bound, passed in checks:
     print(f"| {what} | {figure} | {bound} | {'ok' if passed else '**fails**'} |")
