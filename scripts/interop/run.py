@@ -41,6 +41,10 @@ parser.add_argument("--programs", type=pathlib.Path, required=True, help="direct
 parser.add_argument("--model", type=pathlib.Path, required=True)
 parser.add_argument("--calibration", type=pathlib.Path, required=True)
 parser.add_argument("--text", type=pathlib.Path, required=True, help="held-out text for perplexity")
+parser.add_argument("--model-name", default="SmolLM2-135M-Instruct (a GGUF file)")
+parser.add_argument("--text-name", default="the WikiText-2 test text")
+parser.add_argument("--samples", type=int, default=4, help="calibration sequences")
+parser.add_argument("--seq-len", type=int, default=512, help="tokens of a calibration sequence")
 parser.add_argument("--work", type=pathlib.Path, required=True)
 parser.add_argument("--text-tokens", type=int, default=4096)
 parser.add_argument("--logit-tokens", type=int, default=128)
@@ -74,45 +78,67 @@ def ours(program: str, *options) -> str:
 def solve(name: str, *options) -> pathlib.Path:
     """Dense F32 output with the solution inside; kept from run to run."""
     out = work / name
-    recipe = ["--model", arguments.model, "--calibration", arguments.calibration, "--samples", "4", "--seq-len", "512"]
-    recipe += [*options, "--seed", "0", "--dtype", "f32", "--out", out]
+    recipe = ["--model", arguments.model, "--calibration", arguments.calibration]
+    recipe += ["--samples", arguments.samples, "--seq-len", arguments.seq_len, *options, "--seed", "0", "--dtype", "f32", "--out", out]
     commands.append(shown(["compress", *recipe]))
     if not out.exists():
         ours("compress", *recipe)
     return out
 
 
+def is_kept(path: pathlib.Path) -> bool:
+    """Whether an interrupted run has left this; a run that finishes leaves nothing but the exports."""
+    return path.exists()
+
+
 def export(solution: pathlib.Path, name: str, *options) -> tuple[pathlib.Path, dict]:
     out = work / name
     flags = ["--solution", solution, "--model", arguments.model, *options, "--out", out, "--overwrite"]
     commands.append(shown(["export", *flags]))
-    return out, json.loads(ours("export", *flags, "--json"))
+    report = work / f"{name}.export.json"
+    if not is_kept(report):
+        ours("export", *flags, "--report", report)
+    return out, json.loads(report.read_text())
 
 
 def our_logits(model: pathlib.Path, tokens: list[int]) -> pathlib.Path:
     out = work / f"{model.name}.logits.safetensors"
-    ours("logits", "--model", model, "--tokens", ",".join(map(str, tokens)), "--out", out)
+    if not is_kept(out):
+        ours("logits", "--model", model, "--tokens", ",".join(map(str, tokens)), "--out", out)
     return out
 
 
 def our_perplexity(model: pathlib.Path) -> float:
     report = work / f"{model.name}.evaluation.json"
     options = ["--perplexity", arguments.text, "--window", "512", "--text-tokens", arguments.text_tokens]
-    ours("evaluate", "--model", model, *options, "--json", report)
+    if not is_kept(report):
+        ours("evaluate", "--model", model, *options, "--json", report)
     return json.loads(report.read_text())["text"]["perplexity"]
 
 
 def our_texts(model: pathlib.Path) -> pathlib.Path:
+    out = work / f"{model.name}.texts.json"
+    if is_kept(out):
+        return out
     texts = [
         json.loads(ours("generate", "--model", model, "--prompt", prompt, "--max-tokens", arguments.greedy_tokens, "--json"))
         for prompt in PROMPTS
     ]
-    out = work / f"{model.name}.texts.json"
     out.write_text(json.dumps(texts))
     return out
 
 
-def client(script: str, *options) -> dict:
+def client(script: str, model: pathlib.Path, *options) -> dict:
+    """The answer of one of the client scripts about a model; kept for the rest of an interrupted run."""
+    kept = work / f"{model.name}.{script.removesuffix('.py')}.json"
+    if is_kept(kept):
+        return json.loads(kept.read_text())
+    result = ask(script, model, *options)
+    kept.write_text(json.dumps(result))
+    return result
+
+
+def ask(script: str, *options) -> dict:
     command = [sys.executable, HERE / f"{script}_client.py", *options]
     if script.endswith(".py"):
         command[1] = HERE / script
@@ -236,9 +262,9 @@ print("# What other engines make of our exports\n")
 print("Made by `scripts/interop.sh`; the last run is below. Each line is a check that the script fails on.\n")
 print(f"Date {datetime.date.today()}; {processor()}, {os.cpu_count()} threads, {platform.system()}; Python", end=" ")
 print(f"{platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".")
-print(f"Model SmolLM2-135M-Instruct (a GGUF file). Perplexity over the first {arguments.text_tokens} tokens of the WikiText-2")
-print(f"test text in windows of 512; logits of its first {arguments.logit_tokens} tokens. \"Relative\" is to our logits of the same")
-print("file: root mean square, and largest difference over largest logit; the larger of both counts.\n")
+print(f"Model {arguments.model_name}. Perplexity over the first {arguments.text_tokens} tokens of {arguments.text_name}")
+print(f"in windows of 512; logits of its first {arguments.logit_tokens} tokens. \"Relative\" is to our logits of the same file: root")
+print("mean square, and largest difference over largest logit; the larger of both counts.\n")
 print("| check | figure | bound | |\n|---|---|---|---|")
 for what, figure, bound, passed in checks:
     print(f"| {what} | {figure} | {bound} | {'ok' if passed else '**fails**'} |")
@@ -255,6 +281,8 @@ print("\nThe largest difference is that between the weights the solver left and 
 print("## Command lines\n")
 for command in dict.fromkeys(commands):
     print(f"    {command}")
+for kept in [*work.glob("*.json"), *work.glob("*.safetensors")]:
+    kept.unlink()
 notes = HERE / "notes.md"
 if notes.exists():
     print("\n" + notes.read_text().strip())

@@ -401,12 +401,11 @@ proptest! {
     /// Any bytes in the data, any small shape in the header: an answer or an error, never a panic.
     #[test]
     fn mutated_files_do_not_panic(at in 0usize..2000, value in 0u8.., bits in 2u32..=8, kind in 0usize..2) {
-        let made = match kind {
-            0 => compressed_tensors(bits),
-            _ => {
-                let bits = if bits == 8 { 8 } else { 2 + bits % 3 };
-                gptq(bits, GptqVersion::V2, &Array2::from_elem((32, 4), 1))
-            }
+        let made = if kind == 0 {
+            compressed_tensors(bits)
+        } else {
+            let bits = if bits == 8 { 8 } else { 2 + bits % 3 };
+            gptq(bits, GptqVersion::V2, &Array2::from_elem((32, 4), 1))
         };
         let directory = tempfile::tempdir().unwrap();
         made.write(directory.path());
