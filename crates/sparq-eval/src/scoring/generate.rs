@@ -46,64 +46,77 @@ pub(crate) fn greedy<M: LanguageModel>(
     if shared > 0 {
         model.extend(std::slice::from_mut(&mut root), &[&prompts[0][..shared]])?;
     }
-    let mut texts = Vec::with_capacity(prompts.len());
-    while texts.len() < prompts.len() {
-        let rest = &prompts[texts.len()..];
+    let mut writer = Writer {
+        model,
+        limits,
+        ends,
+        texts: vec![String::new(); prompts.len()],
+        active: Vec::new(),
+        caches: Vec::new(),
+        next: Vec::new(),
+    };
+    let mut waiting = prompts.iter().map(|prompt| &prompt[shared..]).enumerate().peekable();
+    while limits.max_new_tokens > 0 {
+        // Whoever ends makes room for a new prompt, so that products stay as tall as they can be.
         let mut tokens = 0;
-        let fitting = rest.iter().take(MOST_TOGETHER).take_while(|prompt| {
-            tokens += prompt.len() - shared;
-            tokens <= limits.batch_tokens
-        });
-        let batch = &rest[..fitting.count().max(1)];
-        texts.extend(write(model, batch, shared, &root, &ends, limits)?);
-        progress(texts.len(), prompts.len());
-    }
-    Ok(texts)
-}
-
-fn write<M: LanguageModel>(
-    model: &M,
-    prompts: &[Vec<u32>],
-    shared: usize,
-    root: &M::Cache,
-    ends: &[u32],
-    limits: &Limits<'_>,
-) -> Result<Vec<String>> {
-    let mut texts = vec![String::new(); prompts.len()];
-    // Index and tokens written, cache, and tokens to be read next, of each text that is not finished.
-    let mut active: Vec<(usize, Vec<u32>)> = (0..prompts.len()).map(|index| (index, Vec::new())).collect();
-    let mut caches = vec![root.clone(); prompts.len()];
-    let mut next: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt[shared..].to_vec()).collect();
-    for _ in 0..limits.max_new_tokens {
-        if active.is_empty() {
+        while writer.active.len() < MOST_TOGETHER
+            && let Some((index, prompt)) =
+                waiting.next_if(|(_, prompt)| tokens == 0 || tokens + prompt.len() <= limits.batch_tokens)
+        {
+            tokens += prompt.len();
+            writer.active.push((index, Vec::new()));
+            writer.caches.push(root.clone());
+            writer.next.push(prompt.to_vec());
+        }
+        if writer.active.is_empty() {
             break;
         }
-        let batch: Vec<&[u32]> = next.iter().map(Vec::as_slice).collect();
-        let hidden = model.extend(&mut caches, &batch)?;
-        let tokens = most_likely(model, &last_rows(&hidden, &batch))?;
-        let mut going = Vec::with_capacity(active.len());
-        for ((index, written), token) in active.iter_mut().zip(&tokens) {
-            let mut ended = ends.contains(token);
+        if writer.step()? {
+            progress(prompts.len() - waiting.len() - writer.active.len(), prompts.len());
+        }
+    }
+    Ok(writer.texts)
+}
+
+/// Texts that are being written.
+struct Writer<'a, M: LanguageModel> {
+    model: &'a M,
+    limits: &'a Limits<'a>,
+    ends: Vec<u32>,
+    texts: Vec<String>,
+    /// Index and tokens written of each text that is not finished.
+    active: Vec<(usize, Vec<u32>)>,
+    /// What each of them has seen.
+    caches: Vec<M::Cache>,
+    /// The tokens each of them reads next.
+    next: Vec<Vec<u32>>,
+}
+
+impl<M: LanguageModel> Writer<'_, M> {
+    /// Writes one token more of every text; whether any has ended.
+    fn step(&mut self) -> Result<bool> {
+        let batch: Vec<&[u32]> = self.next.iter().map(Vec::as_slice).collect();
+        let hidden = self.model.extend(&mut self.caches, &batch)?;
+        let tokens = most_likely(self.model, &last_rows(&hidden, &batch))?;
+        let mut going = Vec::with_capacity(self.active.len());
+        for ((index, written), token) in self.active.iter_mut().zip(&tokens) {
+            let mut ended = self.ends.contains(token);
             if !ended {
                 written.push(*token);
-                let text = model.decode(written)?;
-                let stop = limits
-                    .stop
-                    .iter()
-                    .filter(|stop| !stop.is_empty())
-                    .filter_map(|stop| text.find(stop.as_str()))
-                    .min();
-                ended = stop.is_some();
-                texts[*index] = stop.map_or_else(|| text.clone(), |at| text[..at].to_owned());
+                let text = self.model.decode(written)?;
+                let stops = self.limits.stop.iter().filter(|stop| !stop.is_empty());
+                let stop = stops.filter_map(|stop| text.find(stop.as_str())).min();
+                ended = stop.is_some() || written.len() == self.limits.max_new_tokens;
+                self.texts[*index] = stop.map_or_else(|| text.clone(), |at| text[..at].to_owned());
             }
             going.push(!ended);
         }
-        next = tokens.into_iter().map(|token| vec![token]).collect();
-        keep(&mut active, &going);
-        keep(&mut caches, &going);
-        keep(&mut next, &going);
+        self.next = tokens.into_iter().map(|token| vec![token]).collect();
+        keep(&mut self.active, &going);
+        keep(&mut self.caches, &going);
+        keep(&mut self.next, &going);
+        Ok(going.contains(&false))
     }
-    Ok(texts)
 }
 
 /// The last row of each sequence of `hidden`, `[sum of lengths, hidden]`.
