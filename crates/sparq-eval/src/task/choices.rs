@@ -30,19 +30,25 @@ impl ChoiceSource {
     }
 }
 
-/// The choices that `text` lists after a line `Options:`; none if it does not.
+/// The choices that `text` lists after a line `Options:`; none if it does not. Lines in between are parts of the options
+/// before them.
 pub(super) fn listed(text: &str) -> Vec<&str> {
-    let lines = text.lines().map(str::trim).skip_while(|line| *line != "Options:").skip(1);
-    let choice = |line: &'_ str| -> Option<(usize, usize)> {
-        if let Some(rest) = line.strip_prefix("- ") {
-            let rest = rest.trim();
-            return (!rest.is_empty()).then(|| (line.len() - rest.len(), line.len()));
-        }
-        let label = line.strip_prefix('(')?.split_once(')')?.0;
-        let is_label = label.len() == 1 && label.bytes().all(|byte| byte.is_ascii_uppercase());
-        is_label.then_some((0, 3))
-    };
-    lines.map_while(|line| choice(line).map(|(start, end)| &line[start..end])).collect()
+    let mut choices: Vec<&str> = Vec::new();
+    let mut labelled = None;
+    for line in text.lines().map(str::trim).skip_while(|line| *line != "Options:").skip(1) {
+        // Labels follow the alphabet, so that a bracket in an option's text is none.
+        let label = letter(choices.len()).map(|letter| format!("({letter})"));
+        let choice = match label.filter(|label| line.starts_with(label.as_str())) {
+            Some(label) if labelled != Some(false) => (true, &line[..label.len()]),
+            _ => match line.strip_prefix("- ") {
+                Some(text) if labelled != Some(true) && !text.trim().is_empty() => (false, text.trim()),
+                _ => continue,
+            },
+        };
+        labelled = Some(choice.0);
+        choices.push(choice.1);
+    }
+    choices
 }
 
 /// The letter of choice `index`, from `A`; none beyond `Z`.
@@ -66,7 +72,7 @@ mod tests {
         assert_eq!(listed("Which?\nOptions:\n(A) one\n(B) two"), ["(A)", "(B)"]);
         assert_eq!(listed("Is it?\nOptions:\n- valid \n- invalid"), ["valid", "invalid"]);
         assert_eq!(listed("Options: none\n(A) one"), [""; 0]);
-        assert_eq!(listed("Options:\n(A) one\nand more\n(B) two"), ["(A)"]);
+        assert_eq!(listed("Options:\n(A) one\n- and more\n(C) or\n(B) two"), ["(A)", "(B)"]);
         assert_eq!(listed("Options:\n(ä) one\n(AB) two\n-"), [""; 0]);
     }
 
