@@ -55,7 +55,7 @@ pub use error::{Error, Result};
 pub use evaluation::{Baseline, Evaluation, EvaluationReport, paired_scores};
 pub use language_model::LanguageModel;
 pub use observer::Observer;
-pub use scoring::{Continuation, ContinuationScore, score_continuations};
+pub use scoring::{Continuation, ContinuationScore, continue_greedily, score_continuations};
 pub use task::{
     AnswerRule, ChoiceSource, Comparison, FieldNames, Item, ItemResult, Metric, PooledResult, Shots, Skipped, Task,
     TaskDefinition, TaskKind, TaskOptions, TaskResult, equivalent, pool,

@@ -3,7 +3,7 @@
 use sparq_metric::{Bootstrap, Interval, TaskScores, retention};
 use sparq_sweep::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
-    TaskAccuracy, Verdict, csv, html, markdown, table,
+    TaskAccuracy, TaskFacts, TaskTest, Verdict, csv, html, markdown, table,
 };
 use std::process::Command;
 
@@ -43,7 +43,15 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: u8, right: u
 
 fn accuracy(right: usize) -> TaskAccuracy {
     let accuracy = right as f64 / 200.0;
-    TaskAccuracy { name: "arc <easy>".to_owned(), items: 200, accuracy, standard_error: 0.03, chance: 0.25 }
+    let task = |name: &str| TaskAccuracy {
+        name: name.to_owned(),
+        items: 200,
+        accuracy,
+        standard_error: 0.03,
+        chance: 0.25,
+        members: Vec::new(),
+    };
+    TaskAccuracy { members: vec![task("arc_one <i>"), task("arc_two")], ..task("arc <easy>") }
 }
 
 fn results() -> SweepResults {
@@ -66,6 +74,17 @@ fn results() -> SweepResults {
             text_tokens: 32704,
             window: 512,
             limit: Some(200),
+            tasks: vec![TaskFacts {
+                name: "arc_one <i>".to_owned(),
+                group: Some("arc <easy>".to_owned()),
+                items: 200,
+                skipped: 3,
+                shots: 5,
+                mirrors: "arc_easy".to_owned(),
+                source: "somewhere & elsewhere".to_owned(),
+                licence: "MIT".to_owned(),
+                fingerprint: "0123".to_owned(),
+            }],
             seed: 0,
             resamples: 2000,
             fingerprint: "def".to_owned(),
@@ -83,8 +102,18 @@ fn results() -> SweepResults {
             winner: 1,
             runner_up: Some(0),
             difference: Some(Interval { low: 0.2, high: 0.6 }),
+            p_value: Some(0.01),
+            adjusted_p_value: Some(0.02),
+            tests: vec![TaskTest {
+                task: "arc <easy>".to_owned(),
+                only_winner: 44,
+                only_other: 4,
+                p_value: 0.0001,
+                adjusted_p_value: 0.0003,
+            }],
             sentence: "At TCr 81.25 % joint keeps more.".to_owned(),
         }],
+        comparisons: "Two differences are compared.".to_owned(),
         best_srcr: Some(1),
     }
 }

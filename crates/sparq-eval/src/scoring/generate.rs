@@ -2,7 +2,7 @@
 
 use super::common_prefix;
 use super::head::most_likely;
-use crate::{Error, LanguageModel, Result};
+use crate::{Error, LanguageModel, Result, TaskOptions};
 use ndarray::{Array2, Axis};
 
 /// Most prompts that are continued together: beyond, caches grow and speed does not.
@@ -17,6 +17,26 @@ pub(crate) struct Limits<'a> {
     pub(crate) stop: &'a [String],
     /// About how many tokens of prompts run together.
     pub(crate) batch_tokens: usize,
+}
+
+/// Continues each prompt greedily by up to `max_new_tokens` tokens; only the new text.
+///
+/// The prompts run together, as those of a generated task do.
+///
+/// # Errors
+/// The model's; [`Error::NoPrefixToken`]; [`Error::NotFinite`].
+///
+/// # Examples
+/// ```no_run
+/// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+/// let texts = sparq_eval::continue_greedily(&model, &["Once upon a time", "The capital of France"], 24)?;
+/// assert_eq!(texts.len(), 2);
+/// # Ok::<(), sparq_eval::Error>(())
+/// ```
+pub fn continue_greedily<M: LanguageModel>(model: &M, prompts: &[&str], max_new_tokens: usize) -> Result<Vec<String>> {
+    let prompts = prompts.iter().map(|prompt| encode_prompt(model, prompt, true)).collect::<Result<Vec<_>>>()?;
+    let limits = Limits { max_new_tokens, stop: &[], batch_tokens: TaskOptions::default().batch_tokens };
+    greedy(model, &prompts, &limits, &|_, _| {})
 }
 
 /// Tokens of a prompt, at least one. White space at its end is kept: it is part of the template.

@@ -108,6 +108,16 @@ impl Item {
         }
     }
 
+    /// What is scored, in the order of the data; nothing for generated answers.
+    pub fn continuations(&self) -> impl Iterator<Item = &str> {
+        let (pairs, single) = match &self.content {
+            Content::Choices { pairs, .. } => (pairs.as_slice(), None),
+            Content::GreedyMatch { continuation, .. } => (&[][..], Some(continuation.as_str())),
+            Content::Generated { .. } => (&[][..], None),
+        };
+        pairs.iter().map(|(_, continuation)| continuation.as_str()).chain(single)
+    }
+
     /// What guessing scores: 1 over the number of choices, 0 without choices.
     pub fn chance(&self) -> f64 {
         match &self.content {

@@ -52,7 +52,8 @@ pub(super) fn items(definition: &TaskDefinition, file: &str, text: &str) -> Resu
             reader.content(&record)
         });
         // A document may be a single long line.
-        let in_document = |fault: Fault| Fault { reason: format!("record {}: {}", placed.number, fault.reason), ..fault };
+        let in_document =
+            |fault: Fault| Fault { reason: format!("record {}: {}", placed.number, fault.reason), ..fault };
         let read = read.map_err(|fault| if definition.records.is_some() { in_document(fault) } else { fault });
         match read {
             Ok(content) => {

@@ -37,6 +37,8 @@ pub fn html(results: &SweepResults) -> String {
         );
     }
     excluded(&mut body, results);
+    groups(&mut body, results);
+    certainty(&mut body, results);
     layers(&mut body, results);
     samples(&mut body, results);
     reproduce(&mut body, results);
@@ -129,6 +131,74 @@ fn excluded(body: &mut String, results: &SweepResults) {
             let _ = write!(body, "<li>{}</li>", escape(&line));
         }
         body.push_str("</ul>");
+    }
+}
+
+/// The tasks of each group one by one: the group counts as one task above.
+fn groups(body: &mut String, results: &SweepResults) {
+    for group in results.base.tasks.iter().filter(|task| !task.members.is_empty()) {
+        let _ = write!(
+            body,
+            "<details><summary>The {} tasks of {} one by one (accuracy, per cent)</summary><div class=\"scroll\"><table \
+             class=\"sortable\"><thead><tr><th>task</th><th>items</th><th>chance</th><th>base</th>",
+            group.members.len(),
+            escape(&group.name)
+        );
+        for configuration in &results.configurations {
+            let _ = write!(body, "<th>{}</th>", escape(&configuration.recipe));
+        }
+        body.push_str("</tr></thead><tbody>");
+        for member in &group.members {
+            let share = |value: f64| number(100.0 * value, 1);
+            let _ = write!(
+                body,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{} ± {}</td>",
+                escape(&member.name),
+                member.items,
+                share(member.chance),
+                share(member.accuracy),
+                share(member.standard_error)
+            );
+            for configuration in &results.configurations {
+                let same_group = configuration.tasks.iter().find(|task| task.name == group.name);
+                let found = same_group.and_then(|task| task.members.iter().find(|other| other.name == member.name));
+                let shown = found.map_or_else(String::new, |found| share(found.accuracy));
+                let _ = write!(body, "<td>{shown}</td>");
+            }
+            body.push_str("</tr>");
+        }
+        body.push_str("</tbody></table></div></details>");
+    }
+}
+
+/// How many comparisons were made and what each single test says.
+fn certainty(body: &mut String, results: &SweepResults) {
+    let _ = write!(body, "<h2>How sure</h2><p id=\"comparisons\">{}</p>", escape(&results.comparisons));
+    let name = |index: usize| results.configurations.get(index).map_or("", |other| other.recipe.as_str());
+    let mut rows = String::new();
+    for verdict in &results.verdicts {
+        for test in &verdict.tests {
+            let _ = write!(
+                rows,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escape(name(verdict.winner)),
+                escape(verdict.runner_up.map_or("", name)),
+                escape(&test.task),
+                test.only_winner,
+                test.only_other,
+                number(test.p_value, 4),
+                number(test.adjusted_p_value, 4)
+            );
+        }
+    }
+    if !rows.is_empty() {
+        let _ = write!(
+            body,
+            "<details><summary>Task by task: McNemar's exact test of the two best of different families at each \
+             rate</summary><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>winner</th><th>other</th>\
+             <th>task</th><th>only the winner right</th><th>only the other right</th><th>p</th><th>p, Holm</th></tr>\
+             </thead><tbody>{rows}</tbody></table></div></details>"
+        );
     }
 }
 
@@ -234,4 +304,34 @@ fn reproduce(body: &mut String, results: &SweepResults) {
         );
     }
     body.push_str("</table></div>");
+    tasks_used(body, results);
+}
+
+/// Where every task comes from, with its fingerprint.
+fn tasks_used(body: &mut String, results: &SweepResults) {
+    if results.settings.tasks.is_empty() {
+        return;
+    }
+    body.push_str(
+        "<details><summary>The tasks: source, licence, fingerprint</summary><div class=\"scroll\"><table class=\"facts\"><thead><tr>\
+         <th>task</th><th>items</th><th>worked examples</th><th>follows</th><th>source</th><th>licence</th><th>SHA-256</th>\
+         </tr></thead><tbody>",
+    );
+    for task in &results.settings.tasks {
+        let items = match task.skipped {
+            0 => task.items.to_string(),
+            skipped => format!("{} ({skipped} of the data cannot be asked)", task.items),
+        };
+        let _ = write!(
+            body,
+            "<tr><td>{}</td><td>{items}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
+            escape(&task.name),
+            task.shots,
+            escape(&task.mirrors),
+            escape(&task.source),
+            escape(&task.licence),
+            escape(&task.fingerprint)
+        );
+    }
+    body.push_str("</tbody></table></div></details>");
 }
