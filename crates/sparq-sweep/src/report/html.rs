@@ -1,6 +1,6 @@
 use super::cells::{escape, number, perplexity};
 use super::{figures, table};
-use crate::{ConfigurationResult, SweepResults};
+use crate::{ConfigurationResult, Family, SweepResults, Verdict};
 use std::fmt::Write;
 
 /// The results as one HTML page that needs nothing else: no network, no fonts, a few lines of script for sorting only.
@@ -25,7 +25,7 @@ pub fn html(results: &SweepResults) -> String {
         body,
         "<h2>SrCr over sparsity and bits</h2><div class=\"figures\">{}</div><p class=\"soft\">SrCr = Sr · \
          [1 − (1 − √s)(1 − log₂(16/q)/4)], this project's own equation of the published shape. The marked cell is the \
-         largest; dashed cells were not measured.</p>",
+         largest; dashed cells were not measured, and show what they could reach if everything were kept.</p>",
         figures::srcr_grid(results)
     );
     if !results.base.tasks.is_empty() {
@@ -53,6 +53,9 @@ pub fn html(results: &SweepResults) -> String {
 }
 
 fn headline(body: &mut String, results: &SweepResults) {
+    if let Some(summary) = summary(results) {
+        let _ = write!(body, "<p id=\"headline\"><strong>{}</strong></p>", escape(&summary));
+    }
     for verdict in &results.verdicts {
         let _ = write!(body, "<p class=\"headline\">{}</p>", escape(&verdict.sentence));
     }
@@ -68,6 +71,29 @@ fn headline(body: &mut String, results: &SweepResults) {
     if results.configurations.is_empty() {
         body.push_str("<p class=\"headline\">No configuration was measured.</p>");
     }
+}
+
+/// The verdicts in one sentence: how often which family keeps more.
+fn summary(results: &SweepResults) -> Option<String> {
+    let compared: Vec<&Verdict> = results.verdicts.iter().filter(|verdict| verdict.difference.is_some()).collect();
+    if compared.is_empty() {
+        return None;
+    }
+    let claims = |verdict: &&&Verdict| verdict.difference.is_some_and(|interval| interval.excludes_zero());
+    let wins = |family: Family| {
+        let wins = compared.iter().filter(claims);
+        wins.filter(|verdict| results.configurations.get(verdict.winner).is_some_and(|c| c.family == family)).count()
+    };
+    let families = [Family::Joint, Family::Quantization, Family::Pruning].map(|family| (family, wins(family)));
+    let total = compared.len();
+    let mut parts: Vec<String> = (families.iter().filter(|(_, wins)| *wins > 0))
+        .map(|(family, wins)| format!("{family} keeps more at {wins} of {total}"))
+        .collect();
+    let ties = total - families.iter().map(|(_, wins)| wins).sum::<usize>();
+    if ties > 0 {
+        parts.push(format!("at {ties} of {total} the best two cannot be told apart"));
+    }
+    Some(format!("Compression rates compared by what is kept of the tasks: {}.", parts.join("; ")))
 }
 
 fn compared(body: &mut String, results: &SweepResults) {
@@ -239,21 +265,35 @@ fn samples(body: &mut String, results: &SweepResults) {
     let shown: Option<&ConfigurationResult> =
         results.best_srcr.and_then(|best| results.configurations.get(best)).or(results.configurations.first());
     let Some(shown) = shown.filter(|shown| !shown.samples.is_empty()) else { return };
-    body.push_str("<h2>Side by side</h2><p class=\"soft\">Greedy continuations of held-out text by the base and by every configuration.</p>");
+    let _ = write!(
+        body,
+        "<h2>Side by side</h2><p class=\"soft\">Greedy continuations of held-out text by the base and by {}; the others are \
+         folded below each.</p>",
+        escape(&shown.recipe)
+    );
     for (index, sample) in shown.samples.iter().enumerate() {
         let _ = write!(
             body,
-            "<dl class=\"sample\"><dt>prompt</dt><dd>{}</dd><dt>base</dt><dd>{}</dd>",
+            "<section class=\"sample\"><p><span class=\"soft\">{}.</span> {}</p><div class=\"pair\"><div><span \
+             class=\"soft\">base</span><p>{}</p></div><div><span class=\"soft\">{}</span><p>{}</p></div></div>",
+            index + 1,
             escape(&sample.prompt),
-            escape(&sample.base)
+            escape(&sample.base),
+            escape(&shown.recipe),
+            escape(&sample.compressed)
         );
-        for configuration in &results.configurations {
-            if let Some(sample) = configuration.samples.get(index) {
-                let _ =
-                    write!(body, "<dt>{}</dt><dd>{}</dd>", escape(&configuration.recipe), escape(&sample.compressed));
+        let others = results.configurations.iter().filter(|other| other.recipe != shown.recipe);
+        let others: Vec<(&str, &str)> = others
+            .filter_map(|other| Some((other.recipe.as_str(), other.samples.get(index)?.compressed.as_str())))
+            .collect();
+        if !others.is_empty() {
+            body.push_str("<details><summary>the other configurations</summary><dl>");
+            for (recipe, text) in others {
+                let _ = write!(body, "<dt>{}</dt><dd>{}</dd>", escape(recipe), escape(text));
             }
+            body.push_str("</dl></details>");
         }
-        body.push_str("</dl>");
+        body.push_str("</section>");
     }
 }
 
