@@ -136,6 +136,8 @@ mod tests {
     use crate::testing::Fake;
     use crate::{Evaluation, Task, TextSettings};
 
+    type Damage = fn(&[u8]) -> Vec<u8>;
+
     fn evaluation() -> Evaluation {
         let tokens = (0..90_u32).map(|i| i * i % 128).collect();
         let text = TextEvaluation::new(tokens, TextSettings { length: 30, ..TextSettings::default() }).unwrap();
@@ -173,7 +175,6 @@ mod tests {
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 2);
         let good: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
-        type Damage = fn(&[u8]) -> Vec<u8>;
         let damages: [Damage; 5] = [
             |bytes| bytes[..bytes.len() - 1].to_vec(),
             |bytes| [&bytes[..bytes.len() - 2], &[bytes[bytes.len() - 2] ^ 1, bytes[bytes.len() - 1]]].concat(),

@@ -139,13 +139,12 @@ impl Evaluation {
     ) -> Result<Baseline<M>> {
         let text = match &self.text {
             None => None,
-            Some(text) => Some(match cache.hidden(content_hash, text) {
-                Some(hidden) => text.restore_baseline(base, hidden)?,
-                None => {
-                    let baseline = text.baseline(base, observer)?;
-                    cache.keep_hidden(content_hash, text, &baseline)?;
-                    baseline
-                }
+            Some(text) => Some(if let Some(hidden) = cache.hidden(content_hash, text) {
+                text.restore_baseline(base, hidden)?
+            } else {
+                let baseline = text.baseline(base, observer)?;
+                cache.keep_hidden(content_hash, text, &baseline)?;
+                baseline
             }),
         };
         Ok(Baseline { text, tasks: self.run_tasks_cached(base, content_hash, cache, observer)? })

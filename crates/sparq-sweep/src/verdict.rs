@@ -72,26 +72,22 @@ fn verdict(group: &[usize], all: &[ConfigurationResult], scores: &[Vec<TaskScore
         let sentence = format!("{rate} only {} was measured.", name(winner));
         return blank(all[winner].tcr, winner, runner_up, sentence);
     };
-    match retention_difference(&scores[winner], &scores[second], bootstrap) {
-        Ok(difference) => {
-            let sentence = format!("{rate} {}.", difference.statement(&name(winner), &name(second)));
-            Verdict {
-                difference: Some(difference.interval),
-                p_value: Some(difference.p_value),
-                tests: tests(&difference, &scores[winner], &scores[second]),
-                ..blank(all[winner].tcr, winner, runner_up, sentence)
-            }
-        }
-        Err(_) => {
-            let sentence = format!(
-                "{rate} {} is closer to the base than {}: KL {:.4} against {:.4} nats a token (no task tells them apart).",
-                name(winner),
-                name(second),
-                all[winner].kl,
-                all[second].kl
-            );
-            blank(all[winner].tcr, winner, runner_up, sentence)
-        }
+    let Ok(difference) = retention_difference(&scores[winner], &scores[second], bootstrap) else {
+        let sentence = format!(
+            "{rate} {} is closer to the base than {}: KL {:.4} against {:.4} nats a token (no task tells them apart).",
+            name(winner),
+            name(second),
+            all[winner].kl,
+            all[second].kl
+        );
+        return blank(all[winner].tcr, winner, runner_up, sentence);
+    };
+    let sentence = format!("{rate} {}.", difference.statement(&name(winner), &name(second)));
+    Verdict {
+        difference: Some(difference.interval),
+        p_value: Some(difference.p_value),
+        tests: tests(&difference, &scores[winner], &scores[second]),
+        ..blank(all[winner].tcr, winner, runner_up, sentence)
     }
 }
 

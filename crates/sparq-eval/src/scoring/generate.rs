@@ -55,8 +55,8 @@ pub(crate) fn greedy<M: LanguageModel>(
     limits: &Limits<'_>,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<String>> {
-    if prompts.is_empty() {
-        return Ok(Vec::new());
+    if prompts.is_empty() || limits.max_new_tokens == 0 {
+        return Ok(vec![String::new(); prompts.len()]);
     }
     let ends = model.end_tokens()?;
     // The beginning that all prompts share (worked examples, say) is run once; the last token must stay outside.
@@ -76,7 +76,7 @@ pub(crate) fn greedy<M: LanguageModel>(
         next: Vec::new(),
     };
     let mut waiting = prompts.iter().map(|prompt| &prompt[shared..]).enumerate().peekable();
-    while limits.max_new_tokens > 0 {
+    loop {
         // Whoever ends makes room for a new prompt, so that products stay as tall as they can be.
         let mut tokens = 0;
         while writer.active.len() < MOST_TOGETHER

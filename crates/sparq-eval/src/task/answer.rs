@@ -17,6 +17,7 @@ pub enum Comparison {
 /// How a generated answer is compared with the right one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own in a definition")]
 pub struct AnswerRule {
     /// In both texts, what follows the first occurrence of this marker is the answer, if it occurs.
     pub after: Option<String>,

@@ -37,21 +37,18 @@ pub fn pool(results: &[TaskResult]) -> Vec<PooledResult> {
     let mut pooled: Vec<PooledResult> = Vec::new();
     for result in results {
         let name = result.group.as_deref().unwrap_or(&result.name);
-        let index = match pooled.iter().position(|other| other.name == name) {
-            Some(index) => index,
-            None => {
-                pooled.push(PooledResult {
-                    name: name.to_owned(),
-                    accuracy: 0.0,
-                    standard_error: None,
-                    chance: 0.0,
-                    scores: Vec::new(),
-                    chances: Vec::new(),
-                    members: Vec::new(),
-                });
-                pooled.len() - 1
-            }
-        };
+        let index = pooled.iter().position(|other| other.name == name).unwrap_or(pooled.len());
+        if index == pooled.len() {
+            pooled.push(PooledResult {
+                name: name.to_owned(),
+                accuracy: 0.0,
+                standard_error: None,
+                chance: 0.0,
+                scores: Vec::new(),
+                chances: Vec::new(),
+                members: Vec::new(),
+            });
+        }
         let task = &mut pooled[index];
         task.scores.extend(result.scores());
         task.chances.extend(result.items.iter().map(|item| item.chance));

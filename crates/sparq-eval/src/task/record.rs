@@ -236,8 +236,8 @@ impl<'a> Reader<'a> {
                 self.pairs(record, &[text(record, "sentence_good")?, text(record, "sentence_bad")?], 0)
             }
             TaskKind::GreedyMatch => {
-                let context = self.fill(&self.prompt, record, &[], None)?;
-                let continuation = self.fill(&self.continuation, record, &[], None)?;
+                let context = fill(&self.prompt, record, &[], None)?;
+                let continuation = fill(&self.continuation, record, &[], None)?;
                 if continuation.trim().is_empty() {
                     return Err("the continuation is empty".to_owned().into());
                 }
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
             }
             TaskKind::Generated => {
                 let answer = text_or_number(record, self.answer)?;
-                let prompt = self.fill(&self.prompt, record, &[], None)?;
+                let prompt = fill(&self.prompt, record, &[], None)?;
                 if self.definition.answer.normalise(&answer).is_empty() {
                     return Err(format!("field `{}` holds no answer", self.answer).into());
                 }
@@ -265,11 +265,11 @@ impl<'a> Reader<'a> {
             Some((choices, answer)) => (choices.as_slice(), Some(*answer)),
             None => (&[][..], None),
         };
-        let prompt = self.fill(&self.prompt, record, choices, choice)?;
+        let prompt = fill(&self.prompt, record, choices, choice)?;
         let answer = if !self.definition.shots.answer.is_empty() {
-            self.fill(&self.shot_answer, record, choices, choice)?
+            fill(&self.shot_answer, record, choices, choice)?
         } else if choice.is_some() {
-            self.fill(&self.continuation, record, choices, choice)?
+            fill(&self.continuation, record, choices, choice)?
         } else {
             format!(" {}", text_or_number(record, self.answer)?)
         };
@@ -306,8 +306,8 @@ impl<'a> Reader<'a> {
     /// Contexts and continuations of all choices, with the bytes that normalisation divides by.
     fn pairs(&self, record: &Record, choices: &[&str], answer: usize) -> Checked<Content> {
         let pair = |choice: usize| -> Checked<(String, String)> {
-            let prompt = self.fill(&self.prompt, record, choices, Some(choice))?;
-            Ok((prompt, self.fill(&self.continuation, record, choices, Some(choice))?))
+            let prompt = fill(&self.prompt, record, choices, Some(choice))?;
+            Ok((prompt, fill(&self.continuation, record, choices, Some(choice))?))
         };
         let pairs = (0..choices.len()).map(pair).collect::<Checked<Vec<_>>>()?;
         if choices.iter().any(|choice| choice.trim().is_empty())
@@ -319,21 +319,21 @@ impl<'a> Reader<'a> {
         let bytes = pairs.iter().map(|(_, continuation)| continuation.trim_start().len()).collect();
         Ok(Content::Choices { pairs, bytes, answer })
     }
+}
 
-    /// A template with the fields of a record and, for choice `choice`, what belongs to choices.
-    fn fill(&self, template: &Template, record: &Record, choices: &[&str], choice: Option<usize>) -> Checked<String> {
-        let named = |name: &str| {
-            let Some(index) = choice else { return text(record, name).map(str::to_owned) };
-            let too_many = || format!("`{{{name}}}` needs a letter for each choice, and there are {}", choices.len());
-            match name {
-                "choice" => Ok(choices[index].to_owned()),
-                "letter" => letter(index).map(String::from).ok_or_else(too_many),
-                "lettered" => lettered(choices).ok_or_else(too_many),
-                _ => text(record, name).map(str::to_owned),
-            }
-        };
-        Ok(template.fill(named, limits::PROMPT_BYTES)?)
-    }
+/// A template with the fields of a record and, for choice `choice`, what belongs to choices.
+fn fill(template: &Template, record: &Record, choices: &[&str], choice: Option<usize>) -> Checked<String> {
+    let named = |name: &str| {
+        let Some(index) = choice else { return text(record, name).map(str::to_owned) };
+        let too_many = || format!("`{{{name}}}` needs a letter for each choice, and there are {}", choices.len());
+        match name {
+            "choice" => Ok(choices[index].to_owned()),
+            "letter" => letter(index).map(String::from).ok_or_else(too_many),
+            "lettered" => lettered(choices).ok_or_else(too_many),
+            _ => text(record, name).map(str::to_owned),
+        }
+    };
+    Ok(template.fill(named, limits::PROMPT_BYTES)?)
 }
 
 fn text<'a>(record: &'a Record, field: &str) -> std::result::Result<&'a str, String> {

@@ -162,19 +162,17 @@ pub(crate) fn srcr_grid(results: &SweepResults) -> String {
                 .filter_map(|(index, c)| c.srcr.map(|srcr| (index, srcr)))
                 .max_by(|a, b| a.1.total_cmp(&b.1));
             let limit = SrcrForm::SqrtLog.weight(*sparsity, f64::from(*q)).unwrap_or(0.0);
-            let (class, opacity, shown, hover) = match measured {
-                Some((index, srcr)) => {
-                    let best = if Some(index) == results.best_srcr { "cell best" } else { "cell" };
-                    let recipe = &results.configurations[index].recipe;
-                    let star = if Some(index) == results.best_srcr { " ★" } else { "" };
-                    let shown = format!("{}{star}", number(srcr, 3));
-                    // Never so dark that the number on it cannot be read.
-                    (best, 0.55 * srcr.clamp(0.0, 1.0), shown, format!("{recipe}: SrCr {}", number(srcr, 3)))
-                }
-                None => {
-                    let shown = format!("≤ {}", number(limit, 2));
-                    ("cell empty", 0.0, shown, format!("not measured; at most {}", number(limit, 3)))
-                }
+            let (class, opacity, shown, hover) = if let Some((index, srcr)) = measured {
+                let is_best = Some(index) == results.best_srcr;
+                let recipe = &results.configurations[index].recipe;
+                let shown = format!("{}{}", number(srcr, 3), if is_best { " ★" } else { "" });
+                // Never so dark that the number on it cannot be read.
+                let opacity = 0.55 * srcr.clamp(0.0, 1.0);
+                let class = if is_best { "cell best" } else { "cell" };
+                (class, opacity, shown, format!("{recipe}: SrCr {}", number(srcr, 3)))
+            } else {
+                let hover = format!("not measured; at most {}", number(limit, 3));
+                ("cell empty", 0.0, format!("≤ {}", number(limit, 2)), hover)
             };
             let _ = write!(
                 body,

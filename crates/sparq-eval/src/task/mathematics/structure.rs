@@ -51,11 +51,7 @@ pub(super) fn same(first: &[Token], second: &[Token], nesting: usize) -> bool {
     }
     match (both_signs(first), both_signs(second)) {
         (Some(a), Some(b)) => {
-            let slices = |both: &'_ [Vec<Token>; 2]| both.iter().map(|one| one.to_vec()).collect::<Vec<_>>();
-            let (a, b) = (slices(&a), slices(&b));
-            let (a, b): (Vec<&[Token]>, Vec<&[Token]>) =
-                (a.iter().map(Vec::as_slice).collect(), b.iter().map(Vec::as_slice).collect());
-            return same_in_any_order(&a, &b, next);
+            return same_in_any_order(&a.each_ref().map(Vec::as_slice), &b.each_ref().map(Vec::as_slice), next);
         }
         (Some(_), None) | (None, Some(_)) => return false,
         (None, None) => {}
@@ -70,10 +66,7 @@ pub(super) fn same(first: &[Token], second: &[Token], nesting: usize) -> bool {
 
 /// The words of an answer that is nothing else: `\text{east}`, `east`, `(C)`, `\text{(C)}`.
 fn words(tokens: &[Token]) -> Option<String> {
-    let inner = match tokens {
-        [Token::Symbol('('), inner @ .., Token::Symbol(')')] => inner,
-        inner => inner,
-    };
+    let inner = if let [Token::Symbol('('), inner @ .., Token::Symbol(')')] = tokens { inner } else { tokens };
     let mut text = String::new();
     let mut has_word = false;
     for token in inner {
