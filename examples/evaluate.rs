@@ -1,6 +1,6 @@
 //! Evaluates a model, alone or against its base.
 
-#![allow(clippy::print_stdout, reason = "this is a program")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program")]
 
 mod common;
 
@@ -9,11 +9,13 @@ use clap::Parser;
 use common::demo;
 use common::tasks::TaskArgs;
 use indicatif::ProgressBar;
-use sparq::eval::{Evaluation, EvaluationReport, TextEvaluation, TextSettings};
+use sparq::eval::{Evaluation, EvaluationReport, ResultCache, TextEvaluation, TextSettings, pool};
 use sparq::metric::Bootstrap;
 use sparq::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 /// Perplexity, tasks, and, given a base, KL divergence and retention.
 ///
@@ -47,6 +49,9 @@ struct Arguments {
     /// Threads; 0 uses every core. The numbers do not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Keep results of model and base here, and use those that are there already
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// Write the full report here, items included
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -78,18 +83,28 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     if text.is_none() && evaluation.tasks().is_empty() {
         bail!("nothing to evaluate: give --perplexity FILE or --tasks");
     }
-    let bar = Bar(common::progress_bar(0, "evaluate"));
+    let bar = Bar::new();
     model.make_resident()?;
+    let cache = arguments.cache.as_deref().map(ResultCache::open).transpose()?;
     let baseline = match &arguments.base {
         Some(path) => {
             let mut base = Model::open(common::hub::resolve(path)?)?;
             base.make_resident()?;
-            Some(evaluation.baseline(&base, &bar)?)
+            Some(match &cache {
+                Some(cache) => evaluation.baseline_cached(&base, &base.checkpoint().content_hash()?, cache, &bar)?,
+                None => evaluation.baseline(&base, &bar)?,
+            })
         }
         None => None,
     };
-    let report = evaluation.evaluate(&model, baseline.as_ref(), &bar)?;
-    bar.0.finish_and_clear();
+    let report = match &cache {
+        Some(cache) => {
+            let content_hash = model.checkpoint().content_hash()?;
+            evaluation.evaluate_cached(&model, &content_hash, cache, baseline.as_ref(), &bar)?
+        }
+        None => evaluation.evaluate(&model, baseline.as_ref(), &bar)?,
+    };
+    bar.bar.finish_and_clear();
     if let Some(file) = &arguments.json {
         common::write_json(file, &report)?;
     }
@@ -109,15 +124,18 @@ fn print(report: &EvaluationReport) {
             );
         }
     }
+    let line = |name: &str, accuracy: f64, error: Option<f64>, items: usize, chance: f64| {
+        let error = error.map_or_else(String::new, |error| format!(" ± {:.2}", 100.0 * error));
+        println!("{name:<12} {:.2}{error} %  ({items} items, chance {:.1} %)", 100.0 * accuracy, 100.0 * chance);
+    };
     for task in &report.tasks {
-        let error = task.standard_error.map_or_else(String::new, |error| format!(" ± {:.2}", 100.0 * error));
-        println!(
-            "{:<12} {:.2}{error} %  ({} items, chance {:.1} %)",
-            task.name,
-            100.0 * task.accuracy,
-            task.items.len(),
-            100.0 * task.chance
-        );
+        line(&task.name, task.accuracy, task.standard_error, task.items.len(), task.chance);
+        for skipped in &task.skipped {
+            println!("             left out: {} ({})", skipped.id, skipped.reason);
+        }
+    }
+    for group in pool(&report.tasks).iter().filter(|group| group.members.len() > 1) {
+        line(&group.name, group.accuracy, group.standard_error, group.scores.len(), group.chance);
     }
     if let Some(kept) = &report.retention {
         println!("Sr           {:.4}  [{:.4}, {:.4}]", kept.sr, kept.interval.low, kept.interval.high);
@@ -127,12 +145,27 @@ fn print(report: &EvaluationReport) {
     }
 }
 
-struct Bar(ProgressBar);
+/// Progress on a bar; without a terminal, a line whenever a part is finished, with the seconds it took.
+struct Bar {
+    bar: ProgressBar,
+    started: Mutex<Instant>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Self { bar: common::progress_bar(0, "evaluate"), started: Mutex::new(Instant::now()) }
+    }
+}
 
 impl sparq::eval::Observer for Bar {
     fn progress(&self, done: usize, total: usize, what: &str) {
-        self.0.set_length(total as u64);
-        self.0.set_position(done as u64);
-        self.0.set_message(what.to_owned());
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(what.to_owned());
+        if done == total && self.bar.is_hidden() {
+            let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+            eprintln!("{what}: {total} in {:.1} s", started.elapsed().as_secs_f64());
+            *started = Instant::now();
+        }
     }
 }

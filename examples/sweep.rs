@@ -59,6 +59,9 @@ struct Arguments {
     text_tokens: Option<usize>,
     #[command(flatten)]
     judged_by: TaskArgs,
+    /// Keep results of the base here, to be shared with other sweeps [default: in --out]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// Seed of calibration sampling, task subsets and bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -128,6 +131,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         prompts,
         sample_tokens: 24,
         bootstrap: sparq::metric::Bootstrap { seed: arguments.seed, ..Default::default() },
+        cache: arguments.cache.clone(),
         labels: Labels {
             model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), name_of),
             calibration: name_of(&calibration_file),
@@ -147,6 +151,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
     for verdict in &results.verdicts {
         println!("{}", verdict.sentence);
     }
+    println!("{}", results.comparisons);
     if let Some(best) = results.best_srcr.and_then(|best| results.configurations.get(best)) {
         println!("Largest SrCr: {} ({}), {:.3}.", best.recipe, best.family, best.srcr.unwrap_or_default());
     }
@@ -188,11 +193,19 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
     Ok(recipes)
 }
 
-/// The beginnings of a few paragraphs, for base and compressed models to continue.
+/// The beginnings of ten paragraphs all over the text, for base and compressed models to continue.
 fn prompts_from(text: &str) -> Vec<String> {
-    let opening = |line: &str| line.split_whitespace().take(12).collect::<Vec<_>>().join(" ");
-    let long = text.lines().filter(|line| line.split_whitespace().count() >= 24 && !line.trim_start().starts_with('='));
-    long.step_by(7).take(4).map(opening).collect()
+    const PROMPTS: usize = 10;
+    let words = |line: &str| line.split_whitespace().count();
+    let paragraphs = |least: usize| -> Vec<&str> {
+        text.lines().filter(|line| words(line) >= least && !line.trim_start().starts_with('=')).collect()
+    };
+    let mut long = paragraphs(24);
+    if long.len() < PROMPTS {
+        long = paragraphs(8);
+    }
+    let opening = |line: &&str| line.split_whitespace().take((words(line) / 2).min(12)).collect::<Vec<_>>().join(" ");
+    long.iter().step_by((long.len() / PROMPTS).max(1)).take(PROMPTS).map(opening).collect()
 }
 
 fn name_of(path: &Path) -> String {

@@ -1,6 +1,6 @@
 //! Tasks named on the command line.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::Args;
 use sparq::eval::{Evaluation, Task};
 use std::path::PathBuf;
@@ -8,7 +8,8 @@ use std::path::PathBuf;
 /// Which tasks a model is judged by.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TaskArgs {
-    /// Tasks: built-in names, .toml definitions or .jsonl files, separated by commas
+    /// Tasks: built-in names or groups (mmlu-pro, bbh, math, all, ...), .toml definitions or files of records, separated
+    /// by commas
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "TASK")]
     pub(crate) tasks: Vec<String>,
     /// Where built-in tasks find their data
@@ -20,16 +21,28 @@ pub(crate) struct TaskArgs {
 }
 
 impl TaskArgs {
-    /// Adds the tasks to `evaluation`; `otherwise` stands in where none are named.
+    /// Adds the tasks to `evaluation`; `otherwise` stands in where none are named. All are read before any is run, and all
+    /// that is wrong with them is said at once.
     pub(crate) fn add_to(&self, mut evaluation: Evaluation, otherwise: Vec<String>, seed: u64) -> Result<Evaluation> {
         let names = if self.tasks.is_empty() { &otherwise } else { &self.tasks };
+        let mut wrong = Vec::new();
         for name in names {
-            let task = Task::load(name, self.data.as_deref()).with_context(|| format!("task {name}"))?;
-            evaluation = evaluation.with_task(match self.limit {
-                Some(limit) => task.limit(limit, seed),
-                None => task,
-            });
+            match Task::load_all(name, self.data.as_deref()) {
+                Err(error) => wrong.push(format!("task {name}: {error}")),
+                Ok(tasks) => {
+                    for task in tasks {
+                        evaluation = evaluation.with_task(match self.limit {
+                            Some(limit) => task.limit(limit, seed),
+                            None => task,
+                        });
+                    }
+                }
+            }
         }
-        Ok(evaluation)
+        match wrong.as_slice() {
+            [] => Ok(evaluation),
+            [one] => bail!("{one}"),
+            many => bail!("{} tasks cannot be read:\n  {}", many.len(), many.join("\n  ")),
+        }
     }
 }

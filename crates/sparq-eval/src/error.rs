@@ -81,8 +81,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A line of a task's data is malformed.
-    #[error("{file}, line {line}: {reason}")]
+    /// A line of a task's data is malformed, and perhaps others.
+    #[error("{file}, line {line}: {reason}{}", list(.others))]
     Record {
         /// The file.
         file: String,
@@ -90,6 +90,16 @@ pub enum Error {
         line: usize,
         /// What is wrong with it.
         reason: String,
+        /// Other malformed lines of the file; at most 20 are listed.
+        others: Vec<usize>,
+    },
+    /// A file of kept results could not be written.
+    #[error("cannot keep results in {}: {source}", path.display())]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
     },
     /// A task has no items.
     #[error("task `{task}` has no items")]
@@ -111,6 +121,12 @@ impl Error {
     pub(crate) fn setting(setting: &'static str, reason: impl Into<String>) -> Self {
         Self::Setting { setting, reason: reason.into() }
     }
+}
+
+/// Lines that are malformed too.
+fn list(others: &[usize]) -> String {
+    let lines: Vec<String> = others.iter().map(ToString::to_string).collect();
+    if lines.is_empty() { String::new() } else { format!(" (malformed as well: {})", lines.join(", ")) }
 }
 
 /// Result of this crate's functions.

@@ -1,6 +1,7 @@
 use crate::fingerprint::fingerprint;
 use crate::{
-    Error, LanguageModel, Observer, Result, Task, TaskOptions, TaskResult, TextBaseline, TextEvaluation, TextScores,
+    Error, LanguageModel, Observer, PooledResult, Result, ResultCache, Task, TaskOptions, TaskResult, TextBaseline,
+    TextEvaluation, TextScores, pool,
 };
 use serde::{Deserialize, Serialize};
 use sparq_metric::{Bootstrap, Retention, TaskScores, retention};
@@ -121,6 +122,72 @@ impl Evaluation {
         Ok(Baseline { text, tasks: self.run_tasks(base, observer)? })
     }
 
+    /// As [`baseline`](Self::baseline), but what `cache` holds of the base is read and not computed again, and what it does
+    /// not hold is put there, task by task, as soon as it is finished.
+    ///
+    /// `content_hash` names the base: it must differ whenever its weights or its tokenizer do. That of a checkpoint's
+    /// files is one, if the model is as it was opened.
+    ///
+    /// # Errors
+    /// Those of [`baseline`](Self::baseline); [`Error::Cache`] if results cannot be kept.
+    pub fn baseline_cached<M: LanguageModel>(
+        &self,
+        base: &M,
+        content_hash: &str,
+        cache: &ResultCache,
+        observer: &dyn Observer,
+    ) -> Result<Baseline<M>> {
+        let text = match &self.text {
+            None => None,
+            Some(text) => Some(if let Some(hidden) = cache.hidden(content_hash, text) {
+                text.restore_baseline(base, hidden)?
+            } else {
+                let baseline = text.baseline(base, observer)?;
+                cache.keep_hidden(content_hash, text, &baseline)?;
+                baseline
+            }),
+        };
+        Ok(Baseline { text, tasks: self.run_tasks_cached(base, content_hash, cache, observer)? })
+    }
+
+    /// As [`evaluate`](Self::evaluate), with the task results of the model itself kept in `cache`, as those of the base
+    /// are by [`baseline_cached`](Self::baseline_cached).
+    ///
+    /// # Errors
+    /// Those of [`evaluate`](Self::evaluate); [`Error::Cache`] if results cannot be kept.
+    pub fn evaluate_cached<M: LanguageModel>(
+        &self,
+        model: &M,
+        content_hash: &str,
+        cache: &ResultCache,
+        baseline: Option<&Baseline<M>>,
+        observer: &dyn Observer,
+    ) -> Result<EvaluationReport> {
+        let text = self.evaluate_text(model, baseline, observer)?;
+        let tasks = self.run_tasks_cached(model, content_hash, cache, observer)?;
+        self.report(text, tasks, baseline)
+    }
+
+    fn run_tasks_cached<M: LanguageModel>(
+        &self,
+        model: &M,
+        content_hash: &str,
+        cache: &ResultCache,
+        observer: &dyn Observer,
+    ) -> Result<Vec<TaskResult>> {
+        let run = |task: &Task| {
+            let fingerprint = task.fingerprint(&self.options);
+            if let Some(kept) = cache.task(content_hash, &fingerprint) {
+                observer.progress(kept.items.len(), kept.items.len(), task.name());
+                return Ok(kept);
+            }
+            let result = task.evaluate(model, &self.options, observer)?;
+            cache.keep_task(content_hash, &result)?;
+            Ok(result)
+        };
+        self.tasks.iter().map(run).collect()
+    }
+
     /// The base model's own report: against itself nothing is lost, so that it has no divergence and no Sr.
     pub fn baseline_report<M>(&self, baseline: &Baseline<M>) -> EvaluationReport {
         EvaluationReport {
@@ -143,9 +210,27 @@ impl Evaluation {
         baseline: Option<&Baseline<M>>,
         observer: &dyn Observer,
     ) -> Result<EvaluationReport> {
-        let text_baseline = baseline.and_then(|baseline| baseline.text.as_ref());
-        let text = self.text.as_ref().map(|text| text.evaluate(model, text_baseline, observer)).transpose()?;
+        let text = self.evaluate_text(model, baseline, observer)?;
         let tasks = self.run_tasks(model, observer)?;
+        self.report(text, tasks, baseline)
+    }
+
+    fn evaluate_text<M: LanguageModel>(
+        &self,
+        model: &M,
+        baseline: Option<&Baseline<M>>,
+        observer: &dyn Observer,
+    ) -> Result<Option<TextScores>> {
+        let baseline = baseline.and_then(|baseline| baseline.text.as_ref());
+        self.text.as_ref().map(|text| text.evaluate(model, baseline, observer)).transpose()
+    }
+
+    fn report<M>(
+        &self,
+        text: Option<TextScores>,
+        tasks: Vec<TaskResult>,
+        baseline: Option<&Baseline<M>>,
+    ) -> Result<EvaluationReport> {
         let (mut kept, mut missing) = (None, None);
         if let Some(baseline) = baseline.filter(|_| !tasks.is_empty()) {
             match retention(&paired_scores(&baseline.tasks, &tasks)?, &self.bootstrap) {
@@ -164,7 +249,7 @@ impl Evaluation {
 }
 
 /// Scores of a base and a compressed model side by side, as [`sparq_metric::retention`] and
-/// [`sparq_metric::retention_difference`] take them.
+/// [`sparq_metric::retention_difference`] take them. The tasks of a group are one, as in [`pool`].
 ///
 /// # Errors
 /// [`Error::NotPaired`] if the two lists are not of the same tasks, items and options, in the same order.
@@ -186,14 +271,15 @@ pub fn paired_scores(base: &[TaskResult], compressed: &[TaskResult]) -> Result<V
     if let Some(task) = base.get(compressed.len()).or_else(|| compressed.get(base.len())) {
         return Err(refuse(&task.name, "one model has no result"));
     }
-    let pair = |(base, compressed): (&TaskResult, &TaskResult)| {
+    for (base, compressed) in base.iter().zip(compressed) {
         if base.fingerprint != compressed.fingerprint {
             return Err(refuse(&base.name, "definition, items or options differ"));
         }
-        let chance = base.items.iter().map(|item| item.chance).collect();
-        Ok(TaskScores::new(base.name.as_str(), base.scores(), compressed.scores(), chance)?)
+    }
+    let pair = |(base, compressed): (PooledResult, PooledResult)| {
+        Ok(TaskScores::new(base.name, base.scores, compressed.scores, base.chances)?)
     };
-    base.iter().zip(compressed).map(pair).collect()
+    pool(base).into_iter().zip(pool(compressed)).map(pair).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
 /// Changes whenever a change of this crate changes results for equal settings and data: cached results become stale.
-const RESULTS_VERSION: u32 = 1;
+const RESULTS_VERSION: u32 = 2;
 
 /// SHA-256, in hexadecimal, of a kind of content, its settings (as JSON) and its data.
 pub(crate) fn fingerprint(kind: &str, settings: &impl Serialize, data: &[u8]) -> String {

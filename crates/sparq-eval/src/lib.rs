@@ -28,12 +28,15 @@
 //!   agreement against a [`TextBaseline`].
 //! * [`Task`] over a [`TaskDefinition`]: multiple choice by log-likelihood, partial scoring, minimal pairs, last words,
 //!   generated answers. Built-in definitions by name ([`TaskDefinition::built_in`]), own ones as TOML.
+//! * [`pool`]: the tasks of a group as one. [`equivalent`]: whether two answers of mathematics are the same.
+//! * [`ResultCache`]: results of a model that are kept on disk, and never trusted without a check.
 //! * [`Evaluation`]: text and tasks together, with the retention Sr, as an [`EvaluationReport`].
 //!
 //! All results are the same bits for any number of rayon threads.
 #![deny(unsafe_code)] // not `forbid`: the expansion of `ndarray::s!` contains an allow
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cache;
 mod error;
 mod evaluation;
 mod fingerprint;
@@ -47,13 +50,15 @@ mod text;
 #[cfg(test)]
 mod testing;
 
+pub use cache::ResultCache;
 pub use error::{Error, Result};
 pub use evaluation::{Baseline, Evaluation, EvaluationReport, paired_scores};
 pub use language_model::LanguageModel;
 pub use observer::Observer;
-pub use scoring::{Continuation, ContinuationScore, score_continuations};
+pub use scoring::{Continuation, ContinuationScore, continue_greedily, score_continuations};
 pub use task::{
-    AnswerRule, FieldNames, Item, ItemResult, Metric, Task, TaskDefinition, TaskKind, TaskOptions, TaskResult,
+    AnswerRule, ChoiceSource, Comparison, FieldNames, Item, ItemResult, Metric, PooledResult, Shots, Skipped, Task,
+    TaskDefinition, TaskKind, TaskOptions, TaskResult, equivalent, pool,
 };
 pub use text::{
     BaseComparison, TextBaseline, TextEvaluation, TextScores, TextSettings, Window, WindowComparison, WindowScores,

@@ -35,7 +35,8 @@
 //! * [`tcr`], [`SrcrForm`]: what a configuration is worth in theory.
 //! * [`TaskScores`], [`retention`], [`retention_difference`]: Sr with intervals, and the difference of two
 //!   configurations.
-//! * [`Bootstrap`], [`Interval`], [`mean`], [`standard_error`], [`ratio_interval`], [`mcnemar`]: statistics.
+//! * [`Bootstrap`], [`Interval`], [`mean`], [`standard_error`], [`ratio_interval`], [`mcnemar`], [`holm`]:
+//!   statistics.
 //! * [`pareto_front`]: which configurations no other one beats in both size and quality.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -56,6 +57,6 @@ pub use retention::{
     ExcludedTask, Retention, RetentionDifference, TaskDifference, TaskRetention, retention, retention_difference,
 };
 pub use srcr::SrcrForm;
-pub use statistics::{McNemar, mcnemar, mean, standard_error};
+pub use statistics::{McNemar, holm, mcnemar, mean, standard_error};
 pub use task_scores::TaskScores;
 pub use tcr::tcr;

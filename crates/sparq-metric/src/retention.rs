@@ -79,6 +79,9 @@ pub struct RetentionDifference {
     pub difference: f64,
     /// Paired bootstrap interval of it.
     pub interval: Interval,
+    /// Two-sided bootstrap p-value of no difference: twice the share of resamples on the other side of 0, or on it. At
+    /// least `2 / (resamples + 1)`.
+    pub p_value: f64,
     /// The same for each task.
     pub tasks: Vec<TaskDifference>,
 }
@@ -238,7 +241,17 @@ pub fn retention_difference(
         });
     }
     let difference = tasks.iter().map(|task| task.difference / count).sum();
-    Ok(RetentionDifference { difference, interval: bootstrap.interval(&mut total), tasks })
+    let p_value = two_sided(&total);
+    Ok(RetentionDifference { difference, interval: bootstrap.interval(&mut total), p_value, tasks })
+}
+
+/// Two-sided p-value of the hypothesis that resampled differences centre on 0. The observed value counts as a resample,
+/// so that it is never 0.
+fn two_sided(differences: &[f64]) -> f64 {
+    let share = |is_beyond: fn(&&f64) -> bool| {
+        (differences.iter().filter(is_beyond).count() + 1) as f64 / (differences.len() + 1) as f64
+    };
+    (2.0 * share(|value| **value <= 0.0).min(share(|value| **value >= 0.0))).min(1.0)
 }
 
 fn ratio(compressed: f64, base: f64) -> f64 {

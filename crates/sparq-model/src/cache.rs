@@ -57,6 +57,10 @@ impl LayerCache {
     /// Appends rows `[tokens, width]`.
     pub(crate) fn append(&mut self, keys: ArrayView2<'_, f32>, values: ArrayView2<'_, f32>) {
         for (to, from) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            // Longer runs are prompts, after which little follows; single tokens come in great number.
+            if from.nrows() > 1 {
+                to.reserve_exact(from.len());
+            }
             match from.as_slice() {
                 Some(from) => to.extend_from_slice(from),
                 None => to.extend(from.iter()),

@@ -203,7 +203,9 @@ fn an_unfinished_run_with_other_settings_is_refused_and_can_be_discarded() {
         let recipe: Recipe = recipe.parse().expect("valid");
         let error =
             Job::new(&model, &recipe, &out).calibration(Some(calibration)).run(&Dense, &()).expect_err("refused");
-        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error} should name {word}"));
+        for word in words {
+            assert!(error.to_string().contains(word), "{error} should name {word}");
+        }
     };
     refused("s=0.25,q=4,group=64", &eight, &["recipe", "s=0.5", "s=0.25", "--restart"]);
     refused("s=0.5,q=4,group=64", &four, &["calibration samples", "8", "now 4"]);

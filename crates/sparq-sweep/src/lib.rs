@@ -16,6 +16,7 @@
 //!     prompts: Vec::new(),
 //!     sample_tokens: 0,
 //!     bootstrap: Default::default(),
+//!     cache: None,
 //!     labels: Labels::default(),
 //! };
 //! let results = sweep.run(&model, "sweep-report".as_ref(), &())?;
@@ -40,6 +41,6 @@ pub use observer::Observer;
 pub use report::{csv, html, markdown, table};
 pub use results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
-    TaskAccuracy, Verdict,
+    TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
 pub use sweep::{Labels, Sweep, default_recipes};

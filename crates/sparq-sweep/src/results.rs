@@ -22,6 +22,8 @@ pub struct SweepResults {
     pub configurations: Vec<ConfigurationResult>,
     /// Who wins at each compression rate.
     pub verdicts: Vec<Verdict>,
+    /// How many comparisons the verdicts make, and what that means for them, in words.
+    pub comparisons: String,
     /// The configuration with the largest SrCr, as an index into `configurations`.
     pub best_srcr: Option<usize>,
 }
@@ -60,6 +62,8 @@ pub struct SettingsFacts {
     pub window: usize,
     /// Items of each task at most.
     pub limit: Option<usize>,
+    /// What each task is.
+    pub tasks: Vec<TaskFacts>,
     /// Seed of calibration sampling, task subsets and bootstrap.
     pub seed: u64,
     /// Bootstrap resamples.
@@ -68,6 +72,29 @@ pub struct SettingsFacts {
     pub fingerprint: String,
     /// The command that made this, if one did.
     pub command: Option<String>,
+}
+
+/// A task, enough to find it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskFacts {
+    /// Name.
+    pub name: String,
+    /// The group that it counts in.
+    pub group: Option<String>,
+    /// Items scored.
+    pub items: usize,
+    /// Records of the data that cannot be asked.
+    pub skipped: usize,
+    /// Worked examples in front of every prompt.
+    pub shots: usize,
+    /// The task of lm-evaluation-harness that it follows.
+    pub mirrors: String,
+    /// Where the data comes from.
+    pub source: String,
+    /// Licence of the data.
+    pub licence: String,
+    /// SHA-256 over definition, items and options.
+    pub fingerprint: String,
 }
 
 /// The machine.
@@ -81,7 +108,7 @@ pub struct MachineFacts {
     pub threads: usize,
 }
 
-/// Score of one task.
+/// Score of one task, or of the tasks of a group together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskAccuracy {
     /// Name.
@@ -95,6 +122,9 @@ pub struct TaskAccuracy {
     pub standard_error: f64,
     /// Accuracy of guessing.
     pub chance: f64,
+    /// Of a group, its tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<TaskAccuracy>,
 }
 
 /// The uncompressed model.
@@ -211,6 +241,27 @@ pub struct Verdict {
     pub runner_up: Option<usize>,
     /// Interval of the difference of their Sr.
     pub difference: Option<Interval>,
+    /// Two-sided bootstrap p-value of no difference in Sr.
+    pub p_value: Option<f64>,
+    /// The same, adjusted by Holm for all verdicts.
+    pub adjusted_p_value: Option<f64>,
+    /// McNemar's exact test of the two on every task that counts.
+    pub tests: Vec<TaskTest>,
     /// One sentence for people.
     pub sentence: String,
+}
+
+/// McNemar's exact test of two configurations on one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskTest {
+    /// Name of the task.
+    pub task: String,
+    /// Items that only the winner gets right.
+    pub only_winner: usize,
+    /// Items that only the other gets right.
+    pub only_other: usize,
+    /// Two-sided p-value.
+    pub p_value: f64,
+    /// The same, adjusted by Holm for all tests of all verdicts.
+    pub adjusted_p_value: f64,
 }

@@ -1,23 +1,24 @@
 use crate::results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
-    TaskAccuracy,
+    TaskAccuracy, TaskFacts,
 };
 use crate::store::{Store, write_whole};
-use crate::verdict::verdicts;
+use crate::verdict::{comparisons, verdicts};
 use crate::{Error, Observer, Result, csv, html};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sparq_core::Sparsity;
-use sparq_eval::{Baseline, Evaluation, EvaluationReport, TaskResult, paired_scores};
+use sparq_eval::{
+    Baseline, Evaluation, EvaluationReport, ResultCache, Task, TaskResult, continue_greedily, paired_scores, pool,
+};
 use sparq_metric::{Bootstrap, SrcrForm, TaskScores, retention};
-use sparq_model::{GenerateOptions, Model, Sampler};
+use sparq_model::Model;
 use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compress};
-use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Structure of `results.json` and of stored measurements; a change makes old ones stale.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// What to compare, and by what.
 ///
@@ -36,6 +37,8 @@ pub struct Sweep {
     pub sample_tokens: usize,
     /// Resamples, seed and confidence of every interval.
     pub bootstrap: Bootstrap,
+    /// Where results of the base are kept and looked for, to be shared between sweeps; the sweep's own directory if none.
+    pub cache: Option<PathBuf>,
     /// Names and settings to show in the report.
     pub labels: Labels,
 }
@@ -140,7 +143,9 @@ impl Sweep {
                         observer.step(0, total, "base");
                         model.make_resident()?;
                         let start = Instant::now();
-                        let fresh = self.evaluation.baseline(&model, observer)?;
+                        let cache = self.cache.clone().unwrap_or_else(|| directory.join("measurements"));
+                        let cache = ResultCache::open(&cache)?;
+                        let fresh = self.evaluation.baseline_cached(&model, &content_hash, &cache, observer)?;
                         let evaluation = self.evaluation.baseline_report(&fresh);
                         let continuations = self.continue_prompts(&model)?;
                         let seconds = start.elapsed().as_secs_f64();
@@ -188,20 +193,23 @@ impl Sweep {
     }
 
     fn continue_prompts(&self, model: &Model) -> Result<Vec<String>> {
-        self.prompts
-            .iter()
-            .map(|prompt| {
-                let tokenizer = model.tokenizer()?;
-                let options = GenerateOptions {
-                    max_tokens: self.sample_tokens,
-                    stop: tokenizer.eos_ids().to_vec(),
-                    sampler: Sampler::Greedy,
-                };
-                let tokens = tokenizer.encode(prompt, true)?;
-                let new = model.generate(&tokens, &options, |_| ControlFlow::Continue(()))?;
-                Ok(tokenizer.decode(&new, true)?)
-            })
-            .collect()
+        let prompts: Vec<&str> = self.prompts.iter().map(String::as_str).collect();
+        Ok(continue_greedily(model, &prompts, self.sample_tokens)?)
+    }
+
+    fn facts(&self, task: &Task) -> TaskFacts {
+        let definition = task.definition();
+        TaskFacts {
+            name: task.name().to_owned(),
+            group: definition.group.clone(),
+            items: task.items().len(),
+            skipped: task.skipped().len(),
+            shots: definition.shots.count,
+            mirrors: definition.mirrors.clone(),
+            source: definition.source.clone(),
+            licence: definition.licence.clone(),
+            fingerprint: task.fingerprint(self.evaluation.options()),
+        }
     }
 
     fn result(
@@ -246,7 +254,7 @@ impl Sweep {
             perplexity_ratio: ratio,
             kl: comparison.map_or(f64::NAN, |comparison| comparison.mean_kl),
             top1_agreement: comparison.map_or(f64::NAN, |comparison| comparison.top1_agreement),
-            tasks: measurement.evaluation.tasks.iter().map(accuracy).collect(),
+            tasks: accuracies(&measurement.evaluation.tasks),
             retention,
             retention_missing,
             srcr,
@@ -276,6 +284,7 @@ impl Sweep {
         scores: &[Vec<TaskScores>],
     ) -> SweepResults {
         let text = base.evaluation.text.as_ref();
+        let verdicts = verdicts(&configurations, scores, &self.bootstrap);
         let srcr = |index: &usize| configurations[*index].srcr.unwrap_or(f64::NEG_INFINITY);
         let best_srcr = (0..configurations.len())
             .filter(|index| configurations[*index].srcr.is_some())
@@ -301,6 +310,7 @@ impl Sweep {
                 text_tokens: text.map_or(0, |text| text.tokens),
                 window: self.evaluation.text().map_or(0, |text| text.settings().length),
                 limit: self.labels.limit,
+                tasks: self.evaluation.tasks().iter().map(|task| self.facts(task)).collect(),
                 seed: self.bootstrap.seed,
                 resamples: self.bootstrap.resamples,
                 fingerprint,
@@ -313,10 +323,11 @@ impl Sweep {
             },
             base: BaseResult {
                 perplexity: text.map_or(f64::NAN, |text| text.perplexity),
-                tasks: base.evaluation.tasks.iter().map(accuracy).collect(),
+                tasks: accuracies(&base.evaluation.tasks),
                 seconds: base.seconds,
             },
-            verdicts: verdicts(&configurations, scores, &self.bootstrap),
+            comparisons: comparisons(&verdicts),
+            verdicts,
             best_srcr,
             configurations,
         }
@@ -327,14 +338,25 @@ fn blame(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
     move |source| Error::Compression { recipe: recipe.to_string(), source }
 }
 
-fn accuracy(task: &TaskResult) -> TaskAccuracy {
-    TaskAccuracy {
+/// Scores of single tasks and of groups, these with their tasks.
+fn accuracies(results: &[TaskResult]) -> Vec<TaskAccuracy> {
+    let single = |task: &TaskResult| TaskAccuracy {
         name: task.name.clone(),
         items: task.items.len(),
         accuracy: task.accuracy,
         standard_error: task.standard_error.unwrap_or(f64::NAN),
         chance: task.chance,
-    }
+        members: Vec::new(),
+    };
+    let pooled = pool(results).into_iter().map(|task| TaskAccuracy {
+        items: task.scores.len(),
+        accuracy: task.accuracy,
+        standard_error: task.standard_error.unwrap_or(f64::NAN),
+        chance: task.chance,
+        members: results.iter().filter(|result| result.group.as_ref() == Some(&task.name)).map(single).collect(),
+        name: task.name,
+    });
+    pooled.collect()
 }
 
 fn fingerprint(parts: &[&str]) -> String {

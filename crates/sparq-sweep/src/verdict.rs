@@ -1,5 +1,5 @@
-use crate::results::{ConfigurationResult, Verdict};
-use sparq_metric::{Bootstrap, TaskScores, retention_difference};
+use crate::results::{ConfigurationResult, TaskTest, Verdict};
+use sparq_metric::{Bootstrap, RetentionDifference, TaskScores, holm, mcnemar, retention_difference};
 use std::cmp::Ordering;
 
 /// Configurations within this much of each other compress equally: 1/3 written as 0.3333 is 1/3.
@@ -14,7 +14,50 @@ pub(crate) fn verdicts(
     let mut order: Vec<usize> = (0..configurations.len()).collect();
     order.sort_by(|&x, &y| configurations[x].tcr.total_cmp(&configurations[y].tcr));
     let same = |x: &usize, y: &usize| (configurations[*x].tcr - configurations[*y].tcr).abs() < SAME_TCR;
-    order.chunk_by(same).map(|group| verdict(group, configurations, scores, bootstrap)).collect()
+    let mut verdicts: Vec<Verdict> =
+        order.chunk_by(same).map(|group| verdict(group, configurations, scores, bootstrap)).collect();
+    adjust(&mut verdicts);
+    verdicts
+}
+
+/// The level of all claims together.
+const LEVEL: f64 = 0.05;
+
+/// Adjusts p-values for the number of comparisons, and says in the sentences what that does to a claim.
+fn adjust(verdicts: &mut [Verdict]) {
+    let compared: Vec<f64> = verdicts.iter().filter_map(|verdict| verdict.p_value).collect();
+    let mut adjusted = holm(&compared).into_iter();
+    let count = compared.len();
+    for verdict in verdicts.iter_mut() {
+        verdict.adjusted_p_value = verdict.p_value.and_then(|_| adjusted.next());
+        let (Some(p), Some(adjusted)) = (verdict.p_value, verdict.adjusted_p_value) else { continue };
+        let numbers = format!("p {p:.3}, adjusted for {count} comparisons {adjusted:.3}");
+        let claimed = verdict.difference.is_some_and(|interval| interval.excludes_zero());
+        let limits = if claimed && adjusted > LEVEL { ": it does not stand among so many" } else { "" };
+        verdict.sentence = format!("{} ({numbers}{limits}).", verdict.sentence.trim_end_matches('.'));
+    }
+    let all: Vec<f64> = verdicts.iter().flat_map(|verdict| &verdict.tests).map(|test| test.p_value).collect();
+    let tests = verdicts.iter_mut().flat_map(|verdict| &mut verdict.tests);
+    for (test, adjusted) in tests.zip(holm(&all)) {
+        test.adjusted_p_value = adjusted;
+    }
+}
+
+/// How many comparisons there are, and how they are to be read.
+pub(crate) fn comparisons(verdicts: &[Verdict]) -> String {
+    let differences = verdicts.iter().filter(|verdict| verdict.p_value.is_some()).count();
+    let tests: usize = verdicts.iter().map(|verdict| verdict.tests.len()).sum();
+    let kept = verdicts.iter().filter(|v| v.adjusted_p_value.is_some_and(|p| p <= LEVEL)).count();
+    if differences == 0 {
+        return "No two configurations were compared by Sr.".to_owned();
+    }
+    format!(
+        "{differences} differences of Sr and {tests} single tasks are compared. Every interval is a 95 % interval by \
+         itself: of twenty true ties, one is expected to look like a win. Holm's adjustment accounts for their number, for \
+         the differences of Sr and for the single tasks separately; after it, {kept} of the {differences} differences \
+         stand at 5 % together. Each winner is the best of several measured, which no adjustment undoes: choose on one set \
+         of items, claim on another."
+    )
 }
 
 fn verdict(group: &[usize], all: &[ConfigurationResult], scores: &[Vec<TaskScores>], bootstrap: &Bootstrap) -> Verdict {
@@ -27,30 +70,56 @@ fn verdict(group: &[usize], all: &[ConfigurationResult], scores: &[Vec<TaskScore
     let rate = format!("At TCr {:.2} %", 100.0 * all[winner].tcr);
     let Some(second) = runner_up else {
         let sentence = format!("{rate} only {} was measured.", name(winner));
-        return Verdict { tcr: all[winner].tcr, winner, runner_up, difference: None, sentence };
+        return blank(all[winner].tcr, winner, runner_up, sentence);
     };
-    match retention_difference(&scores[winner], &scores[second], bootstrap) {
-        Ok(difference) => Verdict {
-            tcr: all[winner].tcr,
-            winner,
-            runner_up,
-            difference: Some(difference.interval),
-            sentence: format!("{rate} {}.", difference.statement(&name(winner), &name(second))),
-        },
-        Err(_) => Verdict {
-            tcr: all[winner].tcr,
-            winner,
-            runner_up,
-            difference: None,
-            sentence: format!(
-                "{rate} {} is closer to the base than {}: KL {:.4} against {:.4} nats a token (no task tells them apart).",
-                name(winner),
-                name(second),
-                all[winner].kl,
-                all[second].kl
-            ),
-        },
+    let Ok(difference) = retention_difference(&scores[winner], &scores[second], bootstrap) else {
+        let sentence = format!(
+            "{rate} {} is closer to the base than {}: KL {:.4} against {:.4} nats a token (no task tells them apart).",
+            name(winner),
+            name(second),
+            all[winner].kl,
+            all[second].kl
+        );
+        return blank(all[winner].tcr, winner, runner_up, sentence);
+    };
+    let sentence = format!("{rate} {}.", difference.statement(&name(winner), &name(second)));
+    Verdict {
+        difference: Some(difference.interval),
+        p_value: Some(difference.p_value),
+        tests: tests(&difference, &scores[winner], &scores[second]),
+        ..blank(all[winner].tcr, winner, runner_up, sentence)
     }
+}
+
+fn blank(tcr: f64, winner: usize, runner_up: Option<usize>, sentence: String) -> Verdict {
+    Verdict {
+        tcr,
+        winner,
+        runner_up,
+        difference: None,
+        p_value: None,
+        adjusted_p_value: None,
+        tests: Vec::new(),
+        sentence,
+    }
+}
+
+/// McNemar's test on each task that counts in the difference.
+fn tests(difference: &RetentionDifference, winner: &[TaskScores], other: &[TaskScores]) -> Vec<TaskTest> {
+    let counts = |task: &TaskScores| difference.tasks.iter().any(|counted| counted.name == task.name());
+    let pairs = winner.iter().zip(other).filter(|(task, _)| counts(task));
+    pairs
+        .filter_map(|(winner, other)| {
+            let test = mcnemar(winner.compressed(), other.compressed()).ok()?;
+            Some(TaskTest {
+                task: winner.name().to_owned(),
+                only_winner: test.only_first,
+                only_other: test.only_second,
+                p_value: test.p_value,
+                adjusted_p_value: test.p_value,
+            })
+        })
+        .collect()
 }
 
 /// More Sr first; where there is none, less KL first.

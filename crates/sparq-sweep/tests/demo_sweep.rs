@@ -29,6 +29,7 @@ fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
         prompts: vec!["Q: What is the capital of France? A:".to_owned()],
         sample_tokens: 4,
         bootstrap: Bootstrap { resamples: 200, seed: 5, ..Bootstrap::default() },
+        cache: None,
         labels: Labels { model: "demo <model>".to_owned(), ..Labels::default() },
     }
 }

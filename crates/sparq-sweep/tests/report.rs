@@ -1,9 +1,10 @@
 //! The report, from results as they come and as they should not come.
 
 use sparq_metric::{Bootstrap, Interval, TaskScores, retention};
+use sparq_pipeline::LayerReport;
 use sparq_sweep::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
-    TaskAccuracy, Verdict, csv, html, markdown, table,
+    TaskAccuracy, TaskFacts, TaskTest, Verdict, csv, html, markdown, table,
 };
 use std::process::Command;
 
@@ -31,7 +32,7 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: u8, right: u
         retention_missing: None,
         compress_seconds: 60.0,
         evaluate_seconds: 120.0,
-        layers: Vec::new(),
+        layers: layers(),
         reused: false,
         samples: vec![Sample {
             prompt: "<script>alert(1)</script>".to_owned(),
@@ -41,9 +42,35 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: u8, right: u
     }
 }
 
+/// Two blocks of two projections.
+fn layers() -> Vec<LayerReport> {
+    let layer = |block: usize, name: &str, error: f64| {
+        let layer = serde_json::json!({
+            "name": format!("model.layers.{block}.{name}"), "block": block, "shape": [8, 8], "weights": 64, "zeros": 16,
+            "bits_per_weight": 4.25, "relative_output_error": error, "damping": 0.01, "fallbacks": [], "tokens": 100,
+            "seconds": 0.5,
+        });
+        serde_json::from_value(layer).expect("a layer report")
+    };
+    vec![
+        layer(0, "self_attn.q_proj", 1e-3),
+        layer(0, "mlp.down_proj", 2e-2),
+        layer(1, "self_attn.q_proj", 5e-3),
+        layer(1, "mlp.down_proj", 0.0),
+    ]
+}
+
 fn accuracy(right: usize) -> TaskAccuracy {
     let accuracy = right as f64 / 200.0;
-    TaskAccuracy { name: "arc <easy>".to_owned(), items: 200, accuracy, standard_error: 0.03, chance: 0.25 }
+    let task = |name: &str| TaskAccuracy {
+        name: name.to_owned(),
+        items: 200,
+        accuracy,
+        standard_error: 0.03,
+        chance: 0.25,
+        members: Vec::new(),
+    };
+    TaskAccuracy { members: vec![task("arc_one <i>"), task("arc_two")], ..task("arc <easy>") }
 }
 
 fn results() -> SweepResults {
@@ -66,6 +93,17 @@ fn results() -> SweepResults {
             text_tokens: 32704,
             window: 512,
             limit: Some(200),
+            tasks: vec![TaskFacts {
+                name: "arc_one <i>".to_owned(),
+                group: Some("arc <easy>".to_owned()),
+                items: 200,
+                skipped: 3,
+                shots: 5,
+                mirrors: "arc_easy".to_owned(),
+                source: "somewhere & elsewhere".to_owned(),
+                licence: "MIT".to_owned(),
+                fingerprint: "0123".to_owned(),
+            }],
             seed: 0,
             resamples: 2000,
             fingerprint: "def".to_owned(),
@@ -83,13 +121,23 @@ fn results() -> SweepResults {
             winner: 1,
             runner_up: Some(0),
             difference: Some(Interval { low: 0.2, high: 0.6 }),
+            p_value: Some(0.01),
+            adjusted_p_value: Some(0.02),
+            tests: vec![TaskTest {
+                task: "arc <easy>".to_owned(),
+                only_winner: 44,
+                only_other: 4,
+                p_value: 0.0001,
+                adjusted_p_value: 0.0003,
+            }],
             sentence: "At TCr 81.25 % joint keeps more.".to_owned(),
         }],
+        comparisons: "Two differences are compared.".to_owned(),
         best_srcr: Some(1),
     }
 }
 
-const FIGURES: [&str; 4] = ["figure-retention", "figure-divergence", "figure-srcr", "figure-task-0"];
+const FIGURES: [&str; 5] = ["figure-retention", "figure-divergence", "figure-srcr", "figure-task-0", "figure-layers-1"];
 
 #[test]
 fn the_page_holds_headline_figures_and_facts_and_escapes_what_is_foreign() {
@@ -101,12 +149,19 @@ fn the_page_holds_headline_figures_and_facts_and_escapes_what_is_foreign() {
         "arc &lt;easy&gt;",
         "&lt;script&gt;alert(1)&lt;/script&gt;",
         "16384 tokens",
+        "Compression rates compared by what is kept of the tasks: joint keeps more at 1 of 1.",
+        "Two differences are compared.",
+        "<td>44</td><td>4</td><td>0.0001</td><td>0.0003</td>",
+        "arc_one &lt;i&gt;",
+        "200 (3 of the data cannot be asked)",
+        "somewhere &amp; elsewhere",
+        "0.600 ★",
         "<title id=",
         "<desc id=",
     ]) {
         assert!(page.contains(part), "{part}");
     }
-    for part in ["<script>alert", "<easy>", "<b>", "http://", "https://", ">NaN", "\"NaN"] {
+    for part in ["<script>alert", "<easy>", "<b>", "<i>", "http://", "https://", ">NaN", "\"NaN"] {
         assert!(!page.contains(part), "{part}");
     }
 }
@@ -174,27 +229,46 @@ fn a_browser_shows_it_without_an_error() {
         return;
     };
     let directory = tempfile::tempdir().expect("a directory");
-    let page = directory.path().join("report.html");
-    // The page's own policy forbids nothing that this line does: an error marks the document.
-    let watched = html(&results()).replace(
-        "<script>",
-        "<script>window.onerror=()=>document.documentElement.setAttribute('data-error','1');</script><script>",
-    );
-    std::fs::write(&page, watched).expect("written");
-    let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
-        .args(["--disable-sync", "--disable-component-update", "--virtual-time-budget=2000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", directory.path().join("profile").display()))
-        .arg(format!("file://{}", page.display()))
-        .output()
-        .expect("the browser starts");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(!complaints.contains("CONSOLE"), "{complaints}");
-    assert!(!shown.contains("data-error=\"1\""), "the page's script failed");
-    assert!(shown.contains("At TCr 81.25 % joint keeps more."), "no headline in {} bytes", shown.len());
-    for id in FIGURES {
-        assert!(shown.contains(&format!("<svg id=\"{id}\"")), "{id}");
+    let show = |name: &str, page: &str, window: &str| {
+        let file = directory.path().join(name).with_extension("html");
+        std::fs::write(&file, page).expect("written");
+        let output = Command::new(browser)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
+            .args(["--disable-sync", "--disable-component-update", "--virtual-time-budget=2000", "--dump-dom"])
+            .args(["--enable-logging=stderr", &format!("--window-size={window}")])
+            .arg(format!("--user-data-dir={}", directory.path().join(name).display()))
+            .arg(format!("file://{}", file.display()))
+            .output()
+            .expect("the browser starts");
+        let complaint =
+            String::from_utf8_lossy(&output.stderr).lines().find(|l| l.contains("CONSOLE")).map(str::to_owned);
+        (String::from_utf8_lossy(&output.stdout).into_owned(), complaint)
+    };
+    let page = html(&results());
+    // Measured where a figure or the text would be cut off.
+    let measure = "<script>document.documentElement.setAttribute('data-width',\
+                   document.documentElement.scrollWidth>window.innerWidth?'too wide':'fits');\
+                   document.documentElement.setAttribute('data-empty',[...document.querySelectorAll('svg')]\
+                   .filter((svg)=>svg.getBoundingClientRect().width<40&&!svg.closest('details:not([open])'))\
+                   .map((svg)=>svg.id).join());</script></body>";
+    for (name, window) in [("wide", "1280,900"), ("narrow", "480,900")] {
+        let (shown, complaint) = show(name, &page.replace("</body>", measure), window);
+        assert_eq!(complaint, None, "the page complains at {name}");
+        assert!(shown.contains("At TCr 81.25 % joint keeps more."), "no headline in {} bytes", shown.len());
+        assert!(shown.contains("<p id=\"headline\">") && shown.contains("<p id=\"comparisons\">"));
+        for id in FIGURES {
+            assert!(shown.contains(&format!("<svg id=\"{id}\"")), "{id}");
+            for part in ["title", "desc"] {
+                assert!(shown.contains(&format!("<{part} id=\"{id}-{part}\">")), "{id} has no {part}");
+            }
+        }
+        assert!(shown.contains("<th><button>"), "the script has run");
+        assert!(
+            shown.contains("data-width=\"fits\"") && shown.contains("data-empty=\"\""),
+            "{name}: something does not fit"
+        );
     }
-    assert!(shown.contains("<th><button>"), "the script has run");
+    // The test would notice a complaint.
+    let (_, complaint) = show("broken", &page.replace("<script>", "<script>nothing.at.all();"), "1280,900");
+    assert!(complaint.is_some_and(|line| line.contains("nothing is not defined")), "errors are seen");
 }

@@ -4,6 +4,9 @@ use super::head::{Query, ask};
 use crate::{Error, LanguageModel, Result};
 use ndarray::Array2;
 
+/// Tokens that the caches of a batch may hold together, as a multiple of the tokens that run: long prompts whose choices
+/// each need a copy of the cache bound the memory, not the work.
+const CACHED_TOKENS: usize = 8;
 /// A shared prefix shorter than this is run again for each choice: it costs less than another pass.
 const WORTH_SHARING: usize = 4;
 
@@ -40,10 +43,11 @@ pub fn score_continuations<M: LanguageModel>(
     let mut scores = Vec::with_capacity(items.len());
     let mut rest = plans.as_slice();
     while !rest.is_empty() {
-        let mut tokens = 0;
+        let (mut tokens, mut cached) = (0, 0);
         let fitting = rest.iter().take_while(|plan| {
             tokens += plan.cost(root_length);
-            tokens <= batch_tokens
+            cached += plan.cached();
+            tokens <= batch_tokens && cached <= CACHED_TOKENS.saturating_mul(batch_tokens)
         });
         let (batch, later) = rest.split_at(fitting.count().max(1));
         scores.extend(score_batch(model, batch, root_length, &root)?);
@@ -84,6 +88,12 @@ impl<'a> Plan<'a> {
         let shared = if choices.len() < 2 || shared < root + WORTH_SHARING { root } else { shared };
         let first_row = choices.iter().map(Continuation::first_predicting).min().unwrap_or(shared).min(shared);
         Self { choices, shared, first_row }
+    }
+
+    /// Tokens that its caches hold in the end.
+    fn cached(&self) -> usize {
+        let own = self.choices.iter().map(|choice| choice.inputs().len()).filter(|&length| length > self.shared);
+        self.shared + own.sum::<usize>()
     }
 
     /// Tokens that run through the model.

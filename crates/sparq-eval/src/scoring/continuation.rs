@@ -46,9 +46,43 @@ impl Continuation {
         continuation: &str,
         special_tokens: bool,
     ) -> Result<Self> {
-        let trimmed = context.trim_end();
+        let length = model.encode(context.trim_end(), special_tokens)?.len();
+        Self::encode_after(model, context, length, continuation, special_tokens)
+    }
+
+    /// The continuations of one item: pairs of context and continuation after `beginning`, which all contexts start with.
+    /// A context that follows itself is encoded once.
+    pub(crate) fn encode_all<M: LanguageModel>(
+        model: &M,
+        beginning: &str,
+        pairs: &[(&str, &str)],
+        special_tokens: bool,
+    ) -> Result<Vec<Self>> {
+        let mut last: Option<(&str, String, usize)> = None;
+        let mut encoded = Vec::with_capacity(pairs.len());
+        for (context, continuation) in pairs {
+            let (_, whole, length) = match last.take() {
+                Some(same) if same.0 == *context => last.insert(same),
+                _ => {
+                    let whole = [beginning, context].concat();
+                    let length = model.encode(whole.trim_end(), special_tokens)?.len();
+                    last.insert((context, whole, length))
+                }
+            };
+            encoded.push(Self::encode_after(model, whole, *length, continuation, special_tokens)?);
+        }
+        Ok(encoded)
+    }
+
+    /// `length` is the number of tokens of `context` without white space at its end.
+    fn encode_after<M: LanguageModel>(
+        model: &M,
+        context: &str,
+        mut length: usize,
+        continuation: &str,
+        special_tokens: bool,
+    ) -> Result<Self> {
         let mut tokens = model.encode(&[context, continuation].concat(), special_tokens)?;
-        let mut length = model.encode(trimmed, special_tokens)?.len();
         if length == 0 {
             tokens.insert(0, model.prefix_token()?.ok_or(Error::NoPrefixToken)?);
             length = 1;

@@ -2,7 +2,7 @@
 
 use super::common_prefix;
 use super::head::most_likely;
-use crate::{Error, LanguageModel, Result};
+use crate::{Error, LanguageModel, Result, TaskOptions};
 use ndarray::{Array2, Axis};
 
 /// Most prompts that are continued together: beyond, caches grow and speed does not.
@@ -17,6 +17,26 @@ pub(crate) struct Limits<'a> {
     pub(crate) stop: &'a [String],
     /// About how many tokens of prompts run together.
     pub(crate) batch_tokens: usize,
+}
+
+/// Continues each prompt greedily by up to `max_new_tokens` tokens; only the new text.
+///
+/// The prompts run together, as those of a generated task do.
+///
+/// # Errors
+/// The model's; [`Error::NoPrefixToken`]; [`Error::NotFinite`].
+///
+/// # Examples
+/// ```no_run
+/// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+/// let texts = sparq_eval::continue_greedily(&model, &["Once upon a time", "The capital of France"], 24)?;
+/// assert_eq!(texts.len(), 2);
+/// # Ok::<(), sparq_eval::Error>(())
+/// ```
+pub fn continue_greedily<M: LanguageModel>(model: &M, prompts: &[&str], max_new_tokens: usize) -> Result<Vec<String>> {
+    let prompts = prompts.iter().map(|prompt| encode_prompt(model, prompt, true)).collect::<Result<Vec<_>>>()?;
+    let limits = Limits { max_new_tokens, stop: &[], batch_tokens: TaskOptions::default().batch_tokens };
+    greedy(model, &prompts, &limits, &|_, _| {})
 }
 
 /// Tokens of a prompt, at least one. White space at its end is kept: it is part of the template.
@@ -35,8 +55,8 @@ pub(crate) fn greedy<M: LanguageModel>(
     limits: &Limits<'_>,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<String>> {
-    if prompts.is_empty() {
-        return Ok(Vec::new());
+    if prompts.is_empty() || limits.max_new_tokens == 0 {
+        return Ok(vec![String::new(); prompts.len()]);
     }
     let ends = model.end_tokens()?;
     // The beginning that all prompts share (worked examples, say) is run once; the last token must stay outside.
@@ -46,64 +66,77 @@ pub(crate) fn greedy<M: LanguageModel>(
     if shared > 0 {
         model.extend(std::slice::from_mut(&mut root), &[&prompts[0][..shared]])?;
     }
-    let mut texts = Vec::with_capacity(prompts.len());
-    while texts.len() < prompts.len() {
-        let rest = &prompts[texts.len()..];
+    let mut writer = Writer {
+        model,
+        limits,
+        ends,
+        texts: vec![String::new(); prompts.len()],
+        active: Vec::new(),
+        caches: Vec::new(),
+        next: Vec::new(),
+    };
+    let mut waiting = prompts.iter().map(|prompt| &prompt[shared..]).enumerate().peekable();
+    loop {
+        // Whoever ends makes room for a new prompt, so that products stay as tall as they can be.
         let mut tokens = 0;
-        let fitting = rest.iter().take(MOST_TOGETHER).take_while(|prompt| {
-            tokens += prompt.len() - shared;
-            tokens <= limits.batch_tokens
-        });
-        let batch = &rest[..fitting.count().max(1)];
-        texts.extend(write(model, batch, shared, &root, &ends, limits)?);
-        progress(texts.len(), prompts.len());
-    }
-    Ok(texts)
-}
-
-fn write<M: LanguageModel>(
-    model: &M,
-    prompts: &[Vec<u32>],
-    shared: usize,
-    root: &M::Cache,
-    ends: &[u32],
-    limits: &Limits<'_>,
-) -> Result<Vec<String>> {
-    let mut texts = vec![String::new(); prompts.len()];
-    // Index and tokens written, cache, and tokens to be read next, of each text that is not finished.
-    let mut active: Vec<(usize, Vec<u32>)> = (0..prompts.len()).map(|index| (index, Vec::new())).collect();
-    let mut caches = vec![root.clone(); prompts.len()];
-    let mut next: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt[shared..].to_vec()).collect();
-    for _ in 0..limits.max_new_tokens {
-        if active.is_empty() {
+        while writer.active.len() < MOST_TOGETHER
+            && let Some((index, prompt)) =
+                waiting.next_if(|(_, prompt)| tokens == 0 || tokens + prompt.len() <= limits.batch_tokens)
+        {
+            tokens += prompt.len();
+            writer.active.push((index, Vec::new()));
+            writer.caches.push(root.clone());
+            writer.next.push(prompt.to_vec());
+        }
+        if writer.active.is_empty() {
             break;
         }
-        let batch: Vec<&[u32]> = next.iter().map(Vec::as_slice).collect();
-        let hidden = model.extend(&mut caches, &batch)?;
-        let tokens = most_likely(model, &last_rows(&hidden, &batch))?;
-        let mut going = Vec::with_capacity(active.len());
-        for ((index, written), token) in active.iter_mut().zip(&tokens) {
-            let mut ended = ends.contains(token);
+        if writer.step()? {
+            progress(prompts.len() - waiting.len() - writer.active.len(), prompts.len());
+        }
+    }
+    Ok(writer.texts)
+}
+
+/// Texts that are being written.
+struct Writer<'a, M: LanguageModel> {
+    model: &'a M,
+    limits: &'a Limits<'a>,
+    ends: Vec<u32>,
+    texts: Vec<String>,
+    /// Index and tokens written of each text that is not finished.
+    active: Vec<(usize, Vec<u32>)>,
+    /// What each of them has seen.
+    caches: Vec<M::Cache>,
+    /// The tokens each of them reads next.
+    next: Vec<Vec<u32>>,
+}
+
+impl<M: LanguageModel> Writer<'_, M> {
+    /// Writes one token more of every text; whether any has ended.
+    fn step(&mut self) -> Result<bool> {
+        let batch: Vec<&[u32]> = self.next.iter().map(Vec::as_slice).collect();
+        let hidden = self.model.extend(&mut self.caches, &batch)?;
+        let tokens = most_likely(self.model, &last_rows(&hidden, &batch))?;
+        let mut going = Vec::with_capacity(self.active.len());
+        for ((index, written), token) in self.active.iter_mut().zip(&tokens) {
+            let mut ended = self.ends.contains(token);
             if !ended {
                 written.push(*token);
-                let text = model.decode(written)?;
-                let stop = limits
-                    .stop
-                    .iter()
-                    .filter(|stop| !stop.is_empty())
-                    .filter_map(|stop| text.find(stop.as_str()))
-                    .min();
-                ended = stop.is_some();
-                texts[*index] = stop.map_or_else(|| text.clone(), |at| text[..at].to_owned());
+                let text = self.model.decode(written)?;
+                let stops = self.limits.stop.iter().filter(|stop| !stop.is_empty());
+                let stop = stops.filter_map(|stop| text.find(stop.as_str())).min();
+                ended = stop.is_some() || written.len() == self.limits.max_new_tokens;
+                self.texts[*index] = stop.map_or_else(|| text.clone(), |at| text[..at].to_owned());
             }
             going.push(!ended);
         }
-        next = tokens.into_iter().map(|token| vec![token]).collect();
-        keep(&mut active, &going);
-        keep(&mut caches, &going);
-        keep(&mut next, &going);
+        self.next = tokens.into_iter().map(|token| vec![token]).collect();
+        keep(&mut self.active, &going);
+        keep(&mut self.caches, &going);
+        keep(&mut self.next, &going);
+        Ok(going.contains(&false))
     }
-    Ok(texts)
 }
 
 /// The last row of each sequence of `hidden`, `[sum of lengths, hidden]`.

@@ -7,6 +7,7 @@ mod head;
 
 pub use batch::score_continuations;
 pub use continuation::{Continuation, ContinuationScore};
+pub use generate::continue_greedily;
 
 /// Length of the longest prefix that all sequences share.
 fn common_prefix<'a>(mut sequences: impl Iterator<Item = &'a [u32]>) -> usize {

@@ -1,6 +1,7 @@
 use super::{Content, Item, ItemResult, Task, TaskResult};
 use crate::scoring::{Continuation, ContinuationScore, generate, score_continuations};
 use crate::{LanguageModel, Observer, Result};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// How tasks are run.
@@ -56,8 +57,7 @@ impl Task {
         let items = self.items.iter().map(|item| match &item.content {
             Content::Generated { answer, .. } => {
                 let prediction = generated.next().unwrap_or_default();
-                let rule = &self.definition.answer;
-                let right = rule.normalise(&prediction) == rule.normalise(answer);
+                let right = self.definition.answer.is_right(&prediction, answer);
                 ItemResult { score: f64::from(u8::from(right)), prediction: Some(prediction), ..blank(item) }
             }
             Content::GreedyMatch { .. } => {
@@ -80,7 +80,7 @@ impl Task {
                 }
             }
         });
-        Ok(TaskResult::new(self.name(), self.definition.metric, items.collect(), self.fingerprint(options)))
+        Ok(TaskResult::new(self, items.collect(), self.fingerprint(options)))
     }
 
     /// Log-likelihoods of all continuations of the items that have some, in order.
@@ -90,20 +90,15 @@ impl Task {
         options: &TaskOptions,
         observer: &dyn Observer,
     ) -> Result<Vec<Vec<ContinuationScore>>> {
-        let mut items = Vec::new();
-        for item in &self.items {
-            let encode = |(context, continuation): (&str, &str)| {
-                Continuation::encode(model, context, continuation, options.special_tokens)
+        let encode = |item: &Item| {
+            let pairs: Vec<(&str, &str)> = match &item.content {
+                Content::Choices { pairs, .. } => pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect(),
+                Content::GreedyMatch { context, continuation } => vec![(context, continuation)],
+                Content::Generated { .. } => return None,
             };
-            match &item.content {
-                Content::Choices { pairs, .. } => {
-                    let pairs = pairs.iter().map(|(context, continuation)| encode((context, continuation)));
-                    items.push(pairs.collect::<Result<Vec<_>>>()?);
-                }
-                Content::GreedyMatch { context, continuation } => items.push(vec![encode((context, continuation))?]),
-                Content::Generated { .. } => {}
-            }
-        }
+            Some(Continuation::encode_all(model, &self.shots, &pairs, options.special_tokens))
+        };
+        let items = self.items.par_iter().filter_map(encode).collect::<Result<Vec<_>>>()?;
         let progress = |done, total| observer.progress(done, total, self.name());
         score_continuations(model, &items, options.batch_tokens, &progress)
     }
@@ -115,12 +110,13 @@ impl Task {
         options: &TaskOptions,
         observer: &dyn Observer,
     ) -> Result<Vec<String>> {
-        let prompts = self.items.iter().filter_map(|item| match &item.content {
-            Content::Generated { prompt, .. } => Some(prompt.as_str()),
+        let encode = |item: &Item| match &item.content {
+            Content::Generated { prompt, .. } => {
+                Some(generate::encode_prompt(model, &[&self.shots, prompt.as_str()].concat(), options.special_tokens))
+            }
             _ => None,
-        });
-        let prompts = prompts.map(|prompt| generate::encode_prompt(model, prompt, options.special_tokens));
-        let prompts = prompts.collect::<Result<Vec<_>>>()?;
+        };
+        let prompts = self.items.par_iter().filter_map(encode).collect::<Result<Vec<_>>>()?;
         let limits = generate::Limits {
             max_new_tokens: self.definition.max_new_tokens,
             stop: &self.definition.stop,

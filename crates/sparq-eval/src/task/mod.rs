@@ -1,22 +1,34 @@
 //! Tasks: questions with right answers, from lines of JSON.
 
+mod answer;
 mod built_in;
+mod choices;
 mod definition;
 mod evaluate;
+mod limits;
+mod load;
+mod mathematics;
+mod pool;
 mod record;
+mod records;
 mod result;
+mod shots;
 mod template;
 
-pub use definition::{AnswerRule, FieldNames, Metric, TaskDefinition, TaskKind};
+pub use answer::{AnswerRule, Comparison};
+pub use choices::ChoiceSource;
+pub use definition::{FieldNames, Metric, TaskDefinition, TaskKind};
 pub use evaluate::TaskOptions;
+pub use mathematics::equivalent;
+pub use pool::{PooledResult, pool};
 pub use result::{ItemResult, TaskResult};
+pub use shots::Shots;
 
 use crate::fingerprint::fingerprint;
 use crate::{Error, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
 
 /// One question of a task, its templates filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,13 +56,33 @@ pub(crate) enum Content {
     },
 }
 
+impl Content {
+    /// Bytes of its texts.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Choices { pairs, .. } => pairs.iter().map(|(context, text)| context.len() + text.len()).sum(),
+            Self::GreedyMatch { context, continuation } => context.len() + continuation.len(),
+            Self::Generated { prompt, answer } => prompt.len() + answer.len(),
+        }
+    }
+}
+
+/// A record of the data that cannot be asked: fewer than two choices, or an answer that is none of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Which.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+}
+
 impl Item {
-    /// File stem and line: `piqa:17`.
+    /// File stem and line, `piqa:17`; in a document that lists its records, the position in the list, from 1.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What the model is shown; of several contexts, the first.
+    /// What the model is shown after the worked examples, [`Task::shots`]; of several contexts, the first.
     pub fn prompt(&self) -> &str {
         match &self.content {
             Content::Choices { pairs, .. } => pairs.first().map_or("", |(context, _)| context),
@@ -76,6 +108,16 @@ impl Item {
         }
     }
 
+    /// What is scored, in the order of the data; nothing for generated answers.
+    pub fn continuations(&self) -> impl Iterator<Item = &str> {
+        let (pairs, single) = match &self.content {
+            Content::Choices { pairs, .. } => (pairs.as_slice(), None),
+            Content::GreedyMatch { continuation, .. } => (&[][..], Some(continuation.as_str())),
+            Content::Generated { .. } => (&[][..], None),
+        };
+        pairs.iter().map(|(_, continuation)| continuation.as_str()).chain(single)
+    }
+
     /// What guessing scores: 1 over the number of choices, 0 without choices.
     pub fn chance(&self) -> f64 {
         match &self.content {
@@ -89,7 +131,10 @@ impl Item {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
     definition: TaskDefinition,
+    /// Worked examples, in front of every prompt.
+    shots: String,
     items: Vec<Item>,
+    skipped: Vec<Skipped>,
 }
 
 impl Task {
@@ -119,10 +164,12 @@ impl Task {
         Self::from_texts(definition, &[(name, text)])
     }
 
-    /// A task from a definition and the contents of its files, each with the name that errors use.
+    /// A task from a definition and the contents of its files, each with the name that errors use. Worked examples are
+    /// the first records of the first file, which then are no items.
     ///
     /// # Errors
-    /// [`Error::Definition`] if a template is malformed, [`Error::Record`], [`Error::EmptyTask`].
+    /// [`Error::Definition`] if a template is malformed or there are too few records for the worked examples;
+    /// [`Error::Record`] naming the first malformed line of a file and the numbers of the others; [`Error::EmptyTask`].
     ///
     /// # Examples
     /// ```
@@ -134,73 +181,38 @@ impl Task {
     /// # Ok::<(), sparq_eval::Error>(())
     /// ```
     pub fn from_texts(definition: TaskDefinition, files: &[(&str, &str)]) -> Result<Self> {
-        let mut items = Vec::new();
+        Self::with_shots_from(definition, files, None)
+    }
+
+    /// As [`from_texts`](Self::from_texts), with worked examples from a file of their own.
+    fn with_shots_from(
+        definition: TaskDefinition,
+        files: &[(&str, &str)],
+        shots_file: Option<(&str, &str)>,
+    ) -> Result<Self> {
+        let count = definition.shots.count;
+        let shots = match shots_file.or_else(|| files.first().copied()) {
+            Some((file, text)) if count > 0 => record::worked(&definition, file, text, count)?,
+            _ => String::new(),
+        };
+        let (mut items, mut skipped) = (Vec::new(), Vec::new());
         for (file, text) in files {
-            items.extend(record::items(&definition, file, text)?);
+            let contents = record::items(&definition, file, text)?;
+            items.extend(contents.items);
+            skipped.extend(contents.skipped);
+        }
+        if skipped.len() > definition.unusable {
+            let (found, known) = (skipped.len(), definition.unusable);
+            let reason = format!("{found} records cannot be asked, and only {known} are known to be such");
+            return Err(Error::Definition { file: definition.name, reason });
+        }
+        if shots_file.is_none() {
+            items.drain(..count.min(items.len()));
         }
         if items.is_empty() {
             return Err(Error::EmptyTask { task: definition.name });
         }
-        Ok(Self { definition, items })
-    }
-
-    /// Finds and reads a task. `what` is one of
-    /// * a `.toml` file: a definition, whose data files are relative to it;
-    /// * another file: lines of JSON. Data files of built-in tasks (such as `…/zero-shot/piqa.jsonl`) get the built-in
-    ///   definition, others the one their fields suggest, as in [`from_jsonl`](Self::from_jsonl);
-    /// * the name of a built-in definition, whose files are looked for below `data`, with or without their folder.
-    ///
-    /// # Errors
-    /// [`Error::UnknownTask`], [`Error::NoData`], [`Error::Read`]; those of [`from_texts`](Self::from_texts).
-    ///
-    /// # Examples
-    /// ```no_run
-    /// use sparq_eval::Task;
-    /// use std::path::Path;
-    /// let piqa = Task::load("piqa", Some(Path::new("data")))?.limit(200, 0);
-    /// let own = Task::load("tasks/quiz.toml", None)?;
-    /// # Ok::<(), sparq_eval::Error>(())
-    /// ```
-    pub fn load(what: &str, data: Option<&Path>) -> Result<Self> {
-        let path = Path::new(what);
-        if !path.is_file() {
-            return Self::load_built_in(what, data);
-        }
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
-            let definition = TaskDefinition::from_toml(what, &read(path)?)?;
-            let folder = path.parent().unwrap_or(Path::new(""));
-            let paths: Vec<PathBuf> = definition.data.iter().map(|file| folder.join(file)).collect();
-            return Self::read(definition, &paths);
-        }
-        if let Some(definition) = built_in::of_data_file(path) {
-            return Self::read(definition, &[path.to_owned()]);
-        }
-        let text = read(path)?;
-        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
-        let definition = record::detect(&name, what, &text)?;
-        Self::from_texts(definition, &[(what, &text)])
-    }
-
-    fn load_built_in(name: &str, data: Option<&Path>) -> Result<Self> {
-        let definition = built_in::find(name)?;
-        let no_data = |reason| Error::NoData { task: name.to_owned(), reason };
-        let data = data.ok_or_else(|| no_data("a data directory is needed for built-in tasks".to_owned()))?;
-        let find = |file: &String| {
-            let whole = data.join(file);
-            let bare = Path::new(file).file_name().map_or_else(|| whole.clone(), |file| data.join(file));
-            let found = [&whole, &bare].into_iter().find(|path| path.is_file()).cloned();
-            found.ok_or_else(|| no_data(format!("{} does not exist", whole.display())))
-        };
-        let paths = definition.data.iter().map(find).collect::<Result<Vec<_>>>()?;
-        Self::read(definition, &paths)
-    }
-
-    fn read(definition: TaskDefinition, paths: &[PathBuf]) -> Result<Self> {
-        let texts = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
-        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let files: Vec<(&str, &str)> =
-            names.iter().zip(&texts).map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        Self::from_texts(definition, &files)
+        Ok(Self { definition, shots, items, skipped })
     }
 
     /// Keeps `count` items, chosen by `seed` (the first of a `ChaCha8` shuffle, in their old order); all if there are no
@@ -234,6 +246,23 @@ impl Task {
         self
     }
 
+    /// Keeps the items that `keep` is true for.
+    ///
+    /// # Errors
+    /// [`Error::EmptyTask`] if there are none.
+    ///
+    /// # Examples
+    /// ```
+    /// let text = "{\"question\": \"a\", \"answer\": \"b\"}\n{\"question\": \"c\", \"answer\": \"d\"}";
+    /// let task = sparq_eval::Task::from_jsonl("letters", text)?.only(|item| item.id() == "letters:2")?;
+    /// assert_eq!(task.items()[0].answer(), "d");
+    /// # Ok::<(), sparq_eval::Error>(())
+    /// ```
+    pub fn only(mut self, keep: impl Fn(&Item) -> bool) -> Result<Self> {
+        self.items.retain(keep);
+        if self.items.is_empty() { Err(Error::EmptyTask { task: self.definition.name }) } else { Ok(self) }
+    }
+
     /// Name of the task.
     pub fn name(&self) -> &str {
         &self.definition.name
@@ -242,6 +271,16 @@ impl Task {
     /// The definition.
     pub fn definition(&self) -> &TaskDefinition {
         &self.definition
+    }
+
+    /// The worked examples in front of every prompt; empty if there are none.
+    pub fn shots(&self) -> &str {
+        &self.shots
+    }
+
+    /// Records of the data that cannot be asked and are left out.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// The items, at least one.
@@ -257,13 +296,9 @@ impl Task {
     /// SHA-256 over definition, items and options: equal fingerprints mean equal results of equal models.
     pub fn fingerprint(&self, options: &TaskOptions) -> String {
         // As in `fingerprint`: plain data, whose serialisation to memory cannot fail.
-        let items = serde_json::to_vec(&self.items).unwrap_or_default();
+        let items = serde_json::to_vec(&(&self.shots, &self.items)).unwrap_or_default();
         fingerprint("task", &(&self.definition, options.special_tokens), &items)
     }
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

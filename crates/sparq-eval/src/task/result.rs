@@ -1,4 +1,4 @@
-use super::Metric;
+use super::{Metric, Skipped, Task};
 use serde::{Deserialize, Serialize};
 
 /// How one item was answered.
@@ -26,6 +26,9 @@ pub struct ItemResult {
 pub struct TaskResult {
     /// Name of the task.
     pub name: String,
+    /// The group it belongs to: its tasks count as one, see [`pool`](crate::pool).
+    #[serde(default)]
+    pub group: Option<String>,
     /// Which score counts.
     pub metric: Metric,
     /// Mean score, by the metric that counts.
@@ -36,19 +39,24 @@ pub struct TaskResult {
     pub chance: f64,
     /// Every item, in the order of the data.
     pub items: Vec<ItemResult>,
+    /// Records of the data that cannot be asked and are left out, with the reason.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
     /// Fingerprint of definition, items and options.
     pub fingerprint: String,
 }
 
 impl TaskResult {
-    pub(crate) fn new(name: &str, metric: Metric, items: Vec<ItemResult>, fingerprint: String) -> Self {
+    pub(crate) fn new(task: &Task, items: Vec<ItemResult>, fingerprint: String) -> Self {
         let mut result = Self {
-            name: name.to_owned(),
-            metric,
+            name: task.name().to_owned(),
+            group: task.definition().group.clone(),
+            metric: task.definition().metric,
             accuracy: 0.0,
             standard_error: None,
             chance: 0.0,
             items,
+            skipped: task.skipped().to_vec(),
             fingerprint,
         };
         let scores = result.scores();

@@ -50,14 +50,18 @@ impl Template {
         })
     }
 
-    /// Puts values in; the error names a field without one.
-    pub(super) fn fill<'a>(&'a self, value: impl Fn(&'a str) -> Result<String, String>) -> Result<String, String> {
+    /// Puts values in; the error names a field without one, or says that the text has more than `most` bytes.
+    pub(super) fn fill<'a>(
+        &'a self,
+        value: impl Fn(&'a str) -> Result<String, String>,
+        most: usize,
+    ) -> Result<String, String> {
         self.parts.iter().try_fold(String::new(), |mut text, part| {
             match part {
                 Part::Text(part) => text.push_str(part),
                 Part::Field(name) => text.push_str(&value(name)?),
             }
-            Ok(text)
+            if text.len() > most { Err(format!("the filled template has more than {most} bytes")) } else { Ok(text) }
         })
     }
 }
@@ -71,8 +75,9 @@ mod tests {
     fn fills_fields_and_keeps_doubled_braces() {
         let template = Template::parse("Q: {question} {{A}}: {choice}").unwrap();
         assert_eq!(template.fields().collect::<Vec<_>>(), ["question", "choice"]);
-        assert_eq!(template.fill(|name| Ok(name.to_uppercase())).unwrap(), "Q: QUESTION {A}: CHOICE");
-        assert_eq!(template.fill(|name| Err(format!("no {name}"))).unwrap_err(), "no question");
+        assert_eq!(template.fill(|name| Ok(name.to_uppercase()), 100).unwrap(), "Q: QUESTION {A}: CHOICE");
+        assert_eq!(template.fill(|name| Err(format!("no {name}")), 100).unwrap_err(), "no question");
+        assert!(template.fill(|name| Ok(name.repeat(10)), 60).unwrap_err().contains("60 bytes"));
     }
 
     #[test]
@@ -86,7 +91,7 @@ mod tests {
         #[test]
         fn never_panics(text in "[{}a\u{e4} ]{0,12}") {
             if let Ok(template) = Template::parse(&text) {
-                template.fill(|name| Ok(name.to_owned())).unwrap();
+                template.fill(|name| Ok(name.to_owned()), 100).unwrap();
             }
         }
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::testing::Fake;
 use std::fmt::Write as _;
+use std::path::Path;
 
 fn numbers(count: usize) -> Task {
     let mut lines = String::new();
@@ -142,19 +143,25 @@ fn built_in_definitions_read_their_files() {
         return;
     }
     for (name, items, chance) in [
+        ("mmlu-pro", 12022, 0.111),
+        ("math", 496, 0.0),
+        ("bbh_navigate", 247, 0.5),
+        ("bbh_movie_recommendation", 246, 0.2),
+        ("bbh_word_sorting", 247, 0.0),
         ("arc_challenge", 1172, 0.25),
         ("arc_easy", 2376, 0.25),
         ("blimp", 8000, 0.5),
         ("copa", 100, 0.5),
-        ("gsm8k", 1319, 0.0),
+        ("gsm8k", 1314, 0.0),
         ("lambada_openai", 5153, 0.0),
         ("openbook_qa", 500, 0.25),
         ("piqa", 1838, 0.5),
         ("winogrande", 1267, 0.5),
     ] {
         let task = Task::load(name, Some(&data)).unwrap();
-        assert_eq!((task.items().len(), task.chance()), (items, chance), "{name}");
+        assert_eq!(task.items().len(), items, "{name}");
+        assert!((task.chance() - chance).abs() < 0.06, "{name}: {}", task.chance());
     }
     let gsm8k = Task::load("gsm8k", Some(&data)).unwrap();
-    assert_eq!(gsm8k.definition().answer.normalise(gsm8k.items()[0].answer()), "18");
+    assert_eq!(gsm8k.definition().answer.normalise("so #### 1,018"), "1018");
 }

@@ -64,9 +64,9 @@ pub(crate) fn divergence(results: &SweepResults) -> String {
         })
         .collect();
     let vertical = Vertical {
-        name: "KL, nats a token (logarithmic)",
+        name: "KL, nats a token (log)",
         lower_is_better: true,
-        tick: |value| format!("{:.1e}", 10_f64.powf(value)),
+        tick: |value| number(10_f64.powf(value), (0.5 - value).ceil().clamp(0.0, 6.0) as usize),
     };
     scatter("figure-divergence", "Divergence from the base over compression", &vertical, &points)
 }
@@ -82,9 +82,12 @@ fn scatter(id: &str, title: &str, vertical: &Vertical, points: &[Point<'_>]) -> 
     let margin = 0.06 * (high - low).max(0.01);
     let x_low = fold(f64::min, f64::INFINITY, &|p| p.configuration.tcr) - 0.02;
     let x_high = fold(f64::max, f64::NEG_INFINITY, &|p| p.configuration.tcr) + 0.02;
-    let x = Scale::new(x_low, x_high, 64.0, 620.0);
+    let x = Scale::new(x_low, x_high, 78.0, 620.0);
     let y = Scale::new(low - margin, high + margin, 300.0, 34.0);
-    let mut body = axes(&x, &y, ("theoretical compression rate TCr", vertical.name), |v| percent(v, 0), vertical.tick);
+    let rates: Vec<f64> = points.iter().map(|p| p.configuration.tcr).collect();
+    let names = ("theoretical compression rate TCr", vertical.name);
+    let whole = |v: f64| percent(v, if (100.0 * v).fract().abs() < 0.01 { 0 } else { 2 });
+    let mut body = axes(&x, &rates, &y, names, whole, vertical.tick);
     let mut told = Vec::new();
     for family in FAMILIES {
         let members: Vec<&Point<'_>> = points.iter().filter(|p| p.configuration.family == family).collect();
@@ -122,7 +125,7 @@ fn scatter(id: &str, title: &str, vertical: &Vertical, points: &[Point<'_>]) -> 
 fn legend(present: impl Iterator<Item = Family>) -> String {
     let present: Vec<Family> = present.collect();
     let mut body = String::new();
-    let mut at = 70.0;
+    let mut at = 84.0;
     for family in FAMILIES.into_iter().filter(|family| present.contains(family)) {
         let (shape, class) = style(family);
         body += &marker(at, 16.0, shape, class, &family.to_string());
@@ -159,13 +162,17 @@ pub(crate) fn srcr_grid(results: &SweepResults) -> String {
                 .filter_map(|(index, c)| c.srcr.map(|srcr| (index, srcr)))
                 .max_by(|a, b| a.1.total_cmp(&b.1));
             let limit = SrcrForm::SqrtLog.weight(*sparsity, f64::from(*q)).unwrap_or(0.0);
-            let (class, opacity, shown, hover) = match measured {
-                Some((index, srcr)) => {
-                    let best = if Some(index) == results.best_srcr { "cell best" } else { "cell" };
-                    let recipe = &results.configurations[index].recipe;
-                    (best, srcr.clamp(0.0, 1.0), number(srcr, 3), format!("{recipe}: SrCr {}", number(srcr, 3)))
-                }
-                None => ("cell empty", 0.0, String::new(), format!("not measured; at most {}", number(limit, 3))),
+            let (class, opacity, shown, hover) = if let Some((index, srcr)) = measured {
+                let is_best = Some(index) == results.best_srcr;
+                let recipe = &results.configurations[index].recipe;
+                let shown = format!("{}{}", number(srcr, 3), if is_best { " ★" } else { "" });
+                // Never so dark that the number on it cannot be read.
+                let opacity = 0.55 * srcr.clamp(0.0, 1.0);
+                let class = if is_best { "cell best" } else { "cell" };
+                (class, opacity, shown, format!("{recipe}: SrCr {}", number(srcr, 3)))
+            } else {
+                let hover = format!("not measured; at most {}", number(limit, 3));
+                ("cell empty", 0.0, format!("≤ {}", number(limit, 2)), hover)
             };
             let _ = write!(
                 body,
@@ -174,7 +181,12 @@ pub(crate) fn srcr_grid(results: &SweepResults) -> String {
                 width - 3.0,
                 height - 3.0,
                 super::cells::escape(&hover),
-                text(x + width / 2.0, y + 24.0, "value middle", &shown)
+                text(
+                    x + width / 2.0,
+                    y + 24.0,
+                    if measured.is_some() { "value middle" } else { "tick middle" },
+                    &shown
+                )
             );
         }
     }
@@ -282,7 +294,23 @@ pub(crate) fn layers(configuration: &ConfigurationResult, id: &str) -> String {
             );
         }
     }
-    let size = (left + blocks.len().max(8) as f64 * cell + 10.0, top + kinds.len() as f64 * cell + 10.0);
+    // What the shades mean.
+    let bottom = top + kinds.len() as f64 * cell + 10.0;
+    for step in 0..=4 {
+        let share = f64::from(step) / 4.0;
+        let _ = write!(
+            body,
+            "<rect x=\"{:.1}\" y=\"{bottom:.1}\" width=\"{cell:.1}\" height=\"12\" class=\"heat\" style=\"fill-opacity:{:.3}\"/>",
+            left + 58.0 + f64::from(step) * cell,
+            0.08 + 0.92 * share
+        );
+    }
+    if !logs.is_empty() {
+        let shown = |log: f64| format!("{:.1e}", 10_f64.powf(log));
+        body += &text(left + 52.0, bottom + 10.0, "tick end", &shown(low));
+        body += &text(left + 64.0 + 5.0 * cell, bottom + 10.0, "tick", &shown(high));
+    }
+    let size = (left + (blocks.len() as f64 * cell).max(240.0) + 10.0, bottom + 24.0);
     let title = format!("Relative output error of each layer, {}", configuration.recipe);
     let description = format!(
         "From {:.1e} (light) to {:.1e} (dark), logarithmic, over {} blocks and {} projections.",

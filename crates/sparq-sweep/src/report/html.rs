@@ -1,6 +1,6 @@
 use super::cells::{escape, number, perplexity};
 use super::{figures, table};
-use crate::{ConfigurationResult, SweepResults};
+use crate::{ConfigurationResult, Family, SweepResults, Verdict};
 use std::fmt::Write;
 
 /// The results as one HTML page that needs nothing else: no network, no fonts, a few lines of script for sorting only.
@@ -25,7 +25,7 @@ pub fn html(results: &SweepResults) -> String {
         body,
         "<h2>SrCr over sparsity and bits</h2><div class=\"figures\">{}</div><p class=\"soft\">SrCr = Sr · \
          [1 − (1 − √s)(1 − log₂(16/q)/4)], this project's own equation of the published shape. The marked cell is the \
-         largest; dashed cells were not measured.</p>",
+         largest; dashed cells were not measured, and show what they could reach if everything were kept.</p>",
         figures::srcr_grid(results)
     );
     if !results.base.tasks.is_empty() {
@@ -37,6 +37,8 @@ pub fn html(results: &SweepResults) -> String {
         );
     }
     excluded(&mut body, results);
+    groups(&mut body, results);
+    certainty(&mut body, results);
     layers(&mut body, results);
     samples(&mut body, results);
     reproduce(&mut body, results);
@@ -51,6 +53,9 @@ pub fn html(results: &SweepResults) -> String {
 }
 
 fn headline(body: &mut String, results: &SweepResults) {
+    if let Some(summary) = summary(results) {
+        let _ = write!(body, "<p id=\"headline\"><strong>{}</strong></p>", escape(&summary));
+    }
     for verdict in &results.verdicts {
         let _ = write!(body, "<p class=\"headline\">{}</p>", escape(&verdict.sentence));
     }
@@ -66,6 +71,29 @@ fn headline(body: &mut String, results: &SweepResults) {
     if results.configurations.is_empty() {
         body.push_str("<p class=\"headline\">No configuration was measured.</p>");
     }
+}
+
+/// The verdicts in one sentence: how often which family keeps more.
+fn summary(results: &SweepResults) -> Option<String> {
+    let compared: Vec<&Verdict> = results.verdicts.iter().filter(|verdict| verdict.difference.is_some()).collect();
+    if compared.is_empty() {
+        return None;
+    }
+    let claims = |verdict: &&&Verdict| verdict.difference.is_some_and(|interval| interval.excludes_zero());
+    let wins = |family: Family| {
+        let wins = compared.iter().filter(claims);
+        wins.filter(|verdict| results.configurations.get(verdict.winner).is_some_and(|c| c.family == family)).count()
+    };
+    let families = [Family::Joint, Family::Quantization, Family::Pruning].map(|family| (family, wins(family)));
+    let total = compared.len();
+    let mut parts: Vec<String> = (families.iter().filter(|(_, wins)| *wins > 0))
+        .map(|(family, wins)| format!("{family} keeps more at {wins} of {total}"))
+        .collect();
+    let ties = total - families.iter().map(|(_, wins)| wins).sum::<usize>();
+    if ties > 0 {
+        parts.push(format!("at {ties} of {total} the best two cannot be told apart"));
+    }
+    Some(format!("Compression rates compared by what is kept of the tasks: {}.", parts.join("; ")))
 }
 
 fn compared(body: &mut String, results: &SweepResults) {
@@ -132,6 +160,74 @@ fn excluded(body: &mut String, results: &SweepResults) {
     }
 }
 
+/// The tasks of each group one by one: the group counts as one task above.
+fn groups(body: &mut String, results: &SweepResults) {
+    for group in results.base.tasks.iter().filter(|task| !task.members.is_empty()) {
+        let _ = write!(
+            body,
+            "<details><summary>The {} tasks of {} one by one (accuracy, per cent)</summary><div class=\"scroll\"><table \
+             class=\"sortable\"><thead><tr><th>task</th><th>items</th><th>chance</th><th>base</th>",
+            group.members.len(),
+            escape(&group.name)
+        );
+        for configuration in &results.configurations {
+            let _ = write!(body, "<th>{}</th>", escape(&configuration.recipe));
+        }
+        body.push_str("</tr></thead><tbody>");
+        for member in &group.members {
+            let share = |value: f64| number(100.0 * value, 1);
+            let _ = write!(
+                body,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{} ± {}</td>",
+                escape(&member.name),
+                member.items,
+                share(member.chance),
+                share(member.accuracy),
+                share(member.standard_error)
+            );
+            for configuration in &results.configurations {
+                let same_group = configuration.tasks.iter().find(|task| task.name == group.name);
+                let found = same_group.and_then(|task| task.members.iter().find(|other| other.name == member.name));
+                let shown = found.map_or_else(String::new, |found| share(found.accuracy));
+                let _ = write!(body, "<td>{shown}</td>");
+            }
+            body.push_str("</tr>");
+        }
+        body.push_str("</tbody></table></div></details>");
+    }
+}
+
+/// How many comparisons were made and what each single test says.
+fn certainty(body: &mut String, results: &SweepResults) {
+    let _ = write!(body, "<h2>How sure</h2><p id=\"comparisons\">{}</p>", escape(&results.comparisons));
+    let name = |index: usize| results.configurations.get(index).map_or("", |other| other.recipe.as_str());
+    let mut rows = String::new();
+    for verdict in &results.verdicts {
+        for test in &verdict.tests {
+            let _ = write!(
+                rows,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escape(name(verdict.winner)),
+                escape(verdict.runner_up.map_or("", name)),
+                escape(&test.task),
+                test.only_winner,
+                test.only_other,
+                number(test.p_value, 4),
+                number(test.adjusted_p_value, 4)
+            );
+        }
+    }
+    if !rows.is_empty() {
+        let _ = write!(
+            body,
+            "<details><summary>Task by task: McNemar's exact test of the two best of different families at each \
+             rate</summary><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>winner</th><th>other</th>\
+             <th>task</th><th>only the winner right</th><th>only the other right</th><th>p</th><th>p, Holm</th></tr>\
+             </thead><tbody>{rows}</tbody></table></div></details>"
+        );
+    }
+}
+
 fn layers(body: &mut String, results: &SweepResults) {
     let shown = results.best_srcr.unwrap_or(0);
     if results.configurations.iter().all(|configuration| configuration.layers.is_empty()) {
@@ -169,21 +265,35 @@ fn samples(body: &mut String, results: &SweepResults) {
     let shown: Option<&ConfigurationResult> =
         results.best_srcr.and_then(|best| results.configurations.get(best)).or(results.configurations.first());
     let Some(shown) = shown.filter(|shown| !shown.samples.is_empty()) else { return };
-    body.push_str("<h2>Side by side</h2><p class=\"soft\">Greedy continuations of held-out text by the base and by every configuration.</p>");
+    let _ = write!(
+        body,
+        "<h2>Side by side</h2><p class=\"soft\">Greedy continuations of held-out text by the base and by {}; the others are \
+         folded below each.</p>",
+        escape(&shown.recipe)
+    );
     for (index, sample) in shown.samples.iter().enumerate() {
         let _ = write!(
             body,
-            "<dl class=\"sample\"><dt>prompt</dt><dd>{}</dd><dt>base</dt><dd>{}</dd>",
+            "<section class=\"sample\"><p><span class=\"soft\">{}.</span> {}</p><div class=\"pair\"><div><span \
+             class=\"soft\">base</span><p>{}</p></div><div><span class=\"soft\">{}</span><p>{}</p></div></div>",
+            index + 1,
             escape(&sample.prompt),
-            escape(&sample.base)
+            escape(&sample.base),
+            escape(&shown.recipe),
+            escape(&sample.compressed)
         );
-        for configuration in &results.configurations {
-            if let Some(sample) = configuration.samples.get(index) {
-                let _ =
-                    write!(body, "<dt>{}</dt><dd>{}</dd>", escape(&configuration.recipe), escape(&sample.compressed));
+        let others = results.configurations.iter().filter(|other| other.recipe != shown.recipe);
+        let others: Vec<(&str, &str)> = others
+            .filter_map(|other| Some((other.recipe.as_str(), other.samples.get(index)?.compressed.as_str())))
+            .collect();
+        if !others.is_empty() {
+            body.push_str("<details><summary>the other configurations</summary><dl>");
+            for (recipe, text) in others {
+                let _ = write!(body, "<dt>{}</dt><dd>{}</dd>", escape(recipe), escape(text));
             }
+            body.push_str("</dl></details>");
         }
-        body.push_str("</dl>");
+        body.push_str("</section>");
     }
 }
 
@@ -234,4 +344,34 @@ fn reproduce(body: &mut String, results: &SweepResults) {
         );
     }
     body.push_str("</table></div>");
+    tasks_used(body, results);
+}
+
+/// Where every task comes from, with its fingerprint.
+fn tasks_used(body: &mut String, results: &SweepResults) {
+    if results.settings.tasks.is_empty() {
+        return;
+    }
+    body.push_str(
+        "<details><summary>The tasks: source, licence, fingerprint</summary><div class=\"scroll\"><table class=\"facts\"><thead><tr>\
+         <th>task</th><th>items</th><th>worked examples</th><th>follows</th><th>source</th><th>licence</th><th>SHA-256</th>\
+         </tr></thead><tbody>",
+    );
+    for task in &results.settings.tasks {
+        let items = match task.skipped {
+            0 => task.items.to_string(),
+            skipped => format!("{} ({skipped} of the data cannot be asked)", task.items),
+        };
+        let _ = write!(
+            body,
+            "<tr><td>{}</td><td>{items}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
+            escape(&task.name),
+            task.shots,
+            escape(&task.mirrors),
+            escape(&task.source),
+            escape(&task.licence),
+            escape(&task.fingerprint)
+        );
+    }
+    body.push_str("</tbody></table></div></details>");
 }

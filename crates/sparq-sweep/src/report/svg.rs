@@ -22,6 +22,15 @@ impl Scale {
         self.to.0 + share * (self.to.1 - self.to.0)
     }
 
+    /// The values themselves where they are few and far enough apart to be written, else round numbers.
+    pub(crate) fn ticks_at(&self, values: &[f64]) -> Vec<f64> {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        values.dedup_by(|a, b| (self.at(*a) - self.at(*b)).abs() < 1.0);
+        let crowded = values.windows(2).any(|two| (self.at(two[1]) - self.at(two[0])).abs() < 50.0);
+        if crowded || values.is_empty() { self.ticks(6) } else { values }
+    }
+
     /// Round numbers inside the range, about `count` of them.
     pub(crate) fn ticks(&self, count: usize) -> Vec<f64> {
         let rough = (self.from.1 - self.from.0) / count.max(1) as f64;
@@ -52,9 +61,11 @@ pub(crate) fn line(x1: f64, y1: f64, x2: f64, y2: f64, class: &str) -> String {
     format!("<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" class=\"{class}\"/>")
 }
 
-/// Axes with ticks and labels: `x` and `y` map values to pixels, `format` writes them.
+/// Axes with ticks and labels: `x` and `y` map values to pixels, `format` writes them, `marked` are the values of `x` that
+/// matter.
 pub(crate) fn axes(
     x: &Scale,
+    marked: &[f64],
     y: &Scale,
     names: (&str, &str),
     format_x: impl Fn(f64) -> String,
@@ -62,7 +73,7 @@ pub(crate) fn axes(
 ) -> String {
     let mut out = String::new();
     let (left, right, bottom, top) = (x.to.0, x.to.1, y.to.0, y.to.1);
-    for tick in x.ticks(6) {
+    for tick in x.ticks_at(marked) {
         let at = x.at(tick);
         out += &line(at, bottom, at, top, "grid");
         out += &text(at, bottom + 16.0, "tick middle", &format_x(tick));
@@ -79,7 +90,7 @@ pub(crate) fn axes(
     let _ = write!(
         out,
         "<text x=\"{0:.1}\" y=\"{middle:.1}\" class=\"label middle\" transform=\"rotate(-90 {0:.1} {middle:.1})\">{1}</text>",
-        left - 44.0,
+        left - 58.0,
         escape(names.1)
     );
     out

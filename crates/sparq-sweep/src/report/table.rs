@@ -5,14 +5,14 @@ use std::fmt::Write;
 /// The rows of the table: a header, the base, every configuration.
 pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {
     let tasks = task_names(results);
-    let fixed = ["configuration", "TCr", "zeros", "bits/w", "perplexity", "KL"];
+    let fixed = ["configuration", "TCr", "zeros", "bits/w", "perplexity", "KL", "Sr", "SrCr"];
     let mut header: Vec<String> = fixed.iter().map(|&name| name.to_owned()).collect();
     header.extend(tasks.iter().map(|name| format!("Sr {name}")));
-    header.extend(["Sr", "SrCr", "seconds"].map(str::to_owned));
+    header.push("seconds".to_owned());
     let mut base = vec!["base".to_owned(), percent(0.0, 2), String::new(), "16".to_owned()];
-    base.extend([perplexity(results.base.perplexity), number(0.0, 4)]);
+    base.extend([perplexity(results.base.perplexity), number(0.0, 4), String::new(), String::new()]);
     base.extend(results.base.tasks.iter().map(|task| format!("accuracy {}", percent(task.accuracy, 1))));
-    base.extend([String::new(), String::new(), number(results.base.seconds, 0)]);
+    base.push(number(results.base.seconds, 0));
     let mut rows = vec![header, base];
     for configuration in &results.configurations {
         let mut row = vec![
@@ -22,10 +22,10 @@ pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {
             number(configuration.bits_per_weight, 2),
             perplexity(configuration.perplexity),
             number(configuration.kl, 4),
+            sr_cell(configuration),
+            srcr_cell(configuration),
         ];
         row.extend(tasks.iter().map(|name| task_cell(configuration, name)));
-        row.push(sr_cell(configuration));
-        row.push(srcr_cell(configuration));
         row.push(number(configuration.compress_seconds + configuration.evaluate_seconds, 0));
         rows.push(row);
     }

@@ -1,0 +1,42 @@
+//! How much of a task's files is believed: beyond, a mistake or an attack is likelier than a benchmark.
+
+use crate::{Error, Result};
+use std::io::Read;
+use std::path::Path;
+
+/// Bytes of a definition.
+pub(super) const DEFINITION_BYTES: usize = 1 << 20;
+/// Bytes of a file of records.
+const DATA_BYTES: u64 = 1 << 30;
+/// Bytes of one record.
+pub(super) const RECORD_BYTES: usize = 4 << 20;
+/// Bytes of one filled template, worked examples included.
+pub(super) const PROMPT_BYTES: usize = 1 << 20;
+/// Bytes of all filled templates of a task: a template may repeat a long field.
+pub(super) const TASK_BYTES: usize = 4 << 30;
+/// Choices of one item.
+pub(super) const CHOICES: usize = 256;
+/// Worked examples.
+pub(super) const SHOTS: usize = 64;
+/// Tokens of a generated answer.
+pub(super) const NEW_TOKENS: usize = 16_384;
+/// Strings that end a generation.
+pub(super) const STOPS: usize = 64;
+/// Files of a task.
+pub(super) const FILES: usize = 1024;
+/// Definitions in one file.
+pub(super) const VARIANTS: usize = 1024;
+
+/// The text of a file that is not too long to be one.
+pub(super) fn read(path: &Path) -> Result<String> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    // One byte more than is believed tells a longer file, even one whose size is not known beforehand.
+    file.take(DATA_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > DATA_BYTES {
+        let reason = format!("the file has more than {DATA_BYTES} bytes");
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason)));
+    }
+    Ok(text)
+}
