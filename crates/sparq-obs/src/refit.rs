@@ -187,11 +187,9 @@ mod tests {
             .collect();
         for column in 0..n {
             let pivot = a[column].clone();
-            for row in 0..n {
-                if row != column {
-                    let factor = a[row][column] / pivot[column];
-                    a[row].iter_mut().zip(&pivot).for_each(|(value, pivot)| *value -= factor * pivot);
-                }
+            for (_, values) in a.iter_mut().enumerate().filter(|(row, _)| *row != column) {
+                let factor = values[column] / pivot[column];
+                values.iter_mut().zip(&pivot).for_each(|(value, pivot)| *value -= factor * pivot);
             }
         }
         (0..n).map(|i| a[i][n] / a[i][i]).collect()
