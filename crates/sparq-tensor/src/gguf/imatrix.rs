@@ -23,7 +23,7 @@ use crate::{DType, Error, Fault, Result, decode, whole_files};
 /// };
 /// write_imatrix(&path, std::slice::from_ref(&layer), "calibration.txt", 512)?;
 /// assert_eq!(read_imatrix(&path)?, [layer]);
-/// # Ok::<(), sparq_tensor::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Importance {
