@@ -38,9 +38,15 @@ fn scores_are_those_of_transformers() {
         }
         return;
     };
+    let Ok(fixture) = std::fs::read(root.join("tests/fixtures/smollm2_tasks.json")) else {
+        {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "skipped: scripts/fixtures/task_parity.py has not made its fixture");
+        }
+        return;
+    };
     let mut model = Model::open(path).unwrap();
     model.make_resident().unwrap();
-    let fixture = std::fs::read(root.join("tests/fixtures/smollm2_tasks.json")).unwrap();
     let fixture: Fixture = serde_json::from_slice(&fixture).unwrap();
     assert_eq!(fixture.tasks.len(), 8);
     for (name, expected) in &fixture.tasks {
