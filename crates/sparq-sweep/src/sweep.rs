@@ -2,7 +2,7 @@ use crate::results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
     TaskAccuracy, TaskFacts,
 };
-use crate::store::{Store, write_whole};
+use crate::store::Store;
 use crate::verdict::{comparisons, verdicts};
 use crate::{Error, Observer, Result, csv, html};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use sparq_eval::{
 use sparq_metric::{Bootstrap, SrcrForm, TaskScores, retention};
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compress};
+use sparq_tensor::write_file;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -168,9 +169,9 @@ impl Sweep {
         let Some(base) = base else { return Err(Error::NoConfigurations) };
         let (configurations, scores): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
         let results = self.results(&model, content_hash, with_calibration, &base, configurations, &scores);
-        write_whole(&directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
-        write_whole(&directory.join("results.csv"), csv(&results).as_bytes())?;
-        write_whole(&directory.join("report.html"), html(&results).as_bytes())?;
+        write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
+        write_file(directory.join("results.csv"), csv(&results).as_bytes())?;
+        write_file(directory.join("report.html"), html(&results).as_bytes())?;
         Ok(results)
     }
 
