@@ -113,8 +113,10 @@ pub(crate) fn write_activations(directory: &Path, progress: &Progress<'_>) -> Re
     let sha256 = write_file_with(&path, |file| {
         let mut bytes = Vec::new();
         for row in progress.activations.iter().flat_map(|matrix| matrix.outer_iter()) {
-            bytes.clear();
-            bytes.extend(row.iter().flat_map(|value| value.to_le_bytes()));
+            bytes.resize(4 * row.len(), 0);
+            for (four, value) in bytes.chunks_exact_mut(4).zip(row) {
+                four.copy_from_slice(&value.to_le_bytes());
+            }
             file.write_all(&bytes)?;
         }
         Ok(())
