@@ -66,7 +66,9 @@ impl Refit {
             }
         };
         shape("mask", mask.dim(), (rows, width))?;
-        let mut weight = dense.as_standard_layout().into_owned();
+        // Rows are worked through as slices, and everything below takes its layout from here.
+        let dense = dense.as_standard_layout();
+        let mut weight = dense.to_owned();
         mask.apply(&mut weight);
         let Hessian::Full { matrix, .. } = hessian else { return Ok(weight) };
         shape("Hessian", matrix.dim(), (width, width))?;
@@ -228,8 +230,11 @@ mod tests {
             for pair in errors.windows(2) {
                 prop_assert!(pair[1] <= pair[0] * 1.0001 + 1e-6, "{:?}", errors);
             }
+            let columns_first = dense.t().as_standard_layout().into_owned();
+            let transposed = Refit::new(5).run(columns_first.t(), &mask, &hessian, Damping::default()).expect("fits");
             let run = || Refit::new(5).run(dense.view(), &mask, &hessian, Damping::default()).expect("fits");
             let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a thread pool");
+            prop_assert_eq!(&transposed, &run(), "the layout of a view changes nothing");
             prop_assert_eq!(run(), pool.install(run));
         }
     }
