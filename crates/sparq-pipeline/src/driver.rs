@@ -39,9 +39,9 @@ pub fn compress(
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Compression<'a> {
-    model: &'a Model,
-    recipe: &'a Recipe,
-    calibration: Option<&'a Calibration>,
+    pub(crate) model: &'a Model,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) calibration: Option<&'a Calibration>,
     strict: bool,
     stop_after: Option<usize>,
 }

@@ -41,15 +41,11 @@ const LOCK: &str = "lock";
 /// ```
 #[derive(Debug, Clone)]
 pub struct Job<'a> {
-    model: &'a Model,
-    recipe: &'a Recipe,
+    compression: Compression<'a>,
     destination: PathBuf,
-    calibration: Option<&'a Calibration>,
     settings: ExportSettings,
     restart: bool,
     keep_solution: bool,
-    strict: bool,
-    stop_after: Option<usize>,
 }
 
 /// What a job has made.
@@ -66,21 +62,17 @@ impl<'a> Job<'a> {
     /// Compresses `model` according to `recipe` into the directory `destination`.
     pub fn new(model: &'a Model, recipe: &'a Recipe, destination: impl Into<PathBuf>) -> Self {
         Self {
-            model,
-            recipe,
+            compression: Compression::new(model, recipe),
             destination: destination.into(),
-            calibration: None,
             settings: ExportSettings::default(),
             restart: false,
             keep_solution: true,
-            strict: false,
-            stop_after: None,
         }
     }
 
     /// Calibrated on this text; may be missing if the recipe needs no data.
     pub fn calibration(mut self, calibration: Option<&'a Calibration>) -> Self {
-        self.calibration = calibration;
+        self.compression = self.compression.calibration(calibration);
         self
     }
 
@@ -104,13 +96,13 @@ impl<'a> Job<'a> {
 
     /// As [`Compression::strict`].
     pub fn strict(mut self, on: bool) -> Self {
-        self.strict = on;
+        self.compression = self.compression.strict(on);
         self
     }
 
     /// As [`Compression::stop_after`].
     pub fn stop_after(mut self, blocks: Option<usize>) -> Self {
-        self.stop_after = blocks;
+        self.compression = self.compression.stop_after(blocks);
         self
     }
 
@@ -129,23 +121,20 @@ impl<'a> Job<'a> {
     /// [`Plan::new`] refuses. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing report; the
     /// unfinished run then stays as it is, and nothing is at the destination.
     pub fn run(&self, format: &dyn ExportFormat, observer: &dyn Observer) -> Result<Done> {
-        let source = self.model.checkpoint();
+        let Compression { model, recipe, calibration, .. } = self.compression;
+        let source = model.checkpoint();
         let partial = self.partial();
         if self.destination.exists() && !self.settings.overwrite {
             remove_remains(&partial)?;
             return Err(sparq_tensor::Error::DestinationExists { path: self.destination.clone() }.into());
         }
-        Plan::new(self.model, self.recipe, self.calibration)?;
-        sparq_export::check(source, &announced(self.model, self.recipe)?, format, &self.settings)?;
-        let fingerprint = Fingerprint::new(self.model, self.recipe, self.calibration)?;
+        Plan::new(model, recipe, calibration)?;
+        sparq_export::check(source, &announced(model, recipe)?, format, &self.settings)?;
+        let fingerprint = Fingerprint::new(model, recipe, calibration)?;
 
         let lock = self.open_partial(&partial)?;
-        let mut sink = SolutionSink::open(&partial, fingerprint, self.recipe.act_order)?;
-        let compression = Compression::new(self.model, self.recipe)
-            .calibration(self.calibration)
-            .strict(self.strict)
-            .stop_after(self.stop_after)
-            .run(&mut sink, observer)?;
+        let mut sink = SolutionSink::open(&partial, fingerprint, recipe.act_order)?;
+        let compression = self.compression.run(&mut sink, observer)?;
         let solution = sink.finish()?;
         let checkpoint = partial.join(CHECKPOINT);
         let settings = ExportSettings { overwrite: false, ..self.settings };
