@@ -1,56 +1,21 @@
 //! Solver settings as command-line flags, shared by `compress` and `layer`.
 
-use clap::{Args, ValueEnum};
-use sparq::pipeline::{PipelineKind, PrunerKind, QuantizerKind, Recipe, Targets};
-use sparq::quant::Clip;
-use sparq::{Bits, CompressError, Granularity, Sparsity};
-use std::str::FromStr;
+use clap::Args;
+use sparq::pipeline::{Recipe, Targets};
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Pruner {
-    Magnitude,
-    Wanda,
-    Sparsegpt,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Quantizer {
-    Rtn,
-    Gptq,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Pipeline {
-    SequentialA,
-    SequentialB,
-    Joint,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ClipKind {
-    Minmax,
-    Mse,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Scale {
-    F16,
-    Bf16,
-    F32,
-}
-
-/// How weights are pruned and quantized.
+/// How weights are pruned and quantized. Flags that name a published method (`--pruner`, `--quantizer`, `--pipeline`,
+/// `--reference-compat`) start from `--preset reference` unless another preset is given.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SolverArgs {
+    /// How much work: fast, balanced, best, or reference (the published methods, nothing added) [default: balanced]
+    #[arg(long)]
+    preset: Option<String>,
     /// Fraction of the weights to remove, 0 <= S < 1 [default: 0.25, or what the pattern says]
     #[arg(long, value_name = "S")]
     sparsity: Option<f64>,
     /// `unstructured`, or kept:of such as 2:4 or 6:8
     #[arg(long, default_value = "unstructured")]
     pattern: String,
-    /// How weights to remove are chosen
-    #[arg(long, value_enum, default_value = "sparsegpt")]
-    pruner: Pruner,
     /// Bits per weight, 2 to 8; 16 does not quantize
     #[arg(long, default_value_t = 4)]
     bits: u8,
@@ -60,27 +25,37 @@ pub(crate) struct SolverArgs {
     /// Give each group a zero point
     #[arg(long)]
     asymmetric: bool,
+    /// Number type scales are rounded to before codes are chosen: f16, bf16, f32 [default: f16; f32 with
+    /// --reference-compat]
+    #[arg(long)]
+    scale_type: Option<String>,
+    /// How weights to remove are chosen: magnitude, wanda, sparsegpt
+    #[arg(long)]
+    pruner: Option<String>,
+    /// How weights are rounded: rtn, gptq
+    #[arg(long)]
+    quantizer: Option<String>,
+    /// How pruning and rounding are put together: sequential-a, sequential-b, joint
+    #[arg(long)]
+    pipeline: Option<String>,
+    /// How the range of a group is found: minmax, mse
+    #[arg(long)]
+    clip: Option<String>,
     /// Visit the most active channels first (static groups)
     #[arg(long)]
     act_order: bool,
-    /// Number type scales are rounded to before codes are chosen [default: f16; f32 with --reference-compat]
-    #[arg(long, value_enum)]
-    scale_type: Option<Scale>,
-    /// How weights are rounded
-    #[arg(long, value_enum, default_value = "gptq")]
-    quantizer: Quantizer,
-    /// How the range of a group is found
-    #[arg(long, value_enum, default_value = "minmax")]
-    clip: ClipKind,
-    /// How pruning and rounding are put together [default: joint; sequential-b with rtn]
-    #[arg(long, value_enum)]
-    pipeline: Option<Pipeline>,
-    /// Steps that refit the kept weights together before they are rounded (with sequential pipelines)
-    #[arg(long, default_value_t = 0)]
-    refit: usize,
-    /// Added to the diagonal of the Hessian, times its mean
-    #[arg(long, default_value_t = 0.01)]
-    damping: f64,
+    /// Steps that refit the kept weights together before they are rounded
+    #[arg(long, value_name = "STEPS")]
+    refit: Option<usize>,
+    /// Rounds of coordinate descent over scales and codes after rounding
+    #[arg(long, value_name = "ROUNDS")]
+    descent: Option<usize>,
+    /// Share of the drift from the dense model that a layer is asked to undo, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    drift: Option<f64>,
+    /// Added to the diagonal of the Hessian, times its mean [default: 0.01]
+    #[arg(long)]
+    damping: Option<f64>,
     /// Reproduce the reference implementations, quirks included
     #[arg(long)]
     reference_compat: bool,
@@ -89,79 +64,28 @@ pub(crate) struct SolverArgs {
 impl SolverArgs {
     /// The recipe, checked.
     pub(crate) fn recipe(&self, targets: Targets) -> sparq::Result<Recipe> {
-        let sparsity = match (self.pattern.as_str(), self.sparsity) {
-            ("unstructured", fraction) => Sparsity::unstructured(fraction.unwrap_or(0.25))?,
-            (pattern, fraction) => {
-                let pattern = Sparsity::from_str(pattern)?;
-                if let Some(fraction) = fraction.filter(|fraction| (fraction - pattern.fraction()).abs() > 1e-9) {
-                    return Err(CompressError::Conflict {
-                        first: format!("--sparsity {fraction}"),
-                        second: format!("--pattern {pattern}"),
-                        reason: format!("the pattern removes {}; leave --sparsity out", pattern.fraction()),
-                    }
-                    .into());
-                }
-                pattern
+        let mut text = format!("q={},group={},pattern={}", self.bits, self.group_size, self.pattern);
+        let mut put = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                text.push_str(&format!(",{key}={value}"));
             }
         };
-        let scheme = if self.bits == 16 {
-            None
-        } else {
-            let mut scheme = Recipe::default_scheme(Bits::new(self.bits)?);
-            scheme.granularity = match self.group_size.as_str() {
-                "channel" => Granularity::Channel,
-                "tensor" => Granularity::Tensor,
-                size => {
-                    scheme
-                        .group(size.parse().map_err(|_| CompressError::Setting {
-                            name: "--group-size",
-                            value: size.to_owned(),
-                            expected: "a number of channels, `channel` or `tensor`".into(),
-                        })?)?
-                        .granularity
-                }
-            };
-            if self.reference_compat {
-                scheme.scale_type = sparq::ScaleType::F32;
-            }
-            if let Some(scale) = self.scale_type {
-                scheme.scale_type = match scale {
-                    Scale::F16 => sparq::ScaleType::F16,
-                    Scale::Bf16 => sparq::ScaleType::Bf16,
-                    Scale::F32 => sparq::ScaleType::F32,
-                };
-            }
-            scheme.symmetric = !self.asymmetric;
-            Some(scheme)
-        };
-        let recipe = Recipe {
-            sparsity,
-            pruner: match self.pruner {
-                Pruner::Magnitude => PrunerKind::Magnitude,
-                Pruner::Wanda => PrunerKind::Wanda,
-                Pruner::Sparsegpt => PrunerKind::SparseGpt,
-            },
-            scheme,
-            quantizer: match self.quantizer {
-                Quantizer::Rtn => QuantizerKind::Rtn,
-                Quantizer::Gptq => QuantizerKind::Gptq,
-            },
-            clip: match self.clip {
-                ClipKind::Minmax => Clip::MinMax,
-                ClipKind::Mse => Clip::Mse,
-            },
-            act_order: self.act_order,
-            pipeline: self.pipeline.map(|pipeline| match pipeline {
-                Pipeline::SequentialA => PipelineKind::SequentialA,
-                Pipeline::SequentialB => PipelineKind::SequentialB,
-                Pipeline::Joint => PipelineKind::Joint,
-            }),
-            refit: self.refit,
-            damping: self.damping,
-            reference_compat: self.reference_compat,
-            targets,
-        };
-        recipe.compressor()?;
-        Ok(recipe)
+        let scale = self.scale_type.clone().or_else(|| self.reference_compat.then(|| "f32".to_owned()));
+        let default_sparsity = (self.pattern == "unstructured").then_some(0.25);
+        put("preset", self.preset.clone());
+        put("s", self.sparsity.or(default_sparsity).map(|s| s.to_string()));
+        put("asymmetric", self.asymmetric.then(|| "true".to_owned()));
+        put("scale", scale);
+        put("pruner", self.pruner.clone());
+        put("quantizer", self.quantizer.clone());
+        put("pipeline", self.pipeline.clone());
+        put("clip", self.clip.clone());
+        put("act-order", self.act_order.then(|| "true".to_owned()));
+        put("refit", self.refit.map(|steps| steps.to_string()));
+        put("descent", self.descent.map(|rounds| rounds.to_string()));
+        put("drift", self.drift.map(|share| share.to_string()));
+        put("damping", self.damping.map(|damping| damping.to_string()));
+        put("reference-compat", self.reference_compat.then(|| "true".to_owned()));
+        Ok(Recipe { targets, ..text.parse()? })
     }
 }

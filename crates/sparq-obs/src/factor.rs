@@ -41,10 +41,21 @@ impl Damping {
         self.fraction
     }
 
+    /// What it adds to the diagonal of a Hessian with this `diagonal`; none if that carries no information.
+    pub(crate) fn shift(self, diagonal: ArrayView1<'_, f32>) -> Option<f64> {
+        mean(diagonal).map(|mean| self.fraction * mean)
+    }
+
     fn ladder(self) -> impl Iterator<Item = f64> {
         let next = |last: &f64| Some(if *last == 0.0 { 1e-4 } else { *last * 10.0 });
         std::iter::successors(Some(self.fraction), next).take_while(move |fraction| *fraction <= self.limit * 1.000_001)
     }
+}
+
+/// The mean of the diagonal of a Hessian, if it is positive and finite.
+fn mean(diagonal: ArrayView1<'_, f32>) -> Option<f64> {
+    let mean = diagonal.iter().map(|&value| f64::from(value)).sum::<f64>() / diagonal.len().max(1) as f64;
+    (mean.is_finite() && mean > 0.0).then_some(mean)
 }
 
 /// `U` with `(H + damping)⁻¹ = UᵀU`, or as much of it as could be had.
@@ -77,11 +88,10 @@ impl InverseFactor {
         if dead > 0 && dead < width {
             fallbacks.push(Fallback::DeadChannels { count: dead });
         }
-        let mean = diagonal.iter().map(|&value| f64::from(value)).sum::<f64>() / width.max(1) as f64;
-        if !(mean.is_finite() && mean > 0.0) {
+        let Some(mean) = mean(diagonal.view()) else {
             fallbacks.push(Fallback::NoCurvature);
             return Factored { factor: Self::identity(width), damping: damping.fraction, fallbacks };
-        }
+        };
         if let Hessian::Full { matrix, tokens } = hessian {
             if *tokens < width as u64 {
                 fallbacks.push(Fallback::FewTokens { tokens: *tokens, channels: width });
@@ -120,6 +130,31 @@ impl InverseFactor {
     /// `U[j, j]`, `[in]`, all positive.
     pub fn diagonal(&self) -> &[f32] {
         &self.diagonal
+    }
+
+    /// `b (H + damping)⁻¹` for `b` of shape `[rows, in]`: two matrix products.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use sparq_core::Hessian;
+    /// use sparq_obs::{Damping, InverseFactor};
+    /// let hessian = Hessian::Full { matrix: array![[2.0, 0.0], [0.0, 4.0]], tokens: 8 };
+    /// let factor = InverseFactor::factorize(&hessian, 2, Damping::new(0.0)?).factor;
+    /// assert_eq!(factor.solve(array![[4.0, 4.0]].view()).mapv(f32::round), array![[2.0, 1.0]]);
+    /// # Ok::<(), sparq_core::CompressError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// In debug builds if the widths differ.
+    pub fn solve(&self, b: ArrayView2<'_, f32>) -> Array2<f32> {
+        let Some(upper) = &self.upper else {
+            return &b * &ndarray::aview1(&self.diagonal).mapv(|value| value * value);
+        };
+        let mut half = Array2::zeros(b.dim());
+        sparq_linalg::gemm(1.0, b, upper.t(), 0.0, half.view_mut());
+        let mut solved = Array2::zeros(b.dim());
+        sparq_linalg::gemm(1.0, half.view(), upper.view(), 0.0, solved.view_mut());
+        solved
     }
 
     /// Rows and columns `columns` of `U`; none if nothing is compensated.

@@ -73,8 +73,7 @@ impl HessianAccumulator {
             Hessian::Full { matrix, .. } => check(matrix.nrows())?,
             _ => return Ok(()),
         }
-        let finite: Vec<usize> =
-            (0..x.nrows()).filter(|&token| x.row(token).iter().all(|value| value.is_finite())).collect();
+        let finite = finite_rows(x);
         if finite.len() < x.nrows() {
             self.skipped += (x.nrows() - finite.len()) as u64;
             return self.add(x.select(Axis(0), &finite).view());
@@ -108,6 +107,11 @@ impl HessianAccumulator {
         }
         sums
     }
+}
+
+/// Rows without NaN and infinity, in order.
+pub(crate) fn finite_rows(x: ArrayView2<'_, f32>) -> Vec<usize> {
+    (0..x.nrows()).filter(|&row| x.row(row).iter().all(|value| value.is_finite())).collect()
 }
 
 #[cfg(test)]

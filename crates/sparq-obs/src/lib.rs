@@ -33,10 +33,13 @@
 //!   [`GroupParameters`].
 //! * act-order: [`ColumnOrder`].
 //! * [`Refit`]: the kept weights refitted together, before or without rounding.
+//! * [`CoordinateDescent`]: scales and codes moved one by one to what is best given all others.
 //! * [`mod@reference`]: quirks of the reference implementations, for parity.
 //! * [`relative_output_error`]: `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` from the Hessian.
 #![deny(unsafe_code)]
 
+mod descent;
+mod drift;
 mod error_measure;
 mod factor;
 mod grid;
@@ -47,6 +50,8 @@ mod refit;
 mod selection;
 mod sweep;
 
+pub use descent::{CoordinateDescent, Rounded};
+pub use drift::Drift;
 pub use error_measure::relative_output_error;
 pub use factor::{Damping, Factored, InverseFactor};
 pub use grid::{GridFit, GroupParameters, Rounding};

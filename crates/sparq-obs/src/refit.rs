@@ -72,11 +72,8 @@ impl Refit {
         mask.apply(&mut weight);
         let Hessian::Full { matrix, .. } = hessian else { return Ok(weight) };
         shape("Hessian", matrix.dim(), (width, width))?;
-        let mean = matrix.diag().iter().map(|&value| f64::from(value)).sum::<f64>() / width.max(1) as f64;
-        if !(mean.is_finite() && mean > 0.0) {
-            return Ok(weight);
-        }
-        let shift = (damping.fraction() * mean) as f32;
+        let Some(shift) = damping.shift(matrix.diag()) else { return Ok(weight) };
+        let shift = shift as f32;
         let inverse: Vec<f32> = matrix.diag().iter().map(|&value| reciprocal(value + shift)).collect();
 
         // The gradient, up to sign and a factor, on the support: (W - V)(H + λI).

@@ -1,3 +1,4 @@
+use crate::dense_stream::{DenseBlock, DenseStream};
 use crate::plan::BATCH_TOKENS;
 use crate::{
     Calibration, CompressionReport, Error, LayerReport, Observer, Plan, Progress, Recipe, Result, Resumed, Sink,
@@ -5,7 +6,7 @@ use crate::{
 use ndarray::{Array1, Array2};
 use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, Statistics};
 use sparq_model::{BatchLayout, Block, BlockState, Linear, Model};
-use sparq_obs::HessianAccumulator;
+use sparq_obs::{Damping, Drift, HessianAccumulator};
 use std::time::Instant;
 
 /// Compresses `model` according to `recipe`, one block after the other, and hands everything to `sink`: a
@@ -94,6 +95,9 @@ impl<'a> Compression<'a> {
         };
         let (layouts, mut residuals): (Vec<BatchLayout>, Vec<Array2<f32>>) = streams.into_iter().unzip();
         let (mut layers, mut first, mut before) = (Vec::with_capacity(plan.layers), 0, 0.0);
+        // Compensating for drift needs the dense model beside the compressed one.
+        let drifts = self.recipe.undoes_drift() && needs == Statistics::Hessian;
+        let start_of_dense = drifts.then(|| residuals.clone());
         if let Some(resumed) = sink.resume()? {
             check_resumed(&resumed, &residuals, plan.blocks)?;
             (layers, first, before) = (resumed.layers, resumed.blocks, resumed.seconds);
@@ -102,24 +106,31 @@ impl<'a> Compression<'a> {
             }
             observer.resumed(&layers, first, plan.blocks);
         }
+        let mut dense = match start_of_dense.filter(|_| first < plan.blocks) {
+            Some(start) => Some(DenseStream::new(model, first, &layouts, start)?),
+            None => None,
+        };
         let mut commit_seconds = 0.0;
         let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
         for index in first..plan.blocks {
             let mut block = own_block(model, index)?;
+            let mut dense_block = match dense.take() {
+                Some(stream) => Some(stream.enter(block.clone(), &layouts)?),
+                None => None,
+            };
             let mut states = begin(&block, &layouts, std::mem::take(&mut residuals))?;
             for stage in 0..block.stages() {
                 let ids = block.stage_linears(stage).to_vec();
                 let chosen: Vec<_> =
                     ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
-                if let (Some(compressor), Some(first)) = (&compressor, chosen.first()) {
-                    let width = block.linears()[*first].in_features();
-                    let statistics = gather(&block, stage, &mut states, width, needs)?;
+                if let (Some(compressor), false) = (&compressor, chosen.is_empty()) {
+                    let statistics = self.gather(&block, stage, &mut states, needs, dense_block.as_mut())?;
                     for id in chosen {
                         if observer.stop() {
                             return Err(stopped(index));
                         }
                         let linear = block.linear_mut(id);
-                        let (layer, report) = solve(index, linear, &statistics, compressor)?;
+                        let (layer, report) = self.solve(index, linear, &statistics, compressor)?;
                         self.check_strict(&report)?;
                         sink.layer(linear, &layer)?;
                         linear.weight = layer.weight;
@@ -130,7 +141,11 @@ impl<'a> Compression<'a> {
                 for state in &mut states {
                     block.apply(stage, state)?;
                 }
+                if let Some(dense) = &mut dense_block {
+                    dense.apply(stage)?;
+                }
             }
+            dense = dense_block.map(DenseBlock::leave);
             residuals = states.into_iter().map(|state| block.end(state)).collect();
             sink.block(block)?;
             let done = index + 1;
@@ -150,6 +165,83 @@ impl<'a> Compression<'a> {
             }
         }
         Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64(), commit_seconds))
+    }
+
+    /// Sums up the inputs of a stage over all batches, in their order.
+    fn gather(
+        &self,
+        block: &Block,
+        stage: usize,
+        states: &mut [BlockState],
+        needs: Statistics,
+        mut dense: Option<&mut DenseBlock>,
+    ) -> Result<StageStatistics> {
+        let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
+        let hidden = (self.recipe.residual_drift && block.plan().adds_to_residual(stage))
+            .then(|| self.model.config().hidden_size);
+        let mut accumulator = HessianAccumulator::new(width, needs)?;
+        let mut drift = dense.is_some().then(|| Drift::new(width, hidden));
+        let dense_states = match &mut dense {
+            Some(dense) => dense.inputs(stage)?,
+            None => &[],
+        };
+        for (batch, state) in states.iter_mut().enumerate() {
+            accumulator.add(block.stage_input(stage, state)?)?;
+            if let (Some(drift), Some(dense), Some(inputs)) = (&mut drift, dense_states.get(batch), state.input())
+                && let Some(dense_inputs) = dense.input()
+            {
+                drift.add_inputs(dense_inputs, inputs)?;
+                drift.add_residual(dense.residual(), state.residual(), inputs)?;
+            }
+        }
+        Ok(StageStatistics { skipped: accumulator.skipped(), hessian: accumulator.finish(), drift })
+    }
+
+    fn solve(
+        &self,
+        block: usize,
+        linear: &Linear,
+        statistics: &StageStatistics,
+        compressor: &dyn LayerCompressor,
+    ) -> Result<(CompressedLayer, LayerReport)> {
+        let start = Instant::now();
+        let hessian = &statistics.hessian;
+        let target = match &statistics.drift {
+            Some(drift) => {
+                let (share, damping) = (self.recipe.drift as f32, Damping::new(self.recipe.damping)?);
+                let target = drift.target(linear.weight.view(), hessian, damping, share)?;
+                // A target that overflowed says nothing; the dense weight is the next best.
+                Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
+            }
+            None => None,
+        };
+        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
+        let mut layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
+        if layer.weight.iter().any(|value| !value.is_finite()) {
+            layer = without_curvature(linear, hessian, compressor)?;
+        }
+        if statistics.skipped > 0 {
+            layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: statistics.skipped });
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let (rows, width) = weight.dim();
+        let report = LayerReport {
+            name: linear.name.clone(),
+            block,
+            shape: [rows, width],
+            weights: rows * width,
+            zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
+            bits_per_weight: layer
+                .quantized
+                .as_ref()
+                .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
+            relative_output_error: sparq_obs::relative_output_error(weight, layer.weight.view(), hessian),
+            damping: layer.report.damping,
+            fallbacks: layer.report.fallbacks.clone(),
+            tokens: hessian.tokens(),
+            seconds,
+        };
+        Ok((layer, report))
     }
 
     fn check_strict(&self, report: &LayerReport) -> Result<()> {
@@ -209,60 +301,10 @@ fn begin(block: &Block, layouts: &[BatchLayout], residuals: Vec<Array2<f32>>) ->
 /// What is known of a stage's inputs.
 struct StageStatistics {
     hessian: Hessian,
+    /// How far they are from the dense model's, if a layer is to make up for it.
+    drift: Option<Drift>,
     /// Tokens left out because their inputs are not finite.
     skipped: u64,
-}
-
-/// Sums up the inputs of a stage over all batches, in their order.
-fn gather(
-    block: &Block,
-    stage: usize,
-    states: &mut [BlockState],
-    width: usize,
-    needs: Statistics,
-) -> Result<StageStatistics> {
-    let mut accumulator = HessianAccumulator::new(width, needs)?;
-    for state in states {
-        accumulator.add(block.stage_input(stage, state)?)?;
-    }
-    Ok(StageStatistics { skipped: accumulator.skipped(), hessian: accumulator.finish() })
-}
-
-fn solve(
-    block: usize,
-    linear: &Linear,
-    statistics: &StageStatistics,
-    compressor: &dyn LayerCompressor,
-) -> Result<(CompressedLayer, LayerReport)> {
-    let start = Instant::now();
-    let hessian = &statistics.hessian;
-    let weight = linear.weight.view();
-    let mut layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
-    if layer.weight.iter().any(|value| !value.is_finite()) {
-        layer = without_curvature(linear, hessian, compressor)?;
-    }
-    if statistics.skipped > 0 {
-        layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: statistics.skipped });
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let (rows, width) = weight.dim();
-    let report = LayerReport {
-        name: linear.name.clone(),
-        block,
-        shape: [rows, width],
-        weights: rows * width,
-        zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
-        bits_per_weight: layer
-            .quantized
-            .as_ref()
-            .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
-        relative_output_error: sparq_obs::relative_output_error(weight, layer.weight.view(), hessian),
-        damping: layer.report.damping,
-        fallbacks: layer.report.fallbacks.clone(),
-        tokens: hessian.tokens(),
-        seconds,
-    };
-    Ok((layer, report))
 }
 
 /// The last step of the ladder, for a solution that overflowed: every weight counts the same and nothing is

@@ -74,17 +74,23 @@ impl Plan {
             Some(calibration.ok_or_else(|| Error::Calibration { what: format!("{recipe} needs calibration text") })?)
         };
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
+        let undoes_drift = recipe.undoes_drift() && needs == Statistics::Hessian;
+        let hidden = model.config().hidden_size as u64;
         let hessian_bytes = match needs {
-            // The sum and its factor in f32, and two matrices of f64 while factoring.
-            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8),
+            // The sum and its factor in f32, two matrices of f64 while factoring, and how the dense inputs differ.
+            Statistics::Hessian => {
+                widest * widest * (4 + 4 + 8 + 8) + if undoes_drift { widest * (widest + hidden) * 4 } else { 0 }
+            }
             _ => widest * 4,
         };
+        // The dense model walks beside the compressed one.
+        let streams = if undoes_drift { 2 } else { 1 };
         let batch = BATCH_TOKENS.min(tokens) as u64;
         let kept_per_token = estimate.residual_per_token + 4 * widest;
-        let activation_bytes =
-            tokens as u64 * kept_per_token + batch * estimate.activations_per_token.saturating_sub(kept_per_token);
-        // Dense and compressed weight, error block, difference, mask and codes.
-        let working = largest * (4 + 4 + 4 + 2);
+        let activation_bytes = streams * tokens as u64 * kept_per_token
+            + batch * estimate.activations_per_token.saturating_sub(kept_per_token);
+        // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
+        let working = largest * (4 + 4 + 4 + 2) * if undoes_drift || recipe.descent > 0 { 2 } else { 1 };
         Ok(Self {
             blocks: model.block_count(),
             layers,
@@ -96,7 +102,7 @@ impl Plan {
             hessian_bytes,
             activation_bytes,
             partial_bytes: 2 * tokens as u64 * estimate.residual_per_token + (solution_bits / 8.0) as u64,
-            peak_bytes: estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings,
+            peak_bytes: streams * estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings,
         })
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 const PROGRESS: &str = "progress.json";
 /// Structure of `progress.json`; another one is not read.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Bytes of `progress.json` at most: some hundred for each layer of the largest models.
 const PROGRESS_BYTES: u64 = 256 << 20;
 

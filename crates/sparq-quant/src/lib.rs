@@ -5,6 +5,8 @@
 //! | [`Rtn`] | no: round to nearest | nothing |
 //! | [`Gptq`] | yes: each column's rounding error goes into the columns after it | Hessian |
 //!
+//! [`Descended`] improves what either leaves by coordinate descent.
+//!
 //! Both take a [`QuantScheme`](sparq_core::QuantScheme) (bits, granularity, symmetric or not, storage type of scales)
 //! and a [`Clip`] (how a scale is found), and both give integer codes, scales and zero points
 //! ([`Quantized`](sparq_core::Quantized)); the dense weight is derived from those.
@@ -28,11 +30,13 @@
 //! implements [`Quantizer`].
 #![deny(unsafe_code)]
 
+mod descended;
 mod fit;
 mod gptq;
 mod quantizer;
 mod rtn;
 
+pub use descended::Descended;
 pub use fit::{Clip, GridFinder};
 pub use gptq::Gptq;
 pub use quantizer::Quantizer;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Structure of `results.json` and of stored measurements; a change makes old ones stale.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// What to compare, and by what.
 ///

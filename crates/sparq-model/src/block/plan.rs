@@ -60,6 +60,11 @@ impl BlockPlan {
         self.stages.get(stage).map_or(&[], |stage| &stage.linears)
     }
 
+    /// Whether the outputs of a stage go into the residual stream as they are; false beyond the last stage.
+    pub fn adds_to_residual(&self, stage: usize) -> bool {
+        self.stages.get(stage).is_some_and(|stage| stage.adds_to_residual)
+    }
+
     /// Number of parameters, those of norms and biases included.
     pub fn parameters(&self) -> usize {
         let linears =

@@ -29,6 +29,12 @@ impl BlockState {
         self.residual.view()
     }
 
+    /// The input of the stage whose turn it is, `[tokens, in]`; none before
+    /// [`Block::stage_input`](crate::Block::stage_input) has computed it.
+    pub fn input(&self) -> Option<ArrayView2<'_, f32>> {
+        self.input.as_ref().map(|input| input.view())
+    }
+
     /// How the tokens divide into sequences.
     pub fn layout(&self) -> &BatchLayout {
         &self.layout

@@ -1,0 +1,65 @@
+//! The dense model, walking beside the compressed one.
+
+use crate::Result;
+use ndarray::Array2;
+use sparq_model::{BatchLayout, Block, BlockState, Model};
+
+/// What enters the next block in the dense model, batch by batch.
+#[derive(Debug)]
+pub(crate) struct DenseStream {
+    residuals: Vec<Array2<f32>>,
+}
+
+/// A dense block and the batches on their way through it.
+#[derive(Debug)]
+pub(crate) struct DenseBlock {
+    block: Block,
+    states: Vec<BlockState>,
+}
+
+impl DenseStream {
+    /// The stream as it enters block `first`, from what enters block 0.
+    pub(crate) fn new(
+        model: &Model,
+        first: usize,
+        layouts: &[BatchLayout],
+        mut residuals: Vec<Array2<f32>>,
+    ) -> Result<Self> {
+        for index in 0..first {
+            let block = model.block(index)?;
+            let batches = layouts.iter().zip(residuals);
+            residuals = batches
+                .map(|(layout, residual)| block.forward(residual, layout.clone()))
+                .collect::<std::result::Result<_, _>>()?;
+        }
+        Ok(Self { residuals })
+    }
+
+    /// Starts a pass through `block`.
+    pub(crate) fn enter(self, block: Block, layouts: &[BatchLayout]) -> Result<DenseBlock> {
+        let batches = layouts.iter().zip(self.residuals);
+        let states = batches.map(|(layout, residual)| block.begin(residual, layout.clone()));
+        let states = states.collect::<std::result::Result<_, _>>()?;
+        Ok(DenseBlock { block, states })
+    }
+}
+
+impl DenseBlock {
+    /// Computes the inputs of the stage whose turn it is, and gives the states that hold them.
+    pub(crate) fn inputs(&mut self, stage: usize) -> Result<&[BlockState]> {
+        for state in &mut self.states {
+            self.block.stage_input(stage, state)?;
+        }
+        Ok(&self.states)
+    }
+
+    /// Runs the stage.
+    pub(crate) fn apply(&mut self, stage: usize) -> Result<()> {
+        Ok(self.states.iter_mut().try_for_each(|state| self.block.apply(stage, state))?)
+    }
+
+    /// The stream behind the block.
+    pub(crate) fn leave(self) -> DenseStream {
+        DenseStream { residuals: self.states.into_iter().map(|state| self.block.end(state)).collect() }
+    }
+}

@@ -1,0 +1,71 @@
+use super::{PrunerKind, QuantizerKind, Recipe};
+use crate::Targets;
+use serde::{Deserialize, Serialize};
+use sparq_core::Sparsity;
+use sparq_obs::Damping;
+use sparq_quant::Clip;
+
+/// How much work goes into a solve, under a name.
+///
+/// | preset | what it is | relative time |
+/// |---|---|---|
+/// | `fast` | Wanda's mask and plain rounding: channel norms are all it needs | the forward pass |
+/// | `balanced` | SparseGPT's mask, a refit of what it keeps, GPTQ, coordinate descent, drift undone by half | about twice `reference` |
+/// | `best` | as `balanced`, with more of each | about three times `reference` |
+/// | `reference` | the published methods as they are: SparseGPT, GPTQ, both in one pass | 1 |
+///
+/// # Examples
+/// ```
+/// use sparq_pipeline::{Preset, Recipe};
+/// let recipe: Recipe = "preset=fast,s=0.25,q=4".parse()?;
+/// assert_eq!(recipe, Recipe { sparsity: recipe.sparsity, scheme: recipe.scheme, ..Preset::Fast.recipe() });
+/// # Ok::<(), sparq_pipeline::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Preset {
+    /// Seconds: no Hessian, nothing compensated.
+    Fast,
+    /// What most should use.
+    #[default]
+    Balanced,
+    /// As good as it gets here.
+    Best,
+    /// Published methods with nothing added.
+    Reference,
+}
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Balanced, Self::Reference, Self::Fast, Self::Best];
+
+    /// Its settings, for a model left as it is: sparsity and grid are to be set.
+    pub fn recipe(self) -> Recipe {
+        let reference = Recipe {
+            sparsity: Sparsity::DENSE,
+            pruner: PrunerKind::SparseGpt,
+            scheme: None,
+            quantizer: QuantizerKind::Gptq,
+            clip: Clip::MinMax,
+            act_order: false,
+            pipeline: None,
+            refit: 0,
+            descent: 0,
+            scale_fit: true,
+            drift: 0.0,
+            residual_drift: true,
+            damping: Damping::default().fraction(),
+            reference_compat: false,
+            targets: Targets::default(),
+        };
+        match self {
+            Self::Reference => reference,
+            Self::Fast => {
+                Recipe { pruner: PrunerKind::Wanda, quantizer: QuantizerKind::Rtn, clip: Clip::Mse, ..reference }
+            }
+            Self::Balanced => Recipe { clip: Clip::Mse, refit: 5, descent: 3, drift: 0.5, ..reference },
+            Self::Best => Recipe { clip: Clip::Mse, refit: 10, descent: 10, drift: 0.75, ..reference },
+        }
+    }
+}
