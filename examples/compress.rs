@@ -7,8 +7,9 @@ mod common;
 use anyhow::Context;
 use clap::Parser;
 use common::format::{FormatArgs, print_report};
+use common::search::{SearchArgs, SearchBar};
 use common::{CompressionBar, demo, solver::SolverArgs};
-use sparq::pipeline::{Done, Targets};
+use sparq::pipeline::{Allocation, Done, Targets};
 use sparq::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +46,15 @@ struct Arguments {
     no_solution: bool,
     #[command(flatten)]
     solver: SolverArgs,
+    /// Search sparsity and bits layer by layer for this theoretical compression rate (0.8125 is that of 25 % and 4 bits);
+    /// what is measured is kept in OUT.search, the choice in OUT.search/allocation.json
+    #[arg(long, value_name = "TCR", conflicts_with_all = ["sparsity", "bits", "pattern"])]
+    target_tcr: Option<f64>,
+    #[command(flatten)]
+    searched_on: SearchArgs,
+    /// Sparsity and bits layer by layer from a file, such as an earlier search left
+    #[arg(long, value_name = "FILE", conflicts_with = "target_tcr")]
+    allocation: Option<PathBuf>,
     /// Layers to compress, as globs over module names such as '*.mlp.*' [default: every linear layer in the blocks]
     #[arg(long, value_name = "GLOB")]
     targets: Vec<String>,
@@ -90,7 +100,7 @@ fn main() -> ExitCode {
         if !arguments.targets.is_empty() {
             targets.include.clone_from(&arguments.targets);
         }
-        let recipe = arguments.solver.recipe(targets)?;
+        let mut recipe = arguments.solver.recipe(targets)?;
         let calibration_file = arguments.calibration.clone().or(demo.as_ref().map(|demo| demo.file("calibration.txt")));
         let calibration = match &calibration_file {
             Some(file) => Some(
@@ -105,6 +115,21 @@ fn main() -> ExitCode {
             ),
             None => None,
         };
+        if let Some(file) = &arguments.allocation {
+            let allocation = Allocation::parse(&common::read_text(file)?);
+            recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
+        }
+        if let Some(target) = arguments.target_tcr {
+            let file = calibration_file.as_deref().context("a search needs text: give --calibration FILE")?;
+            let mut directory = arguments.out.clone().into_os_string();
+            directory.push(".search");
+            let directory = PathBuf::from(directory);
+            let calibration = (file, arguments.seed, arguments.seq_len);
+            let curves = arguments.searched_on.curves(&model, &recipe, calibration, &directory, &SearchBar::new())?;
+            let allocation = curves.allocate(target)?;
+            common::write_json(&directory.join("allocation.json"), &allocation)?;
+            recipe.allocation = Some(allocation);
+        }
         let settings = ExportSettings {
             float_type: arguments.format.float_type(),
             overwrite: arguments.overwrite,

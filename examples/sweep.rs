@@ -7,6 +7,7 @@ mod common;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use common::demo;
+use common::search::SearchArgs;
 use common::tasks::TaskArgs;
 use indicatif::ProgressBar;
 use sparq::eval::{Evaluation, TextEvaluation, TextSettings};
@@ -39,6 +40,12 @@ struct Arguments {
     /// Settings appended to every configuration, such as "group=64,clip=mse"
     #[arg(long, value_name = "RECIPE")]
     common: Option<String>,
+    /// Add a configuration whose sparsity and bits are searched layer by layer, at this theoretical compression rate
+    /// (0.75, 0.8125, ...); may be repeated
+    #[arg(long, value_name = "TCR")]
+    search: Vec<f64>,
+    #[command(flatten)]
+    searched_on: SearchArgs,
     /// Text to calibrate on
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
@@ -124,8 +131,19 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         bail!("nothing to judge by: give --perplexity FILE or --tasks");
     }
 
+    std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
+    let bar = Bar::new();
+    let mut recipes = recipes(arguments)?;
+    if !arguments.search.is_empty() {
+        let recipe: Recipe = format!("s=0.25,q=4,{}", arguments.common.as_deref().unwrap_or_default()).parse()?;
+        let calibration = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));
+        let curves = arguments.searched_on.curves(&model, &recipe, calibration, &arguments.out, &bar)?;
+        for target in &arguments.search {
+            recipes.push(Recipe { allocation: Some(curves.allocate(*target)?), ..recipe.clone() });
+        }
+    }
     let sweep = Sweep {
-        recipes: recipes(arguments)?,
+        recipes,
         calibration,
         evaluation,
         prompts,
@@ -141,8 +159,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
             threads: rayon::current_num_threads(),
         },
     };
-    std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
-    let results = sweep.run(&model, &arguments.out, &Bar::new())?;
+    let results = sweep.run(&model, &arguments.out, &bar)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&results)?);
         return Ok(());
@@ -183,7 +200,7 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
             }
         }
     }
-    if recipes.is_empty() {
+    if recipes.is_empty() && arguments.search.is_empty() {
         recipes = if arguments.quick {
             vec![complete("s=0,q=3")?, complete("s=0.25,q=4")?]
         } else {

@@ -6,6 +6,7 @@
 pub(crate) mod demo;
 pub(crate) mod format;
 pub(crate) mod hub;
+pub(crate) mod search;
 pub(crate) mod solver;
 pub(crate) mod tasks;
 

@@ -41,6 +41,7 @@ mod error;
 mod evaluation;
 mod fingerprint;
 mod language_model;
+mod layerwise;
 mod numerics;
 mod observer;
 mod scoring;
@@ -54,6 +55,7 @@ pub use cache::ResultCache;
 pub use error::{Error, Result};
 pub use evaluation::{Baseline, Evaluation, EvaluationReport, paired_scores};
 pub use language_model::LanguageModel;
+pub use layerwise::{LayerwiseErrors, layerwise_errors};
 pub use observer::Observer;
 pub use scoring::{Continuation, ContinuationScore, continue_greedily, score_continuations};
 pub use task::{
@@ -62,4 +64,5 @@ pub use task::{
 };
 pub use text::{
     BaseComparison, TextBaseline, TextEvaluation, TextScores, TextSettings, Window, WindowComparison, WindowScores,
+    mean_divergence,
 };

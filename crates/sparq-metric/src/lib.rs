@@ -44,6 +44,7 @@
 mod bootstrap;
 mod error;
 mod pareto;
+mod rank;
 mod retention;
 mod srcr;
 mod statistics;
@@ -53,6 +54,7 @@ mod tcr;
 pub use bootstrap::{Bootstrap, Interval, ratio_interval};
 pub use error::{Error, Result};
 pub use pareto::pareto_front;
+pub use rank::rank_correlation;
 pub use retention::{
     ExcludedTask, Retention, RetentionDifference, TaskDifference, TaskRetention, retention, retention_difference,
 };

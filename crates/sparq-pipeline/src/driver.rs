@@ -1,3 +1,4 @@
+use crate::compressors::Compressors;
 use crate::dense_stream::{DenseBlock, DenseStream};
 use crate::plan::BATCH_TOKENS;
 use crate::{
@@ -5,7 +6,7 @@ use crate::{
 };
 use ndarray::{Array1, Array2};
 use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, Statistics};
-use sparq_model::{BatchLayout, Block, BlockState, Linear, Model};
+use sparq_model::{BatchLayout, Block, BlockState, Linear, LinearId, Model};
 use sparq_obs::{Damping, Drift, HessianAccumulator};
 use std::time::Instant;
 
@@ -86,8 +87,8 @@ impl<'a> Compression<'a> {
         let plan = Plan::new(model, self.recipe, self.calibration)?;
         observer.planned(&plan);
         let targets = self.recipe.targets.build()?;
-        let compressor = self.recipe.compressor()?;
-        let needs = compressor.as_ref().map_or(Statistics::Nothing, sparq_core::LayerCompressor::needs);
+        let compressors = Compressors::new(self.recipe)?;
+        let needs = compressors.needs();
 
         let streams = match self.calibration.filter(|_| needs > Statistics::Nothing) {
             Some(calibration) => batches(model, calibration)?,
@@ -121,11 +122,17 @@ impl<'a> Compression<'a> {
             let mut states = begin(&block, &layouts, std::mem::take(&mut residuals))?;
             for stage in 0..block.stages() {
                 let ids = block.stage_linears(stage).to_vec();
-                let chosen: Vec<_> =
-                    ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
-                if let (Some(compressor), false) = (&compressor, chosen.is_empty()) {
+                let method = |id: LinearId| {
+                    let name = &block.linears()[id].name;
+                    compressors
+                        .of(self.recipe.budget(name))
+                        .filter(|_| targets.contains(name))
+                        .map(|method| (id, method))
+                };
+                let chosen: Vec<_> = ids.into_iter().filter_map(method).collect();
+                if !chosen.is_empty() {
                     let statistics = self.gather(&block, stage, &mut states, needs, dense_block.as_mut())?;
-                    for id in chosen {
+                    for (id, compressor) in chosen {
                         if observer.stop() {
                             return Err(stopped(index));
                         }

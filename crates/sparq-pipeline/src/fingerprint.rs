@@ -21,6 +21,9 @@ impl Fingerprint {
             ("recipe".to_owned(), recipe.to_string()),
             ("targets".to_owned(), format!("{:?} without {:?}", targets.include, targets.ignore)),
         ]);
+        if let Some(allocation) = &recipe.allocation {
+            fields.insert("allocation".to_owned(), serde_json::to_string(allocation).unwrap_or_default());
+        }
         if let Some(calibration) = calibration {
             fields.insert("calibration".to_owned(), calibration.fingerprint());
             fields.extend(calibration.settings().into_iter().map(|(name, value)| (name.to_owned(), value)));

@@ -27,6 +27,7 @@
 #![deny(unsafe_code)]
 
 mod calibration;
+mod compressors;
 mod dense_stream;
 mod driver;
 mod error;
@@ -47,7 +48,7 @@ pub use fingerprint::Fingerprint;
 pub use job::{Done, Job};
 pub use observer::Observer;
 pub use plan::Plan;
-pub use recipe::{PipelineKind, Preset, PrunerKind, QuantizerKind, Recipe};
+pub use recipe::{Allocation, LayerBudget, PipelineKind, Preset, PrunerKind, QuantizerKind, Recipe};
 pub use report::{CompressionReport, LayerReport};
 pub use sink::{MemorySink, Progress, Resumed, Sink, SolutionSink};
 pub use targets::Targets;

@@ -1,3 +1,4 @@
+use crate::compressors::Compressors;
 use crate::recipe::Recipe;
 use crate::targets::Matcher;
 use crate::{Calibration, Error, Result};
@@ -44,21 +45,22 @@ impl Plan {
     /// [`Error::NoTargets`], [`Error::Calibration`] if data is needed and none is given, [`Error::Compress`] if a
     /// pattern does not divide a layer's width.
     pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
-        let compressor = recipe.compressor()?;
-        let needs = compressor.as_ref().map_or(Statistics::Nothing, |compressor| compressor.needs());
+        let needs = Compressors::new(recipe)?.needs();
         let targets = recipe.targets.build()?;
         let estimate = model.memory_estimate();
         let (mut layers, mut weights, mut widest, mut largest) = (0, 0, 0_u64, 0_u64);
         let mut solution_bits = 0.0;
         for index in 0..model.block_count() {
             for linear in chosen(model, index, &targets)? {
-                check_width(&linear.name, linear.in_features, recipe.sparsity)?;
+                let budget = recipe.budget(&linear.name);
+                check_width(&linear.name, linear.in_features, budget.sparsity)?;
                 layers += 1;
                 weights += linear.weights();
                 let bits = recipe
+                    .with_budget(budget)
                     .scheme
                     .map_or(32.0, |scheme| scheme.stored_bits_per_weight(linear.out_features, linear.in_features));
-                let mask_bits = if recipe.sparsity.is_dense() { 0.0 } else { 1.0 };
+                let mask_bits = if budget.sparsity.is_dense() { 0.0 } else { 1.0 };
                 solution_bits += linear.weights() as f64 * (bits + mask_bits);
                 widest = widest.max(linear.in_features as u64);
                 largest = largest.max(linear.weights() as u64);

@@ -7,6 +7,14 @@ pub enum Error {
     /// There is nothing to compare.
     #[error("no configuration to sweep over")]
     NoConfigurations,
+    /// A compression rate that no choice of candidates reaches.
+    #[error("no choice of candidates reaches TCr {:.2} %; the highest is {:.2} %: add sparser or coarser ones", 100.0 * wanted, 100.0 * highest)]
+    Rate {
+        /// What was asked for, as a fraction.
+        wanted: f64,
+        /// What all of the cheapest candidate give.
+        highest: f64,
+    },
     /// A compression, naming the configuration.
     #[error("configuration {recipe}")]
     Compression {

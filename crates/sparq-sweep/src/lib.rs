@@ -32,6 +32,7 @@ mod error;
 mod observer;
 mod report;
 mod results;
+mod search;
 mod store;
 mod sweep;
 mod verdict;
@@ -43,4 +44,5 @@ pub use results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
     TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
+pub use search::{DamageCurves, Search, Unit};
 pub use sweep::{Labels, Sweep, default_recipes};

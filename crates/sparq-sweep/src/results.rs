@@ -168,12 +168,14 @@ pub struct ConfigurationResult {
     pub recipe: String,
     /// Its family.
     pub family: Family,
+    /// Whether sparsity and bits differ from layer to layer; those below are means then.
+    pub allocated: bool,
     /// Requested sparsity.
     pub sparsity: f64,
     /// `unstructured` or `kept:of`.
     pub pattern: String,
     /// Bits of a weight that stays; 16 if not quantized.
-    pub bits: u8,
+    pub bits: f64,
     /// Theoretical compression rate.
     pub tcr: f64,
     /// Fraction of exact zeros at the end.

@@ -220,15 +220,14 @@ impl Sweep {
         base: &Measurement,
         reused: bool,
     ) -> Result<(ConfigurationResult, Vec<TaskScores>)> {
-        let (sparsity, bits) = (recipe.sparsity.fraction(), recipe.bits());
+        let (sparsity, bits) = (recipe.mean_sparsity(), recipe.mean_bits());
         let scores = paired_scores(&base.evaluation.tasks, &measurement.evaluation.tasks)?;
         let (retention, retention_missing) = match retention(&scores, &self.bootstrap) {
             Ok(retention) => (Some(retention), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        let srcr = |form: SrcrForm| {
-            retention.as_ref().map(|retention| form.score(retention.sr, sparsity, f64::from(bits))).transpose()
-        };
+        let srcr =
+            |form: SrcrForm| retention.as_ref().map(|retention| form.score(retention.sr, sparsity, bits)).transpose();
         let (srcr, srcr_tcr) = (srcr(SrcrForm::SqrtLog)?, srcr(SrcrForm::Tcr)?);
         let text = measurement.evaluation.text.as_ref();
         let comparison = text.and_then(|text| text.base.as_ref());
@@ -237,11 +236,12 @@ impl Sweep {
         let samples = self.prompts.iter().zip(&base.continuations).zip(&measurement.continuations);
         let result = ConfigurationResult {
             recipe: recipe.to_string(),
-            family: match (recipe.sparsity.is_dense(), recipe.scheme) {
+            family: match (sparsity == 0.0, recipe.scheme) {
                 (true, _) => Family::Quantization,
                 (false, None) => Family::Pruning,
                 (false, Some(_)) => Family::Joint,
             },
+            allocated: recipe.allocation.is_some(),
             sparsity,
             pattern: match recipe.sparsity {
                 Sparsity::NOfM { .. } => recipe.sparsity.to_string(),
@@ -360,7 +360,7 @@ fn accuracies(results: &[TaskResult]) -> Vec<TaskAccuracy> {
     pooled.collect()
 }
 
-fn fingerprint(parts: &[&str]) -> String {
+pub(crate) fn fingerprint(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());

@@ -8,7 +8,7 @@ use sparq_sweep::{
 };
 use std::process::Command;
 
-fn configuration(recipe: &str, family: Family, sparsity: f64, bits: u8, right: usize) -> ConfigurationResult {
+fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: usize) -> ConfigurationResult {
     let scores = |right: usize| (0..200).map(|item| f64::from(u8::from(item < right))).collect::<Vec<_>>();
     let task = TaskScores::new("arc <easy>", scores(150), scores(right), vec![0.25; 200]).expect("valid");
     let kept = retention(&[task], &Bootstrap { resamples: 100, ..Bootstrap::default() }).expect("above chance");
@@ -17,10 +17,11 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: u8, right: u
         family,
         sparsity,
         pattern: "unstructured".to_owned(),
+        allocated: false,
         bits,
-        tcr: 1.0 - (1.0 - sparsity) * f64::from(bits) / 16.0,
+        tcr: 1.0 - (1.0 - sparsity) * bits / 16.0,
         measured_sparsity: sparsity,
-        bits_per_weight: f64::from(bits) + 0.25,
+        bits_per_weight: bits + 0.25,
         perplexity: 36.5,
         perplexity_ratio: Some(Interval { low: 1.2, high: 1.4 }),
         kl: 0.35,
@@ -112,9 +113,9 @@ fn results() -> SweepResults {
         machine: MachineFacts { platform: "linux x86_64".to_owned(), processor: None, threads: 2 },
         base: BaseResult { perplexity: 27.4, tasks: vec![accuracy(150)], seconds: 50.0 },
         configurations: vec![
-            configuration("s=0,q=3", Family::Quantization, 0.0, 3, 90),
-            configuration("s=0.25,q=4", Family::Joint, 0.25, 4, 130),
-            configuration("s=0.5,q=16", Family::Pruning, 0.5, 16, 120),
+            configuration("s=0,q=3", Family::Quantization, 0.0, 3.0, 90),
+            configuration("s=0.25,q=4", Family::Joint, 0.25, 4.0, 130),
+            configuration("s=0.5,q=16", Family::Pruning, 0.5, 16.0, 120),
         ],
         verdicts: vec![Verdict {
             tcr: 0.8125,

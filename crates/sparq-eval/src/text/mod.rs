@@ -1,9 +1,11 @@
 //! Held-out text: perplexity, and divergence from a base model, in one pass.
 
+mod divergence;
 mod evaluate;
 mod scores;
 mod windows;
 
+pub use divergence::mean_divergence;
 pub use evaluate::TextBaseline;
 pub use scores::{BaseComparison, TextScores, WindowComparison, WindowScores};
 pub use windows::Window;

@@ -1,6 +1,8 @@
+mod allocation;
 mod preset;
 mod text;
 
+pub use allocation::{Allocation, LayerBudget};
 pub use preset::Preset;
 
 use crate::{Result, Targets};
@@ -121,6 +123,8 @@ pub struct Recipe {
     pub damping: f64,
     /// Reproduce the reference implementations, quirks included.
     pub reference_compat: bool,
+    /// Sparsity and bits of single layers, where they are not those above.
+    pub allocation: Option<Allocation>,
     /// Which layers.
     pub targets: Targets,
 }
@@ -147,8 +151,34 @@ impl Recipe {
         self.scheme.map_or(BASELINE_BITS as u8, |scheme| scheme.bits.get())
     }
 
-    /// Theoretical compression rate, `1 - (1 - s) · q / 16`.
+    /// What the layer of this name gets.
+    pub fn budget(&self, layer: &str) -> LayerBudget {
+        let own = LayerBudget { sparsity: self.sparsity, bits: self.scheme.map(|scheme| scheme.bits) };
+        self.allocation.as_ref().and_then(|allocation| allocation.layers.get(layer)).copied().unwrap_or(own)
+    }
+
+    /// The same recipe with this sparsity and these bits for every layer.
+    pub fn with_budget(&self, budget: LayerBudget) -> Self {
+        let grid = self.scheme.unwrap_or_else(|| Self::default_scheme(Bits::B4));
+        let scheme = budget.bits.map(|bits| QuantScheme { bits, ..grid });
+        Self { sparsity: budget.sparsity, scheme, allocation: None, ..self.clone() }
+    }
+
+    /// Mean fraction of weights removed.
+    pub fn mean_sparsity(&self) -> f64 {
+        self.allocation.as_ref().map_or(self.sparsity.fraction(), |allocation| allocation.sparsity)
+    }
+
+    /// Mean bits of a weight that stays; 16 if not quantized.
+    pub fn mean_bits(&self) -> f64 {
+        self.allocation.as_ref().map_or(f64::from(self.bits()), |allocation| allocation.bits)
+    }
+
+    /// Theoretical compression rate, `1 - (1 - s) · q / 16`; of an allocation, that over its layers.
     pub fn tcr(&self) -> f64 {
+        if let Some(allocation) = &self.allocation {
+            return allocation.tcr;
+        }
         1.0 - (1.0 - self.sparsity.fraction()) * f64::from(self.bits()) / BASELINE_BITS
     }
 

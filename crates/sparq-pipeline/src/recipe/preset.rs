@@ -57,6 +57,7 @@ impl Preset {
             residual_drift: true,
             damping: Damping::default().fraction(),
             reference_compat: false,
+            allocation: None,
             targets: Targets::default(),
         };
         match self {

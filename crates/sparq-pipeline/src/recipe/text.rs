@@ -98,7 +98,11 @@ impl fmt::Display for Recipe {
             settings
         });
         let shortest = ways.into_iter().min_by_key(Vec::len).unwrap_or_default();
-        shortest.into_iter().try_for_each(|(key, value)| write!(f, ",{key}={value}"))
+        shortest.into_iter().try_for_each(|(key, value)| write!(f, ",{key}={value}"))?;
+        match &self.allocation {
+            Some(allocation) => write!(f, ",allocation={}", allocation.short_hash()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -153,6 +157,7 @@ impl FromStr for Recipe {
                 "residual-drift" => recipe.residual_drift = flag()?,
                 "damping" => recipe.damping = number()?,
                 "reference-compat" => recipe.reference_compat = flag()?,
+                "allocation" => return Err(bad("an allocation is too long for text: give its file".into())),
                 _ => return Err(bad(format!("unknown key {key:?}; known: {}", KEYS.join(", ")))),
             }
         }

@@ -8,6 +8,11 @@ pub(crate) fn number(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{value:.digits$}") } else { "not finite".to_owned() }
 }
 
+/// Bits of a weight: at most two decimals, none for a whole number.
+pub(crate) fn bits(value: f64) -> String {
+    ((value * 100.0).round() / 100.0).to_string()
+}
+
 /// A perplexity: two decimals, none beyond 1000.
 pub(crate) fn perplexity(value: f64) -> String {
     number(value, if value < 1000.0 { 2 } else { 0 })

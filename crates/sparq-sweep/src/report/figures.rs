@@ -1,6 +1,6 @@
 //! The figures of the report.
 
-use super::cells::{number, percent};
+use super::cells::{bits, number, percent};
 use super::svg::{Scale, axes, figure, line, marker, text};
 use crate::{ConfigurationResult, Family, SweepResults};
 use sparq_metric::{Interval, SrcrForm, pareto_front};
@@ -137,11 +137,12 @@ fn legend(present: impl Iterator<Item = Family>) -> String {
 
 /// SrCr over the grid of sparsities and bits: measured cells show SrCr, the others what full retention would give.
 pub(crate) fn srcr_grid(results: &SweepResults) -> String {
-    let mut sparsities: Vec<f64> = results.configurations.iter().map(|c| c.sparsity).collect();
+    let uniform = || results.configurations.iter().filter(|c| !c.allocated);
+    let mut sparsities: Vec<f64> = uniform().map(|c| c.sparsity).collect();
     sparsities.sort_by(f64::total_cmp);
     sparsities.dedup_by(|a, b| (*a - *b).abs() < 1e-9);
-    let mut bits: Vec<u8> = results.configurations.iter().map(|c| c.bits).collect();
-    bits.sort_unstable();
+    let mut bits: Vec<f64> = uniform().map(|c| c.bits).collect();
+    bits.sort_by(f64::total_cmp);
     bits.dedup();
     let (width, height) = (92.0, 40.0);
     let (left, top) = (90.0, 30.0);
@@ -158,10 +159,10 @@ pub(crate) fn srcr_grid(results: &SweepResults) -> String {
                 .configurations
                 .iter()
                 .enumerate()
-                .filter(|(_, c)| c.bits == *q && (c.sparsity - sparsity).abs() < 1e-9)
+                .filter(|(_, c)| !c.allocated && c.bits == *q && (c.sparsity - sparsity).abs() < 1e-9)
                 .filter_map(|(index, c)| c.srcr.map(|srcr| (index, srcr)))
                 .max_by(|a, b| a.1.total_cmp(&b.1));
-            let limit = SrcrForm::SqrtLog.weight(*sparsity, f64::from(*q)).unwrap_or(0.0);
+            let limit = SrcrForm::SqrtLog.weight(*sparsity, *q).unwrap_or(0.0);
             let (class, opacity, shown, hover) = if let Some((index, srcr)) = measured {
                 let is_best = Some(index) == results.best_srcr;
                 let recipe = &results.configurations[index].recipe;
@@ -228,7 +229,7 @@ pub(crate) fn tasks(results: &SweepResults) -> String {
         for (place, (configuration, sr, interval)) in points.iter().enumerate() {
             let y = 32.0 + row * place as f64;
             let (shape, class) = style(configuration.family);
-            let short = format!("{} · {}", number(configuration.sparsity, 2), configuration.bits);
+            let short = format!("{} · {}", number(configuration.sparsity, 2), bits(configuration.bits));
             body += &text(54.0, y + 4.0, "tick end", &short);
             body += &line(x.at(0.0), y, x.at(*sr), y, &format!("stem {class}"));
             body += &line(x.at(interval.low), y, x.at(interval.high), y, &format!("bar {class}"));

@@ -1,0 +1,35 @@
+use crate::{LayerBudget, Recipe, Result};
+use sparq_core::{LayerCompressor, Statistics};
+
+/// The methods of a recipe: one for each budget that some layer has.
+#[derive(Debug)]
+pub(crate) struct Compressors {
+    /// None for layers that are left as they are.
+    methods: Vec<(LayerBudget, Option<Box<dyn LayerCompressor>>)>,
+}
+
+impl Compressors {
+    pub(crate) fn new(recipe: &Recipe) -> Result<Self> {
+        // A layer that no allocation names has the recipe's own budget.
+        let mut budgets = vec![recipe.budget("")];
+        for budget in recipe.allocation.iter().flat_map(|allocation| allocation.layers.values()) {
+            if !budgets.contains(budget) {
+                budgets.push(*budget);
+            }
+        }
+        let method = |budget| Ok((budget, recipe.with_budget(budget).compressor()?));
+        Ok(Self { methods: budgets.into_iter().map(method).collect::<Result<_>>()? })
+    }
+
+    /// What the methods together need to know of inputs.
+    pub(crate) fn needs(&self) -> Statistics {
+        let methods = self.methods.iter().filter_map(|(_, method)| method.as_ref());
+        methods.map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing)
+    }
+
+    /// The method for a layer with this budget.
+    pub(crate) fn of(&self, budget: LayerBudget) -> Option<&dyn LayerCompressor> {
+        let (_, method) = self.methods.iter().find(|(known, _)| *known == budget)?;
+        method.as_deref()
+    }
+}

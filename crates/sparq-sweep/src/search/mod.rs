@@ -1,0 +1,193 @@
+//! Searching for sparsity and bits layer by layer, under a theoretical compression rate.
+
+mod curves;
+mod knapsack;
+mod sensitivity;
+
+pub use curves::{DamageCurves, Unit};
+
+use crate::store::Store;
+use crate::sweep::fingerprint;
+use crate::{Error, Observer, Result};
+use sensitivity::Probe;
+use sparq_model::{LinearId, Model};
+use sparq_pipeline::{Calibration, LayerBudget, LayerReport, MemorySink, Preset, Recipe, compress};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Measures what compressing each part of a model would do to the whole of it.
+///
+/// First every candidate compresses the model uniformly, by the published methods alone, which gives each layer's error
+/// under each candidate. Then, for each set of layers that read the same input, those layers alone are replaced by the
+/// reference candidate's, and the divergence of the whole model from the base is measured on a probe text. Both texts
+/// must be kept apart from what the result is judged by.
+///
+/// Cost: one compression for each candidate, and about half a forward pass of the probe for each set of layers. Holds the
+/// blocks of the base and of one candidate.
+///
+/// # Examples
+/// ```no_run
+/// use sparq_pipeline::{Calibration, Recipe};
+/// use sparq_sweep::Search;
+/// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+/// let text = std::fs::read_to_string("c4.txt")?;
+/// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
+/// let probe = Calibration::from_text(model.tokenizer()?, &text, 4, 512, 1)?;
+/// let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
+/// let curves = Search::new(recipe.clone()).run(&model, &calibration, &probe, None, &())?;
+/// let searched = Recipe { allocation: Some(curves.allocate(0.8125)?), ..recipe };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Search {
+    recipe: Recipe,
+    candidates: Vec<LayerBudget>,
+}
+
+impl Search {
+    /// A search for recipes like this one, over the default candidates: 4 bits with up to 62.5 % sparsity in steps of an
+    /// eighth, 3 bits dense and 25 % sparse, 8 bits dense to half sparse.
+    pub fn new(recipe: Recipe) -> Self {
+        let grid = [
+            (0.0, 8),
+            (0.25, 8),
+            (0.5, 8),
+            (0.0, 4),
+            (0.125, 4),
+            (0.25, 4),
+            (0.375, 4),
+            (0.5, 4),
+            (0.625, 4),
+            (0.0, 3),
+            (0.25, 3),
+        ];
+        let candidates = grid.iter().map(|&(sparsity, bits)| LayerBudget {
+            sparsity: sparq_core::Sparsity::Unstructured(sparsity),
+            bits: sparq_core::Bits::new(bits).ok(),
+        });
+        Self { candidates: candidates.collect(), recipe }
+    }
+
+    /// Over these candidates instead.
+    pub fn candidates(mut self, candidates: Vec<LayerBudget>) -> Self {
+        self.candidates = candidates;
+        self
+    }
+
+    /// Measures `model`, calibrated on one text and probed on another.
+    ///
+    /// With a `directory`, what is measured is stored there under a fingerprint of everything that decides it, candidate
+    /// by candidate, and what is found there is not measured again.
+    ///
+    /// # Errors
+    /// [`Error::NoConfigurations`] without candidates; those of compressing and running the model, and of writing to the
+    /// directory.
+    pub fn run(
+        &self,
+        model: &Model,
+        calibration: &Calibration,
+        probe: &Calibration,
+        directory: Option<&Path>,
+        observer: &dyn Observer,
+    ) -> Result<DamageCurves> {
+        let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
+        let store = directory.map(Store::open).transpose()?;
+        let content_hash = model.checkpoint().content_hash()?;
+        let common = fingerprint(&["search 1", env!("CARGO_PKG_VERSION"), &content_hash, &calibration.fingerprint()]);
+        let recipes: Vec<Recipe> =
+            self.candidates.iter().map(|&candidate| self.plain().with_budget(candidate)).collect();
+        let all = serde_json::to_string(&recipes)?;
+        let key_of_all = fingerprint(&[&common, &probe.fingerprint(), &all]);
+        if let Some(curves) = store.as_ref().and_then(|store| store.get(&key_of_all)) {
+            return Ok(curves);
+        }
+
+        let mut model = model.clone();
+        model.make_resident()?;
+        let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut kept = None;
+        for (index, recipe) in recipes.iter().enumerate() {
+            let key = fingerprint(&[&common, &serde_json::to_string(recipe)?]);
+            let stored: Option<Vec<(String, f64)>> = store.as_ref().and_then(|store| store.get(&key));
+            let curve = match stored {
+                Some(curve) if index != reference => curve,
+                _ => {
+                    observer.step(index + 1, recipes.len(), &recipe.to_string());
+                    let mut sink = MemorySink::new();
+                    let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
+                    let report = compress(&model, recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
+                    if index == reference {
+                        kept = Some(sink.into_model(&model).map_err(blame)?);
+                    }
+                    let of_layer = |layer: LayerReport| (layer.name, layer.relative_output_error);
+                    let curve = report.layers.into_iter().map(of_layer).collect::<Vec<_>>();
+                    if let Some(store) = &store {
+                        store.put(&key, &curve)?;
+                    }
+                    curve
+                }
+            };
+            for (name, error) in curve {
+                errors.entry(name).or_default().push(error);
+            }
+        }
+        let Some(compressed) = kept else { return Err(Error::NoConfigurations) };
+        let units = self.units(&model, &compressed, &errors, probe, observer)?;
+        let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
+        if let Some(store) = &store {
+            store.put(&key_of_all, &curves)?;
+        }
+        Ok(curves)
+    }
+
+    /// The recipe's grid and layers, with nothing added to the published methods: errors of single layers are what is
+    /// asked for, not what later ones can make up for.
+    fn plain(&self) -> Recipe {
+        let Recipe { scheme, clip, damping, targets, .. } = self.recipe.clone();
+        Recipe { scheme, clip, damping, targets, ..Preset::Reference.recipe() }
+    }
+
+    fn units(
+        &self,
+        model: &Model,
+        compressed: &Model,
+        errors: &BTreeMap<String, Vec<f64>>,
+        probe: &Calibration,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Unit>> {
+        let mut probe = Probe::new(model, probe)?;
+        let mut units = Vec::new();
+        for index in 0..model.block_count() {
+            let (plan, block) = (model.block_plan(index)?, compressed.block(index)?);
+            for stage in 0..plan.stages() {
+                let measured = |id: &LinearId| errors.contains_key(&plan.linears()[*id].name);
+                let ids: Vec<LinearId> = plan.stage_linears(stage).iter().copied().filter(measured).collect();
+                if ids.is_empty() {
+                    continue;
+                }
+                let mut sums = vec![0.0; self.candidates.len()];
+                for id in &ids {
+                    let curve = errors.get(&plan.linears()[*id].name).into_iter().flatten();
+                    sums.iter_mut().zip(curve).for_each(|(sum, error)| *sum += error);
+                }
+                let layers = ids.iter().map(|id| (plan.linears()[*id].name.clone(), plan.linears()[*id].weights()));
+                units.push(Unit {
+                    block: index,
+                    layers: layers.collect(),
+                    errors: sums,
+                    divergence: probe.divergence(index, &ids, &block)?,
+                });
+            }
+            probe.pass(index)?;
+            sensitivity::announce(observer, index + 1, model.block_count());
+        }
+        Ok(units)
+    }
+}
+
+/// The candidate of middle cost: its damage is large enough to be measured and small enough to be typical.
+fn median(candidates: &[LayerBudget]) -> Option<usize> {
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by(|&x, &y| candidates[x].cost().total_cmp(&candidates[y].cost()));
+    order.get(order.len() / 2).copied()
+}

@@ -1,0 +1,72 @@
+//! Searching for sparsity and bits layer by layer, shared by `sweep` and `compress`.
+
+use anyhow::Result;
+use clap::Args;
+use sparq::pipeline::{Calibration, Recipe};
+use sparq::prelude::Model;
+use sparq::sweep::{DamageCurves, Observer, Search};
+use std::path::{Path, PathBuf};
+
+/// Tells on standard error how a search goes. A search that is interrupted goes on where it was.
+pub(crate) struct SearchBar(indicatif::ProgressBar);
+
+impl SearchBar {
+    pub(crate) fn new() -> Self {
+        Self(super::progress_bar(0, "search"))
+    }
+}
+
+impl Observer for SearchBar {
+    fn step(&self, index: usize, total: usize, what: &str) {
+        self.0.set_length(total as u64 + 1);
+        self.0.set_position(index as u64 - 1);
+        self.0.set_message(what.to_owned());
+        if self.0.is_hidden() {
+            eprintln!("[{index}/{total}] {what}");
+        }
+    }
+}
+
+impl sparq::pipeline::Observer for SearchBar {}
+
+impl sparq::eval::Observer for SearchBar {
+    fn progress(&self, done: usize, total: usize, _: &str) {
+        self.0.set_position(self.0.length().unwrap_or(1) - 1);
+        self.0.set_message(format!("block {done} of {total}"));
+    }
+}
+
+/// What a search is measured on.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SearchArgs {
+    /// Text a search is probed on; must not be what results are judged by [default: other parts of the calibration text]
+    #[arg(long, value_name = "FILE")]
+    search_text: Option<PathBuf>,
+    /// Sequences of 512 tokens that each candidate of a search is calibrated on
+    #[arg(long, default_value_t = 8)]
+    search_samples: usize,
+    /// Sequences of 512 tokens that a search is probed on
+    #[arg(long, default_value_t = 4)]
+    probe_samples: usize,
+}
+
+impl SearchArgs {
+    /// Measures what compressing each part of the model does to the whole, or finds it in `directory`.
+    pub(crate) fn curves(
+        &self,
+        model: &Model,
+        recipe: &Recipe,
+        calibration: (&Path, u64, usize),
+        directory: &Path,
+        observer: &dyn Observer,
+    ) -> Result<DamageCurves> {
+        let (file, seed, length) = calibration;
+        let draw = |file: &Path, samples, seed| -> Result<Calibration> {
+            let text = super::read_text(file)?;
+            Ok(Calibration::from_text(model.tokenizer()?, &text, samples, length, seed)?)
+        };
+        let fitted = draw(file, self.search_samples, seed)?;
+        let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
+        Ok(Search::new(recipe.clone()).run(model, &fitted, &probe, Some(directory), observer)?)
+    }
+}
