@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Exports a real model to every format, asks other people's engines what they make of it, and rewrites docs/interop.md.
+# Exports a real model to every format, asks other people's engines what they make of it, and rewrites its part of docs/interop.md.
 # Not part of the tests: it installs some gigabytes of Python packages and runs for a quarter of an hour on two cores.
 #
 #   SPARQ_SMOLLM2_GGUF=path/to/smollm2-135m-instruct.gguf scripts/interop.sh
@@ -37,5 +37,9 @@ fi
 cargo build --release -p sparq --examples
 "$venv/bin/python" scripts/interop/run.py --programs target/release/examples --model "$model" \
     --calibration "$calibration" --text "$text" --work "$work" "${sizes[@]}" >"$work/interop.md" || failed=1
-if [[ ${1:-} == demo ]]; then cat "$work/interop.md"; else cp "$work/interop.md" docs/interop.md; fi
+if [[ ${1:-} == demo ]]; then cat "$work/interop.md"; else
+    begin='<!-- last run: begin -->' end='<!-- last run: end -->'
+    sed -i -e "/^$begin\$/,/^$end\$/{/^$begin\$/{p;r $work/interop.md
+};/^$end\$/p;d}" docs/interop.md
+fi
 [[ -z ${failed:-} ]] || { echo "interop: a check failed; see $work/interop.md" >&2; exit 1; }

@@ -78,7 +78,7 @@ def ours(program: str, *options) -> str:
 def solve(name: str, *options) -> pathlib.Path:
     """Dense F32 output with the solution inside; kept from run to run."""
     out = work / name
-    recipe = ["--model", arguments.model, "--calibration", arguments.calibration]
+    recipe = ["--preset", "reference", "--model", arguments.model, "--calibration", arguments.calibration]
     recipe += ["--samples", arguments.samples, "--seq-len", arguments.seq_len, *options, "--seed", "0", "--dtype", "f32", "--out", out]
     commands.append(shown(["compress", *recipe]))
     if not out.exists():
@@ -255,8 +255,6 @@ def processor() -> str:
         return platform.machine()
 
 
-print("# What other engines make of our exports\n")
-print("Made by `scripts/interop.sh`; the last run is below. Each line is a check that the script fails on.\n")
 print(f"Date {datetime.date.today()}; {processor()}, {os.cpu_count()} threads, {platform.system()}; Python", end=" ")
 print(f"{platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".")
 print(f"Model {arguments.model_name}. Perplexity over the first {arguments.text_tokens} tokens of {arguments.text_name}")
@@ -265,7 +263,7 @@ print("mean square, and largest difference over largest logit; the larger of bot
 print("| check | figure | bound | |\n|---|---|---|---|")
 for what, figure, bound, passed in checks:
     print(f"| {what} | {figure} | {bound} | {'ok' if passed else '**fails**'} |")
-print("\n## What was written\n")
+print("\n### What was written\n")
 print("| export | stored | 16-bit original | bits per weight of the layers | zeros | zeros lost | largest difference |")
 print("|---|---:|---:|---:|---:|---:|---:|")
 for name, report in reports.items():
@@ -275,7 +273,7 @@ for name, report in reports.items():
         f"| {report['zeros']} | {report['zeros_lost']} | {report['largest_difference']:.1e} |"
     )
 print("\nThe largest difference is that between the weights the solver left and the file read back.\n")
-print("## Command lines\n")
+print("### Command lines\n")
 for command in dict.fromkeys(commands):
     print(f"    {command}")
 for kept in [*work.glob("*.json"), *work.glob("*.safetensors")]:
