@@ -29,7 +29,7 @@ pub(crate) struct SolverArgs {
     /// --reference-compat]
     #[arg(long)]
     scale_type: Option<String>,
-    /// How weights to remove are chosen: magnitude, wanda, sparsegpt
+    /// How weights to remove are chosen: magnitude, wanda, obs, sparsegpt
     #[arg(long)]
     pruner: Option<String>,
     /// How weights are rounded: rtn, gptq

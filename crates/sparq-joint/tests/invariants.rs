@@ -7,9 +7,9 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
-use sparq_obs::{Damping, Refit};
-use sparq_prune::{Magnitude, Refitted, SparseGpt, Wanda};
-use sparq_quant::{Gptq, Rtn};
+use sparq_obs::{CoordinateDescent, Damping, Refit};
+use sparq_prune::{Magnitude, Obs, Refitted, SparseGpt, Wanda};
+use sparq_quant::{Descended, Gptq, Rtn};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
@@ -81,6 +81,16 @@ fn on_fresh_tokens_the_methods_rank_as_expected() {
                 "refit, case b",
                 Box::new(SequentialB::new(Refitted::new(SparseGpt::new(half), Refit::new(8)), Gptq::new(int4))),
             ),
+            (
+                "refit, case b, descended",
+                Box::new(Descended::new(
+                    SequentialB::new(Refitted::new(SparseGpt::new(half), Refit::new(8)), Gptq::new(int4)),
+                    CoordinateDescent::new(3),
+                )),
+            ),
+            ("gptq descended", Box::new(Descended::new(Gptq::new(int4), CoordinateDescent::new(3)))),
+            ("obs refitted", Box::new(Refitted::new(Obs::new(half), Refit::new(8)))),
+            ("obs refitted in rounds", Box::new(Refitted::new(Obs::new(half), Refit::new(8)).rounds(4))),
             ("wanda rounded", Box::new(SequentialB::new(Wanda::new(half), Rtn::new(int4)))),
         ];
         for (name, method) in methods {
@@ -97,6 +107,8 @@ fn on_fresh_tokens_the_methods_rank_as_expected() {
         ("refit", "sparsegpt"),
         ("refit, case b", "one pass"),
         ("case b", "wanda rounded"),
+        ("refit, case b, descended", "refit, case b"),
+        ("gptq descended", "gptq"),
     ] {
         assert!(sums[better] < sums[worse], "{better} should beat {worse}: {sums:#?}");
     }

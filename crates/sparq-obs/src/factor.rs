@@ -132,6 +132,18 @@ impl InverseFactor {
         &self.diagonal
     }
 
+    /// The diagonal of `(H + damping)⁻¹`, `[in]`, all positive.
+    pub fn inverse_diagonal(&self) -> Vec<f32> {
+        match &self.upper {
+            Some(upper) => {
+                let square =
+                    |column: ArrayView1<'_, f32>| column.iter().map(|&u| f64::from(u) * f64::from(u)).sum::<f64>();
+                upper.columns().into_iter().map(|column| square(column) as f32).collect()
+            }
+            None => self.diagonal.iter().map(|value| value * value).collect(),
+        }
+    }
+
     /// `b (H + damping)⁻¹` for `b` of shape `[rows, in]`: two matrix products.
     ///
     /// ```

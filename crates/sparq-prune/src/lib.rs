@@ -4,7 +4,10 @@
 //! |---|---|---|---|---|
 //! | [`Magnitude`] | `|w|` | row or layer | no | nothing |
 //! | [`Wanda`] | `|w| · ‖x‖` | row | no | channel norms |
+//! | [`Obs`] | `w² / [H⁻¹][j, j]` | row | no | Hessian |
 //! | [`SparseGpt`] | `w² / U[j, j]²` | block of columns | yes | Hessian |
+//!
+//! [`Refitted`] refits what any of them keeps, and can let it choose in rounds.
 //!
 //! All take a [`Sparsity`](sparq_core::Sparsity): a fraction of weights, or `kept:of` in every row. Counts are exact
 //! (the fraction is met to the nearest weight over the layer), ties go to the lower index.
@@ -27,6 +30,7 @@
 #![deny(unsafe_code)]
 
 mod magnitude;
+mod obs;
 mod pruner;
 mod refitted;
 mod select;
@@ -34,6 +38,7 @@ mod sparsegpt;
 mod wanda;
 
 pub use magnitude::{Magnitude, Scope};
+pub use obs::Obs;
 pub use pruner::{Choice, Pruner};
 pub use refitted::Refitted;
 pub use sparsegpt::SparseGpt;

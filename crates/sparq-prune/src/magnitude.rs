@@ -89,6 +89,10 @@ impl Pruner for Magnitude {
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
         Ok(Choice::Fixed(self.mask(problem)?))
     }
+
+    fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
+        Box::new(Self { sparsity, ..self.clone() })
+    }
 }
 
 /// The dense weight with what `mask` removes set to zero.

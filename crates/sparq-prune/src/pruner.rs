@@ -12,6 +12,9 @@ pub trait Pruner: LayerCompressor {
     /// As [`LayerCompressor::compress`].
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>>;
 
+    /// The same method removing `sparsity` instead.
+    fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner>;
+
     /// Whether the weights it leaves already make up for those it removed, as well as weights on its mask can, so that
     /// a quantizer should start from them and not from the dense ones.
     fn refits(&self) -> bool {
@@ -49,6 +52,10 @@ impl<T: Pruner + ?Sized> Pruner for Box<T> {
 
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
         (**self).choose(problem)
+    }
+
+    fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
+        (**self).at(sparsity)
     }
 
     fn refits(&self) -> bool {

@@ -1,4 +1,5 @@
 use crate::{Choice, Pruner};
+use ndarray::CowArray;
 use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, Sparsity, Statistics};
 use sparq_obs::{Damping, Refit};
 use std::borrow::Cow;
@@ -29,12 +30,20 @@ pub struct Refitted<P> {
     pruner: P,
     refit: Refit,
     damping: Damping,
+    rounds: usize,
 }
 
 impl<P: Pruner> Refitted<P> {
     /// Refits what `pruner` keeps.
     pub fn new(pruner: P, refit: Refit) -> Self {
-        Self { pruner, refit, damping: Damping::default() }
+        Self { pruner, refit, damping: Damping::default(), rounds: 1 }
+    }
+
+    /// Reaches the sparsity in this many rounds (at least 1), each choosing among weights refitted after the one before.
+    /// The share kept falls evenly from round to round; patterns lose one weight of a group after the other.
+    pub fn rounds(mut self, rounds: usize) -> Self {
+        self.rounds = rounds.max(1);
+        self
     }
 
     /// With this damping.
@@ -55,9 +64,15 @@ impl<P: Pruner> LayerCompressor for Refitted<P> {
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         problem.require(Statistics::Hessian, "a refit")?;
-        let mut layer = self.pruner.compress(problem)?;
-        let mask = layer.mask.take().unwrap_or_else(|| Mask::from_nonzero(layer.weight.view()));
-        layer.weight = self.refit.run(problem.weight(), &mask, problem.hessian(), self.damping)?;
+        let refit = |mask: &Mask| self.refit.run(problem.weight(), mask, problem.hessian(), self.damping);
+        let mut current = CowArray::from(problem.weight());
+        for sparsity in schedule(self.pruner.sparsity(), self.rounds)? {
+            let chosen = self.pruner.at(sparsity).compress(&problem.with_weight(current.view())?)?;
+            current = CowArray::from(refit(&mask_of(&chosen))?);
+        }
+        let mut layer = self.pruner.compress(&problem.with_weight(current.view())?)?;
+        let mask = mask_of(&layer);
+        layer.weight = refit(&mask)?;
         layer.mask = Some(mask);
         Ok(layer)
     }
@@ -69,11 +84,32 @@ impl<P: Pruner> Pruner for Refitted<P> {
     }
 
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
-        let layer = self.pruner.compress(problem)?;
-        Ok(Choice::Fixed(layer.mask.unwrap_or_else(|| Mask::from_nonzero(layer.weight.view()))))
+        Ok(Choice::Fixed(mask_of(&self.compress(problem)?)))
+    }
+
+    fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
+        let pruner = self.pruner.at(sparsity);
+        Box::new(Refitted { pruner, refit: self.refit, damping: self.damping, rounds: self.rounds })
     }
 
     fn refits(&self) -> bool {
         true
+    }
+}
+
+fn mask_of(layer: &CompressedLayer) -> Mask {
+    layer.mask.clone().unwrap_or_else(|| Mask::from_nonzero(layer.weight.view()))
+}
+
+/// What is removed in each round but the last.
+fn schedule(sparsity: Sparsity, rounds: usize) -> Result<Vec<Sparsity>> {
+    match sparsity {
+        Sparsity::Unstructured(fraction) => {
+            (1..rounds).map(|round| Sparsity::unstructured(fraction * round as f64 / rounds as f64)).collect()
+        }
+        Sparsity::NOfM { kept, of } if rounds > 1 => {
+            ((kept + 1)..of).rev().map(|kept| Sparsity::n_of_m(kept, of)).collect()
+        }
+        _ => Ok(Vec::new()),
     }
 }

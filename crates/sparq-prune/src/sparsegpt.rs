@@ -111,6 +111,10 @@ impl Pruner for SparseGpt {
             _ => Choice::PerBlock(self),
         })
     }
+
+    fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
+        Box::new(Self { sparsity, ..self.clone() })
+    }
 }
 
 impl BlockRule for SparseGpt {

@@ -62,4 +62,8 @@ impl Pruner for Wanda {
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
         Ok(Choice::Fixed(self.mask(problem)?))
     }
+
+    fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
+        Box::new(Self { sparsity, ..self.clone() })
+    }
 }

@@ -4,9 +4,9 @@ use ndarray::Array2;
 use rand::{RngExt, SeedableRng};
 use sparq_core::{Hessian, LayerCompressor, QuantScheme, Sparsity, Statistics};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
-use sparq_obs::{HessianAccumulator, Refit};
-use sparq_prune::{Magnitude, Refitted, SparseGpt, Wanda};
-use sparq_quant::{Clip, Gptq, Rtn};
+use sparq_obs::{CoordinateDescent, HessianAccumulator, Refit};
+use sparq_prune::{Magnitude, Obs, Refitted, SparseGpt, Wanda};
+use sparq_quant::{Clip, Descended, Gptq, Rtn};
 
 /// A matrix with a few strong directions, as activations have them.
 pub(crate) fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
@@ -39,6 +39,16 @@ pub(crate) fn methods(sparsity: Sparsity, scheme: QuantScheme) -> Vec<(Box<dyn L
         (Box::new(SequentialB::new(Magnitude::new(sparsity), Rtn::new(scheme))), true),
         (Box::new(Refitted::new(Wanda::new(sparsity), Refit::new(5))), true),
         (Box::new(SequentialB::new(Refitted::new(sparsegpt(), Refit::new(5)), Gptq::new(scheme))), true),
+        (Box::new(Obs::new(sparsity)), true),
+        (Box::new(Refitted::new(Obs::new(sparsity), Refit::new(3)).rounds(3)), true),
+        (Box::new(Descended::new(Rtn::new(scheme), CoordinateDescent::new(2))), false),
+        (
+            Box::new(Descended::new(
+                SequentialB::new(Refitted::new(Obs::new(sparsity), Refit::new(3)), Gptq::new(scheme).clip(Clip::Mse)),
+                CoordinateDescent::new(2),
+            )),
+            true,
+        ),
         (Box::new(OnePass::new(sparsegpt(), Gptq::new(scheme))), true),
         (Box::new(OnePass::new(Wanda::new(sparsity), Gptq::new(scheme))), true),
     ]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sparq_core::{Bits, CompressError, Granularity, LayerCompressor, QuantScheme, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
 use sparq_obs::{CoordinateDescent, Damping, Refit};
-use sparq_prune::{Magnitude, Pruner, Refitted, SparseGpt, Wanda};
+use sparq_prune::{Magnitude, Obs, Pruner, Refitted, SparseGpt, Wanda};
 use sparq_quant::{Clip, Descended, Gptq, Quantizer, Rtn};
 
 /// Which pruner.
@@ -22,6 +22,8 @@ pub enum PrunerKind {
     Magnitude,
     /// [`Wanda`].
     Wanda,
+    /// [`Obs`].
+    Obs,
     /// [`SparseGpt`].
     #[default]
     #[serde(rename = "sparsegpt")]
@@ -67,12 +69,13 @@ pub enum PipelineKind {
 /// | `group` | 128 | input channels sharing a scale, or `channel`, `tensor` |
 /// | `asymmetric` | false | a zero point for each group |
 /// | `scale` | f16 | storage type of scales: `f16`, `bf16`, `f32` |
-/// | `pruner` | sparsegpt | `magnitude`, `wanda`, `sparsegpt` |
+/// | `pruner` | by preset | `magnitude`, `wanda`, `obs`, `sparsegpt` |
 /// | `quantizer` | gptq | `rtn`, `gptq` |
 /// | `pipeline` | sequential-b; joint if nothing refits and gptq rounds | `sequential-a`, `sequential-b`, `joint` |
 /// | `clip` | by preset | how the range of a group is found: `minmax`, `mse` |
 /// | `act-order` | false | visit the most active channels first |
 /// | `refit` | by preset | steps that refit the kept weights together before they are rounded; not with `pipeline=joint` |
+/// | `mask-rounds` | by preset | rounds in which a refitted mask is reached, each choosing among refitted weights |
 /// | `descent` | by preset | rounds of coordinate descent over scales and codes after rounding |
 /// | `scale-fit` | true | whether descent moves scales as well as codes |
 /// | `drift` | by preset | share of the drift from the dense model that a layer is asked to undo, 0 to 1 |
@@ -110,6 +113,8 @@ pub struct Recipe {
     pub pipeline: Option<PipelineKind>,
     /// Steps of conjugate gradients that refit what the pruner keeps; 0 leaves it at the pruner's weights.
     pub refit: usize,
+    /// Rounds in which the mask is reached, each choosing among refitted weights; 1 chooses once.
+    pub mask_rounds: usize,
     /// Rounds of coordinate descent after rounding; 0 leaves it at the quantizer's codes.
     pub descent: usize,
     /// Whether descent moves scales as well as codes.
@@ -235,6 +240,7 @@ impl Recipe {
             match self.pruner {
                 PrunerKind::Magnitude => Box::new(Magnitude::new(self.sparsity)),
                 PrunerKind::Wanda => Box::new(Wanda::new(self.sparsity)),
+                PrunerKind::Obs => Box::new(Obs::new(self.sparsity).damping(damping)),
                 PrunerKind::SparseGpt => {
                     Box::new(SparseGpt::new(self.sparsity).damping(damping).reference_compat(self.reference_compat))
                 }
@@ -243,7 +249,9 @@ impl Recipe {
         let pruner = || -> Box<dyn Pruner> {
             match self.refit {
                 0 => plain_pruner(),
-                steps => Box::new(Refitted::new(plain_pruner(), Refit::new(steps)).damping(damping)),
+                steps => {
+                    Box::new(Refitted::new(plain_pruner(), Refit::new(steps)).rounds(self.mask_rounds).damping(damping))
+                }
             }
         };
         let descended = |compressor: Box<dyn LayerCompressor>| -> Box<dyn LayerCompressor> {

@@ -10,8 +10,8 @@ use sparq_quant::Clip;
 /// | preset | what it is | relative time |
 /// |---|---|---|
 /// | `fast` | Wanda's mask and plain rounding: channel norms are all it needs | the forward pass |
-/// | `balanced` | SparseGPT's mask, a refit of what it keeps, GPTQ, coordinate descent, drift undone by half | about twice `reference` |
-/// | `best` | as `balanced`, with more of each | about three times `reference` |
+/// | `balanced` | OBS mask, a refit of what it keeps, GPTQ, coordinate descent, half of the drift undone | about twice `reference` |
+/// | `best` | as `balanced`, with the mask in four rounds and more descent | about three times `reference` |
 /// | `reference` | the published methods as they are: SparseGPT, GPTQ, both in one pass | 1 |
 ///
 /// # Examples
@@ -51,6 +51,7 @@ impl Preset {
             act_order: false,
             pipeline: None,
             refit: 0,
+            mask_rounds: 1,
             descent: 0,
             scale_fit: true,
             drift: 0.0,
@@ -65,8 +66,18 @@ impl Preset {
             Self::Fast => {
                 Recipe { pruner: PrunerKind::Wanda, quantizer: QuantizerKind::Rtn, clip: Clip::Mse, ..reference }
             }
-            Self::Balanced => Recipe { clip: Clip::Mse, refit: 5, descent: 3, drift: 0.5, ..reference },
-            Self::Best => Recipe { clip: Clip::Mse, refit: 10, descent: 10, drift: 0.75, ..reference },
+            Self::Balanced => {
+                Recipe { pruner: PrunerKind::Obs, clip: Clip::Mse, refit: 5, descent: 3, drift: 0.5, ..reference }
+            }
+            Self::Best => Recipe {
+                pruner: PrunerKind::Obs,
+                clip: Clip::Mse,
+                refit: 5,
+                mask_rounds: 4,
+                descent: 10,
+                drift: 0.5,
+                ..reference
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every key that text may hold.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "preset",
     "s",
     "q",
@@ -22,6 +22,7 @@ const KEYS: [&str; 18] = [
     "act-order",
     "pipeline",
     "refit",
+    "mask-rounds",
     "descent",
     "scale-fit",
     "drift",
@@ -63,6 +64,7 @@ impl Recipe {
             put(self.pipeline != base.pipeline, "pipeline", name_of(&pipeline));
         }
         put(self.refit != base.refit, "refit", self.refit.to_string());
+        put(self.mask_rounds != base.mask_rounds, "mask-rounds", self.mask_rounds.to_string());
         put(self.descent != base.descent, "descent", self.descent.to_string());
         put(self.scale_fit != base.scale_fit, "scale-fit", self.scale_fit.to_string());
         put(self.drift != base.drift, "drift", self.drift.to_string());
@@ -151,6 +153,7 @@ impl FromStr for Recipe {
                 "act-order" => recipe.act_order = flag()?,
                 "pipeline" => recipe.pipeline = Some(value_of(value).map_err(named)?),
                 "refit" => recipe.refit = count()?,
+                "mask-rounds" => recipe.mask_rounds = count()?,
                 "descent" => recipe.descent = count()?,
                 "scale-fit" => recipe.scale_fit = flag()?,
                 "drift" => recipe.drift = number()?,

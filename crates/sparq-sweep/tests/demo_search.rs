@@ -1,0 +1,81 @@
+//! A search on the demo model of this repository.
+
+use sparq_core::{Bits, Sparsity};
+use sparq_model::Model;
+use sparq_pipeline::{Calibration, LayerBudget, MemorySink, Recipe, compress};
+use sparq_sweep::{Observer, Search};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+fn demo(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model").join(file)
+}
+
+fn text(file: &str) -> String {
+    std::fs::read_to_string(demo(file)).expect(file)
+}
+
+/// Which candidates were compressed.
+#[derive(Default)]
+struct Steps(Mutex<Vec<String>>);
+
+impl Observer for Steps {
+    fn step(&self, _: usize, _: usize, what: &str) {
+        self.0.lock().expect("not poisoned").push(what.to_owned());
+    }
+}
+impl sparq_pipeline::Observer for Steps {}
+impl sparq_eval::Observer for Steps {
+    fn progress(&self, _: usize, _: usize, _: &str) {}
+}
+
+#[test]
+fn a_searched_allocation_meets_its_rate_and_is_what_layers_get() {
+    let model = Model::open(demo("")).expect("the demo model");
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let draw = |samples, seed| Calibration::from_text(tokenizer, &text("calibration.txt"), samples, 128, seed);
+    let (calibration, probe) = (draw(8, 0).expect("text"), draw(6, 1).expect("text"));
+    let recipe: Recipe = "s=0.5,q=3,group=64".parse().expect("valid");
+    let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
+    let candidates = vec![
+        budget(0.0, Bits::B4),
+        budget(0.25, Bits::B4),
+        budget(0.5, Bits::B4),
+        budget(0.5, Bits::B3),
+        budget(0.7, Bits::B3),
+        budget(0.0, Bits::B2),
+    ];
+    let search = Search::new(recipe.clone()).candidates(candidates.clone());
+    let directory = tempfile::tempdir().expect("a directory");
+    let steps = Steps::default();
+    let run = |steps: &Steps| search.run(&model, &calibration, &probe, Some(directory.path()), steps).expect("runs");
+    let curves = run(&steps);
+    assert_eq!(steps.0.lock().expect("not poisoned").len(), candidates.len());
+    assert_eq!(run(&steps), curves, "the same when read back");
+    assert_eq!(steps.0.lock().expect("not poisoned").len(), candidates.len(), "and not measured again");
+    assert_eq!(curves.units.len(), 4 * model.block_count());
+    assert!(curves.units.iter().all(|unit| unit.divergence > 0.0));
+
+    let target = recipe.tcr();
+    let allocation = curves.allocate(target).expect("within reach");
+    assert!(allocation.tcr >= target - 1e-9, "{}", allocation.tcr);
+    for unit in &curves.units {
+        let given =
+            unit.layers.iter().map(|(name, _)| format!("{:?}", allocation.layers[name])).collect::<BTreeSet<_>>();
+        assert_eq!(given.len(), 1, "layers that run as one have one grid: {given:?}");
+    }
+
+    let searched = Recipe { allocation: Some(allocation), ..recipe };
+    assert!((searched.tcr() - target).abs() < 0.02, "{}", searched.tcr());
+    let mut sink = MemorySink::new();
+    let report = compress(&model, &searched, Some(&calibration), &mut sink, &()).expect("runs");
+    assert!((report.requested_tcr - searched.tcr()).abs() < 1e-12);
+    for layer in &report.layers {
+        let budget = searched.budget(&layer.name);
+        let zeros = layer.zeros as f64 / layer.weights as f64;
+        assert!(zeros >= budget.sparsity.fraction() - 1e-3, "{}: {zeros} of {budget:?}", layer.name);
+        let bits = budget.bits.map_or(16.0, |bits| f64::from(bits.get()));
+        assert!((bits..bits + 1.0).contains(&layer.bits_per_weight), "{}: {} bits", layer.name, layer.bits_per_weight);
+    }
+}
