@@ -4,7 +4,7 @@ use crate::{
 };
 use ndarray::{Array1, Array2};
 use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, Statistics};
-use sparq_model::{BatchLayout, Block, BlockState, Linear, Model};
+use sparq_model::{BatchLayout, Block, BlockState, ExpertTokens, Linear, Model};
 use sparq_obs::HessianAccumulator;
 use std::time::Instant;
 
@@ -113,7 +113,8 @@ impl<'a> Compression<'a> {
                     ids.into_iter().filter(|id| targets.contains(&block.linears()[*id].name)).collect();
                 if let (Some(compressor), Some(first)) = (&compressor, chosen.first()) {
                     let width = block.linears()[*first].in_features();
-                    let statistics = gather(&block, stage, &mut states, width, needs)?;
+                    let tokens = self.recipe.expert_tokens;
+                    let statistics = gather(&block, stage, &mut states, width, needs, tokens)?;
                     for id in chosen {
                         if observer.stop() {
                             return Err(stopped(index));
@@ -180,7 +181,9 @@ fn batches(model: &Model, calibration: &Calibration) -> Result<Vec<Stream>> {
     let mut flush = |pending: &mut Vec<&[u32]>| -> Result<()> {
         if !pending.is_empty() {
             let lengths: Vec<usize> = pending.iter().map(|sequence| sequence.len()).collect();
-            streams.push((BatchLayout::new(&lengths), model.embed(&pending.concat())?));
+            let layout = BatchLayout::new(&lengths);
+            let embedded = model.embed(&pending.concat(), &layout)?;
+            streams.push((layout, embedded));
             pending.clear();
         }
         Ok(())
@@ -220,10 +223,11 @@ fn gather(
     states: &mut [BlockState],
     width: usize,
     needs: Statistics,
+    tokens: ExpertTokens,
 ) -> Result<StageStatistics> {
     let mut accumulator = HessianAccumulator::new(width, needs)?;
     for state in states {
-        accumulator.add(block.stage_input(stage, state)?)?;
+        accumulator.add(block.calibration_input(stage, state, tokens)?.view())?;
     }
     Ok(StageStatistics { skipped: accumulator.skipped(), hessian: accumulator.finish() })
 }
@@ -237,10 +241,15 @@ fn solve(
     let start = Instant::now();
     let hessian = &statistics.hessian;
     let weight = linear.weight.view();
-    let mut layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
-    if layer.weight.iter().any(|value| !value.is_finite()) {
-        layer = without_curvature(linear, hessian, compressor)?;
-    }
+    let untouched = compressor.needs() > Statistics::Nothing && hessian.tokens() == 0;
+    let layer = if untouched {
+        Err(Fallback::NoTokens)
+    } else {
+        let layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
+        let is_finite = layer.weight.iter().all(|value| value.is_finite());
+        if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
+    };
+    let mut layer = layer.or_else(|fallback| without_curvature(linear, hessian, compressor, fallback))?;
     if statistics.skipped > 0 {
         layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: statistics.skipped });
     }
@@ -256,7 +265,11 @@ fn solve(
             .quantized
             .as_ref()
             .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
-        relative_output_error: sparq_obs::relative_output_error(weight, layer.weight.view(), hessian),
+        relative_output_error: sparq_obs::relative_output_error(
+            weight,
+            layer.weight.view(),
+            if untouched { &Hessian::None } else { hessian },
+        ),
         damping: layer.report.damping,
         fallbacks: layer.report.fallbacks.clone(),
         tokens: hessian.tokens(),
@@ -265,9 +278,14 @@ fn solve(
     Ok((layer, report))
 }
 
-/// The last step of the ladder, for a solution that overflowed: every weight counts the same and nothing is
-/// compensated, so that finite weights give a finite layer.
-fn without_curvature(linear: &Linear, hessian: &Hessian, compressor: &dyn LayerCompressor) -> Result<CompressedLayer> {
+/// The last step of the ladder, for a solution that overflowed or a layer that saw no token: every weight counts the
+/// same and nothing is compensated, so that finite weights give a finite layer.
+fn without_curvature(
+    linear: &Linear,
+    hessian: &Hessian,
+    compressor: &dyn LayerCompressor,
+    fallback: Fallback,
+) -> Result<CompressedLayer> {
     let width = linear.in_features();
     let flat = match hessian {
         Hessian::Full { tokens, .. } => Hessian::Full { matrix: Array2::zeros((width, width)), tokens: *tokens },
@@ -275,7 +293,7 @@ fn without_curvature(linear: &Linear, hessian: &Hessian, compressor: &dyn LayerC
         other => other.clone(),
     };
     let mut layer = compressor.compress(&LayerProblem::new(&linear.name, linear.weight.view(), &flat)?)?;
-    layer.report.fallbacks.push(Fallback::NotFinite);
+    layer.report.fallbacks.push(fallback);
     match layer.weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
         Some(((row, column), &value)) => {
             Err(CompressError::NotFinite { layer: linear.name.clone(), row, column, value }.into())

@@ -2,6 +2,7 @@ use crate::{Error, Result, Targets};
 use serde::{Deserialize, Serialize};
 use sparq_core::{Bits, CompressError, Granularity, LayerCompressor, QuantScheme, ScaleType, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
+use sparq_model::ExpertTokens;
 use sparq_obs::{Damping, Refit};
 use sparq_prune::{Magnitude, Pruner, Refitted, SparseGpt, Wanda};
 use sparq_quant::{Clip, Gptq, Quantizer, Rtn};
@@ -68,6 +69,7 @@ pub enum PipelineKind {
 /// | `pipeline` | joint (sequential-b with rtn or refit) | `sequential-a`, `sequential-b`, `joint` |
 /// | `refit` | 0 | steps that refit the kept weights together before they are rounded; not with `pipeline=joint` |
 /// | `damping` | 0.01 | added to the diagonal of the Hessian, times its mean |
+/// | `expert-tokens` | routed | what each of a mixture of experts is calibrated on: `routed` (its own tokens), `all` |
 ///
 /// # Examples
 /// ```
@@ -99,6 +101,8 @@ pub struct Recipe {
     pub refit: usize,
     /// Fraction of the mean diagonal added to the Hessian.
     pub damping: f64,
+    /// Which tokens each of a mixture of experts is calibrated on.
+    pub expert_tokens: ExpertTokens,
     /// Reproduce the reference implementations, quirks included.
     pub reference_compat: bool,
     /// Which layers.
@@ -117,6 +121,7 @@ impl Default for Recipe {
             pipeline: None,
             refit: 0,
             damping: Damping::default().fraction(),
+            expert_tokens: ExpertTokens::default(),
             reference_compat: false,
             targets: Targets::default(),
         }
@@ -273,6 +278,9 @@ impl fmt::Display for Recipe {
         if self.damping != default.damping {
             put("damping", self.damping.to_string())?;
         }
+        if self.expert_tokens != default.expert_tokens {
+            put("expert-tokens", name_of(&self.expert_tokens))?;
+        }
         if self.reference_compat {
             put("reference-compat", "true".into())?;
         }
@@ -325,10 +333,11 @@ impl FromStr for Recipe {
                 "damping" => {
                     recipe.damping = value.parse().map_err(|_| bad(format!("damping={value:?} is not a number")))?;
                 }
+                "expert-tokens" => recipe.expert_tokens = value_of(value).map_err(named)?,
                 "reference-compat" => recipe.reference_compat = flag()?,
                 _ => {
                     return Err(bad(format!(
-                        "unknown key {key:?}; known: s, q, pattern, pruner, group, asymmetric, scale, quantizer, clip, act-order, pipeline, refit, damping"
+                        "unknown key {key:?}; known: s, q, pattern, pruner, group, asymmetric, scale, quantizer, clip, act-order, pipeline, refit, damping, expert-tokens"
                     )));
                 }
             }
@@ -360,6 +369,7 @@ mod tests {
             "s=0.25,q=3,pruner=magnitude,group=channel,asymmetric=true,scale=f32,quantizer=rtn,clip=mse,pipeline=sequential-a,damping=0.1",
             "s=0.25,q=8,group=tensor,act-order=true,pipeline=joint",
             "s=0.5,q=4,refit=8,damping=0.1",
+            "s=0.25,q=4,expert-tokens=all",
         ] {
             let recipe: Recipe = text.parse().expect(text);
             assert_eq!(recipe.to_string(), text);
@@ -383,6 +393,7 @@ mod tests {
             ("refit=-1", "steps"),
             ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),
+            ("expert-tokens=some", "some"),
             ("speed=9", "unknown key"),
             ("q", "key=value"),
         ] {
