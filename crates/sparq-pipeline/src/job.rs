@@ -204,12 +204,16 @@ fn announced(model: &Model, recipe: &Recipe) -> Result<Vec<SolvedShape>> {
     for index in 0..model.block_count() {
         let plan = model.block_plan(index)?;
         let chosen = plan.linears().iter().filter(|linear| targets.contains(&linear.name));
-        layers.extend(chosen.map(|linear| SolvedShape {
-            name: linear.name.clone(),
-            shape: [linear.out_features, linear.in_features],
-            scheme: recipe.scheme,
-            pruned: !recipe.sparsity.is_dense(),
-            act_order: recipe.act_order,
+        layers.extend(chosen.map(|linear| {
+            let shape = SolvedShape {
+                name: linear.name.clone(),
+                shape: [linear.out_features, linear.in_features],
+                scheme: recipe.scheme,
+                pruned: !recipe.sparsity.is_dense(),
+                act_order: recipe.act_order,
+                part: None,
+            };
+            shape.stored(&linear.stored)
         }));
     }
     Ok(layers)
