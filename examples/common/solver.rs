@@ -1,6 +1,7 @@
 //! Solver settings as command-line flags, shared by `compress` and `layer`.
 
 use clap::{Args, ValueEnum};
+use sparq::model::ExpertTokens;
 use sparq::pipeline::{PipelineKind, PrunerKind, QuantizerKind, Recipe, Targets};
 use sparq::quant::Clip;
 use sparq::{Bits, CompressError, Granularity, Sparsity};
@@ -37,6 +38,12 @@ enum Scale {
     F16,
     Bf16,
     F32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Experts {
+    Routed,
+    All,
 }
 
 /// How weights are pruned and quantized.
@@ -81,6 +88,9 @@ pub(crate) struct SolverArgs {
     /// Added to the diagonal of the Hessian, times its mean
     #[arg(long, default_value_t = 0.01)]
     damping: f64,
+    /// What each of a mixture of experts is calibrated on: the tokens sent to it, or all
+    #[arg(long, value_enum, default_value = "routed")]
+    expert_tokens: Experts,
     /// Reproduce the reference implementations, quirks included
     #[arg(long)]
     reference_compat: bool,
@@ -158,6 +168,10 @@ impl SolverArgs {
             }),
             refit: self.refit,
             damping: self.damping,
+            expert_tokens: match self.expert_tokens {
+                Experts::Routed => ExpertTokens::Routed,
+                Experts::All => ExpertTokens::All,
+            },
             reference_compat: self.reference_compat,
             targets,
         };
