@@ -110,8 +110,17 @@ pub(crate) struct Entry {
     pub(crate) range: Range<usize>,
     /// Set if the rows on disk are in llama.cpp's rotary order.
     pub(crate) head_interleaving: Option<HeadInterleaving>,
+    /// Subtracted from the stored values, which are F32 unless it is 0.
+    pub(crate) offset: f32,
     /// Set if the tensor stands for codes, scales and zero points; `file` and `range` are then those of the codes.
     pub(crate) packed: Option<Box<PackedWeight>>,
+}
+
+impl Entry {
+    /// Whether the bytes on disk are those of the tensor as it is presented.
+    pub(crate) fn is_stored_as_presented(&self) -> bool {
+        self.head_interleaving.is_none() && self.offset == 0.0
+    }
 }
 
 /// What a format's reader hands over.
@@ -249,7 +258,7 @@ impl Checkpoint {
             return Err(outside());
         }
         let wanted = part.first_row..part.first_row + rows;
-        let is_plain = entry.head_interleaving.is_none() && entry.packed.is_none() && !part.transposed;
+        let is_plain = entry.is_stored_as_presented() && entry.packed.is_none() && !part.transposed;
         if rows < all && is_plain {
             let bytes = self.raw(entry)?;
             let row_bytes = bytes.len().checked_div(all).unwrap_or(0);
@@ -288,6 +297,10 @@ impl Checkpoint {
             return Ok(Cow::Owned(bytes));
         }
         let bytes = self.raw(entry)?;
+        if entry.offset != 0.0 {
+            let presented = |four: &[u8; 4]| (f32::from_le_bytes(*four) - entry.offset).to_le_bytes();
+            return Ok(Cow::Owned(bytes.as_chunks().0.iter().flat_map(presented).collect()));
+        }
         let Some(interleaving) = entry.head_interleaving else {
             return Ok(Cow::Borrowed(bytes));
         };
@@ -429,7 +442,13 @@ impl Checkpoint {
 pub(crate) fn decode_entry(entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
     let info = &entry.info;
     let Some(interleaving) = entry.head_interleaving else {
-        return decode_plain(info, bytes);
+        let mut values = decode_plain(info, bytes)?;
+        if entry.offset != 0.0 {
+            for value in &mut values {
+                *value -= entry.offset;
+            }
+        }
+        return Ok(values);
     };
     check_decodable(info)?;
     let rows = info.shape.first().copied().unwrap_or(1);

@@ -2,7 +2,9 @@
 
 use ndarray::Array2;
 use sparq::eval::{TextEvaluation, TextSettings};
-use sparq::export::{CompressedTensors, Dense, Error, ExportSettings, FloatType, Solution, export};
+use sparq::export::{
+    CompressedTensors, Dense, Error, ExportSettings, FloatType, Gguf, Solution, SolvedInMemory, export,
+};
 use sparq::model::ExpertTokens;
 use sparq::pipeline::{CompressionReport, Job, MemorySink, compress};
 use sparq::{Calibration, Model, Recipe};
@@ -21,7 +23,7 @@ fn fixtures() -> Vec<PathBuf> {
         .filter(|path| !["llama", "mistral", "qwen2_", "smollm"].iter().any(|name| label(path).starts_with(name)))
         .collect();
     folders.sort();
-    assert_eq!(folders.len(), 13);
+    assert_eq!(folders.len(), 14);
     folders
 }
 
@@ -52,6 +54,12 @@ fn in_memory(model: &Model, recipe: &Recipe) -> (Model, CompressionReport) {
 fn logits(model: &Model) -> Array2<f32> {
     let (a, b) = (tokens(model, 24, 7), tokens(model, 5, 8));
     model.logits(model.hidden(&[&a, &b]).expect("hidden states").view()).expect("logits")
+}
+
+/// Largest difference, relative to the largest logit.
+fn relative_difference(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
+    let largest = b.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    a.iter().zip(b).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / largest
 }
 
 /// Mean divergence of `model` from `base` on held-out tokens, in nats.
@@ -101,6 +109,34 @@ fn every_architecture_is_compressed_exported_and_evaluated() {
                 assert!(reason.contains(word) && instead.contains("dense"), "{name}: {reason}");
             }
             Err(error) => panic!("{name}: {error}"),
+        }
+
+        let gguf = directory.path().join("model.gguf");
+        let refused = match name.as_str() {
+            "gemma3" => Some("query_pre_attn_scalar"),
+            "gemma3_softcap_untied_bf16" => Some("final_logit_softcapping"),
+            "gpt2" | "gpt2_first_names_by_depth" => Some("gpt2"),
+            "qwen3_bias_window_yarn" => Some("use_sliding_window"),
+            "mixtral_stacked_window" => Some("experts"),
+            "qwen3_moe_stacked_bf16" => Some("norm_topk_prob"),
+            _ => None,
+        };
+        match (export(model.checkpoint(), &solution, &Gguf::default(), &gguf, &settings), refused) {
+            (Ok(report), None) => {
+                assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{name}");
+                let read = Model::open(&gguf).expect("opens");
+                // Norms of Gemma and rotary divisors are rounded on their way.
+                let difference = relative_difference(&logits(&read), &logits(&compressed));
+                assert!(difference < 1e-5, "{name}: {difference}");
+                // A GGUF file is a source like any other.
+                let again = directory.path().join("again.gguf");
+                let nothing = SolvedInMemory::default();
+                export(read.checkpoint(), &nothing, &Gguf::default(), &again, &settings).expect("exported");
+                let again = relative_difference(&logits(&Model::open(&again).expect("opens")), &logits(&read));
+                assert!(again < 1e-5, "{name}: {again}");
+            }
+            (Err(error), Some(word)) => assert!(error.to_string().contains(word), "{name}: {error}"),
+            (result, _) => panic!("{name}: {result:?}"),
         }
 
         let four = divergence(&written, &model);

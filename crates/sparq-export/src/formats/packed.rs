@@ -134,7 +134,7 @@ pub(super) fn check_layout(shape: &SolvedShape, format: &str) -> Result<()> {
         format: format.to_owned(),
         layer: shape.name.clone(),
         reason: reason.to_owned(),
-        instead: "use dense or gguf".into(),
+        instead: "use dense".into(),
     })
 }
 
