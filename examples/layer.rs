@@ -154,7 +154,7 @@ fn from_demo() -> anyhow::Result<Layer> {
         let calibration = Calibration::from_text(model.tokenizer()?, &text, 32, 128, 0)?;
         let lengths: Vec<usize> = calibration.sequences().iter().map(Vec::len).collect();
         let layout = BatchLayout::new(&lengths);
-        let mut stream = model.embed(&calibration.sequences().concat())?;
+        let mut stream = model.embed(&calibration.sequences().concat(), &layout)?;
         for index in 0..BLOCK {
             stream = model.block(index)?.forward(stream, layout.clone())?;
         }

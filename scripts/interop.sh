@@ -4,13 +4,16 @@
 #
 #   SPARQ_SMOLLM2_GGUF=path/to/smollm2-135m-instruct.gguf scripts/interop.sh
 #   scripts/interop.sh demo    # the demo model of this repository: minutes, and docs/interop.md is left alone
+#   scripts/interop.sh architectures    # tiny models of every architecture; rewrites docs/interop-architectures.md
 #
 # SPARQ_INTEROP_VENV names a virtual environment to use instead of a fresh one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${SPARQ_INTEROP_WORK:-target/interop}
 venv=${SPARQ_INTEROP_VENV:-$work/venv}
-if [[ ${1:-} == demo ]]; then
+if [[ ${1:-} == architectures ]]; then
+    model=Cargo.toml calibration=Cargo.toml text=Cargo.toml # brings its own
+elif [[ ${1:-} == demo ]]; then
     model=examples/assets/demo-model
     calibration=$model/calibration.txt text=$model/heldout.txt work=$work/demo
     sizes=(--samples 4 --seq-len 128 --text-tokens 1024 --logit-tokens 64)
@@ -35,6 +38,13 @@ if [[ -z ${SPARQ_INTEROP_VENV:-} ]]; then
     "$venv/bin/pip" install --quiet --requirement scripts/interop/requirements.txt --no-binary llama-cpp-python
 fi
 cargo build --release -p sparq --examples
+if [[ ${1:-} == architectures ]]; then
+    "$venv/bin/python" scripts/interop/architectures.py --programs target/release/examples \
+        --work "$work/architectures" >"$work/interop-architectures.md" || failed=1
+    cp "$work/interop-architectures.md" docs/interop-architectures.md
+    [[ -z ${failed:-} ]] || { echo "interop: a check failed; see docs/interop-architectures.md" >&2; exit 1; }
+    exit 0
+fi
 "$venv/bin/python" scripts/interop/run.py --programs target/release/examples --model "$model" \
     --calibration "$calibration" --text "$text" --work "$work" "${sizes[@]}" >"$work/interop.md" || failed=1
 if [[ ${1:-} == demo ]]; then cat "$work/interop.md"; else

@@ -34,6 +34,9 @@ pub enum Fallback {
         /// How many.
         count: u64,
     },
+    /// No calibration token reached the layer, an expert that none was sent to; weights were chosen by magnitude and
+    /// rounded plainly.
+    NoTokens,
     /// The solution was not finite; weights were chosen by magnitude and rounded plainly instead.
     NotFinite,
     /// Scales that lie outside the range of their storage type and were set to its end.
@@ -71,6 +74,7 @@ impl fmt::Display for Fallback {
             Self::DeadChannels { count } => write!(f, "{count} input channels never active"),
             Self::FewTokens { tokens, channels } => write!(f, "{tokens} tokens for {channels} channels"),
             Self::SkippedTokens { count } => write!(f, "{count} tokens with inputs that are not finite left out"),
+            Self::NoTokens => f.write_str("no calibration token seen: plain rounding and magnitudes"),
             Self::NotFinite => f.write_str("solution not finite: plain rounding and magnitudes"),
             Self::ClampedScales { count } => write!(f, "{count} scales clamped to the range of their type"),
             Self::EmptyGroups { count } => write!(f, "{count} groups removed altogether"),

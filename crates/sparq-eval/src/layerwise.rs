@@ -1,7 +1,7 @@
 //! Errors of a compressed model's layers and blocks on held-out text.
 
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use sparq_model::{BatchLayout, Linear, Model};
 
@@ -49,7 +49,7 @@ pub fn layerwise_errors(base: &Model, compressed: &Model, sequences: &[Vec<u32>]
     if layout.tokens() == 0 {
         return Err(Error::setting("sequences", "at least one token is needed"));
     }
-    let mut dense = base.embed(&sequences.concat())?;
+    let mut dense = base.embed(&sequences.concat(), &layout)?;
     let mut drifted = dense.clone();
     let mut sum = LayerwiseErrors::default();
     let (mut layers, blocks) = (0_usize, base.block_count());
@@ -60,8 +60,10 @@ pub fn layerwise_errors(base: &Model, compressed: &Model, sequences: &[Vec<u32>]
             let input = block.stage_input(stage, &mut state)?;
             for &id in block.stage_linears(stage) {
                 let (linear, replaced) = (&block.linears()[id], &other.linears()[id]);
-                let output = product(input, linear.weight.clone());
-                let error = product(input, &replaced.weight - &linear.weight);
+                let mut plain = Linear { bias: None, ..linear.clone() };
+                let output = plain.forward(input);
+                plain.weight = &replaced.weight - &linear.weight;
+                let error = plain.forward(input);
                 let (whole, by_token) = ratios(&error, &output);
                 sum.output += whole;
                 sum.output_by_token += by_token;
@@ -95,11 +97,6 @@ pub fn layerwise_errors(base: &Model, compressed: &Model, sequences: &[Vec<u32>]
         drift_by_token: per(sum.drift_by_token, blocks),
         last_by_token: ratios(&(&drifted - &dense), &dense).1,
     })
-}
-
-/// `x wᵀ`.
-fn product(x: ArrayView2<'_, f32>, weight: Array2<f32>) -> Array2<f32> {
-    Linear { name: String::new(), weight, bias: None }.forward(x)
 }
 
 /// Each token over its root mean square.

@@ -1,3 +1,4 @@
+use crate::joined::{Joined, join};
 use crate::{
     Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, SolvedShape, verify,
 };
@@ -6,6 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Writes `source` with its compressed layers in `format`.
+///
+/// Layers that the source stores as one tensor go back into one: their rows are put together, code by code.
 ///
 /// What is impossible is refused before any work. Everything is written beside `destination`, opened again, and
 /// compared value by value with what the solver left; only then does it appear, whole. Same input, same bytes.
@@ -23,9 +26,10 @@ pub fn export(
     destination: impl AsRef<Path>,
     settings: &ExportSettings,
 ) -> Result<ExportReport> {
-    let context = checked(source, solved.layers(), format, settings)?;
-    let staged = format.stage(&context, solved, destination.as_ref())?;
-    let mut report = verify::verify(&context, solved, format, &staged)?;
+    let joined = Joined::new(solved, &format.name())?;
+    let context = checked(source, joined.layers(), format, settings)?;
+    let staged = format.stage(&context, &joined, destination.as_ref())?;
+    let mut report = verify::verify(&context, &joined, format, &staged)?;
     report.path = staged.publish()?.path;
     Ok(report)
 }
@@ -40,7 +44,8 @@ pub fn check(
     format: &dyn ExportFormat,
     settings: &ExportSettings,
 ) -> Result<()> {
-    checked(source, layers, format, settings).map(drop)
+    let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
+    checked(source, &layers, format, settings).map(drop)
 }
 
 fn checked<'a>(
@@ -51,7 +56,7 @@ fn checked<'a>(
 ) -> Result<ExportContext<'a>> {
     let mut names = BTreeSet::new();
     for layer in layers {
-        if source.get(&layer.weight_name()).is_none_or(|tensor| tensor.shape != layer.shape) {
+        if source.get(&layer.weight_name()).is_none_or(|tensor| tensor.shape != layer.stored_shape()) {
             return Err(Error::NotInSource { layer: layer.name.clone(), shape: layer.shape });
         }
         if !names.insert(layer.name.as_str()) {

@@ -41,6 +41,7 @@ mod export;
 mod float_type;
 mod format;
 mod formats;
+mod joined;
 mod report;
 mod settings;
 mod solution;

@@ -1,6 +1,8 @@
 use crate::{Error, Result};
+use ndarray::{Array2, ArrayD};
 use serde::{Deserialize, Serialize};
 use sparq_core::{CompressedLayer, QuantScheme, Quantized};
+use sparq_tensor::TensorPart;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -18,6 +20,9 @@ pub struct SolvedShape {
     /// Whether channels were visited in the order of their activity. Groups are static: they stay runs of neighbouring
     /// channels, and files do not differ.
     pub act_order: bool,
+    /// Where the checkpoint has the weight, if not as the tensor `{name}.weight`, `[out, in]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<TensorPart>,
 }
 
 impl SolvedShape {
@@ -30,12 +35,38 @@ impl SolvedShape {
             scheme: layer.quantized.as_ref().map(|quantized| quantized.scheme),
             pruned: layer.mask.is_some(),
             act_order,
+            part: None,
         }
     }
 
-    /// Name of the layer's weight in a checkpoint.
+    /// Says where the checkpoint has the weight.
+    pub fn stored(mut self, part: &TensorPart) -> Self {
+        let is_plain = part.is_whole(self.shape) && part.tensor.strip_suffix(".weight") == Some(&self.name);
+        self.part = (!is_plain).then(|| part.clone());
+        self
+    }
+
+    /// Name of the tensor that holds the layer's weight in a checkpoint.
     pub fn weight_name(&self) -> String {
-        format!("{}.weight", self.name)
+        self.part.as_ref().map_or_else(|| format!("{}.weight", self.name), |part| part.tensor.clone())
+    }
+
+    /// Shape of that tensor.
+    pub fn stored_shape(&self) -> Vec<usize> {
+        self.part.as_ref().map_or_else(|| self.shape.to_vec(), |part| part.shape.clone())
+    }
+
+    /// A weight, `[out, in]`, as the tensor has it, of which this layer must be all.
+    pub(crate) fn as_stored(&self, weight: Array2<f32>) -> ArrayD<f32> {
+        let Some(part) = &self.part else { return weight.into_dyn() };
+        if part.transposed {
+            return weight.reversed_axes().as_standard_layout().into_owned().into_dyn();
+        }
+        let weight = weight.into_dyn();
+        match weight.to_shape(part.shape.as_slice()) {
+            Ok(stored) => stored.into_owned(),
+            Err(_) => weight, // `check` has compared the numbers of elements
+        }
     }
 
     /// Refuses a layer that is not what was announced, or whose parts do not fit each other.
@@ -132,7 +163,18 @@ impl SolvedInMemory {
     /// # Errors
     /// Those of [`new`](Self::new).
     pub fn push(&mut self, name: impl Into<String>, layer: CompressedLayer) -> Result<()> {
-        let shape = SolvedShape::of(name, &layer, false);
+        self.push_shape(SolvedShape::of(name, &layer, false), layer)
+    }
+
+    /// As [`push`](Self::push), for a layer whose weight is `part` of a tensor.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn push_part(&mut self, name: impl Into<String>, layer: CompressedLayer, part: TensorPart) -> Result<()> {
+        self.push_shape(SolvedShape::of(name, &layer, false).stored(&part), layer)
+    }
+
+    fn push_shape(&mut self, shape: SolvedShape, layer: CompressedLayer) -> Result<()> {
         shape.check(&layer)?;
         if self.layers.contains_key(&shape.name) {
             return Err(Error::DuplicateLayer { layer: shape.name });

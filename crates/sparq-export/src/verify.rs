@@ -53,7 +53,7 @@ pub(crate) fn verify(
             compare(&info.name, &found, &expected)?;
             report.layer_bytes += stored.bytes;
             report.layer_weights += elements;
-            checks.insert(shape.name.as_str(), check(&shape.name, &found, &layer.weight.into_dyn()));
+            checks.insert(shape.name.as_str(), check(&shape.name, &found, &shape.as_stored(layer.weight)));
         } else {
             let values = context.source.read(&info.name)?;
             let expected = format.expected(context, &ExportTensor::Copied(info, values.view()))?;

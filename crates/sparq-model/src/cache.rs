@@ -9,6 +9,10 @@ use ndarray::ArrayView2;
 #[derive(Debug, Clone)]
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
+    /// What was seen, where rotary frequencies depend on the length: keys may have to be made again.
+    pub(crate) tokens: Vec<u32>,
+    /// The frequencies of the keys, see [`ModelConfig::rope_regime`].
+    pub(crate) regime: (usize, usize),
 }
 
 /// Keys and values of one sequence in one block.
@@ -23,7 +27,7 @@ pub(crate) struct LayerCache {
 impl KvCache {
     pub(crate) fn new(config: &ModelConfig) -> Self {
         let layer = LayerCache { width: config.kv_width(), ..LayerCache::default() };
-        Self { layers: vec![layer; config.layers] }
+        Self { layers: vec![layer; config.layers], tokens: Vec::new(), regime: (0, 0) }
     }
 
     /// Number of tokens seen.
@@ -41,6 +45,7 @@ impl KvCache {
         for layer in &mut self.layers {
             layer.truncate(len);
         }
+        self.tokens.truncate(len);
     }
 }
 

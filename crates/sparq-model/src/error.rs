@@ -63,6 +63,14 @@ pub enum Error {
         /// Number of embeddings.
         vocabulary: usize,
     },
+    /// A sequence is longer than a model with learned positions can take.
+    #[error("position {position} is outside of the {positions} positions the model has learned; use shorter sequences")]
+    PositionOutOfRange {
+        /// The position, counted from 0.
+        position: usize,
+        /// Number of positions.
+        positions: usize,
+    },
     /// A block index is not smaller than the number of blocks.
     #[error("block {index} does not exist; the model has {count}")]
     BlockOutOfRange {

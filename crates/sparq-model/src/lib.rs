@@ -12,9 +12,9 @@ mod model;
 mod ops;
 mod tokenizer;
 
-pub use block::{BatchLayout, Block, BlockPlan, BlockState, Linear, LinearId, LinearShape};
+pub use block::{BatchLayout, Block, BlockPlan, BlockState, ExpertTokens, Linear, LinearId, LinearShape};
 pub use cache::KvCache;
-pub use config::{ModelConfig, RopeConfig, RopeScaling};
+pub use config::{ExpertsConfig, ModelConfig, NormKind, RopeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Sampler};
 pub use model::{MemoryEstimate, Model};

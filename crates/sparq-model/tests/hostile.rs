@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{model_fixtures, with_config};
+use common::{llama, with_config};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sparq_model::{Error, Model, ModelConfig, Tokenizer};
@@ -57,7 +57,7 @@ proptest! {
         if let Ok(config) = ModelConfig::parse(&config) {
             prop_assert!(config.heads % config.kv_heads == 0 && config.head_dim % 2 == 0);
             prop_assert_eq!(config.windows.len(), config.layers);
-            prop_assert!(config.norm_epsilon.is_finite() && config.rope.theta.is_finite());
+            prop_assert!(config.norm_epsilon.is_finite() && config.rope.is_some_and(|rope| rope.theta.is_finite()));
         }
     }
 
@@ -111,7 +111,7 @@ fn fields_out_of_range_are_named() {
 
 #[test]
 fn tensors_that_do_not_fit_the_config_are_named() {
-    let fixture = &model_fixtures()[0];
+    let fixture = &llama();
     let grown = with_config(fixture, |config| config["intermediate_size"] = json!(41));
     match Model::open(grown.path()) {
         Err(Error::TensorShape { name, expected, .. }) => {
@@ -128,12 +128,12 @@ fn tensors_that_do_not_fit_the_config_are_named() {
 
 #[test]
 fn a_model_without_tokenizer_says_so() {
-    assert!(matches!(Model::open(&model_fixtures()[0]).unwrap().tokenizer(), Err(Error::NoTokenizer)));
+    assert!(matches!(Model::open(llama()).unwrap().tokenizer(), Err(Error::NoTokenizer)));
 }
 
 #[test]
 fn weights_that_are_not_numbers_are_named() {
-    let fixture = &model_fixtures()[0];
+    let fixture = &llama();
     let copy = with_config(fixture, |_| ());
     let path = copy.path().join("model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();

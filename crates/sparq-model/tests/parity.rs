@@ -61,8 +61,13 @@ fn greedy_continuations_agree_with_transformers() {
 
 #[test]
 fn agrees_with_a_plain_f64_forward_pass() {
+    let mut seen = 0;
     for folder in model_fixtures() {
         let model = Model::open(&folder).unwrap();
+        if !is_plain(model.config()) {
+            continue; // transformers has been asked in f64 as well, when the fixtures were made
+        }
+        seen += 1;
         let sequences = token_sequences(&folder, "tokens");
         let got = model.hidden(&[&sequences[0][..13], &sequences[1]]).unwrap();
         let first = reference(model.checkpoint(), model.config(), &sequences[0][..13]);
@@ -72,6 +77,15 @@ fn agrees_with_a_plain_f64_forward_pass() {
             assert!((f64::from(*got) - wanted).abs() < 2e-5, "{}: {got} {wanted}", folder.display());
         }
     }
+    assert!(seen >= 12);
+}
+
+/// Whether the reference below computes models of this kind.
+fn is_plain(config: &ModelConfig) -> bool {
+    use sparq_model::RopeScaling::{Default, Linear, Llama3};
+    let scaling = config.rope.as_ref().map(|rope| &rope.scaling);
+    matches!(config.model_type.as_str(), "llama" | "mistral" | "qwen2")
+        && matches!(scaling, Some(Default | Linear { .. } | Llama3 { .. }))
 }
 
 /// Hidden states after the final norm, by loops over one sequence.
@@ -159,8 +173,9 @@ fn add(x: &mut [Vec<f64>], y: &[Vec<f64>]) {
 
 fn frequency(config: &ModelConfig, pair: usize) -> f64 {
     use sparq_model::RopeScaling::{Default, Linear, Llama3};
-    let plain = config.rope.theta.powf(-2.0 * pair as f64 / config.head_dim as f64);
-    match config.rope.scaling {
+    let rope = config.rope.as_ref().unwrap();
+    let plain = rope.theta.powf(-2.0 * pair as f64 / config.head_dim as f64);
+    match rope.scaling {
         Default => plain,
         Linear { factor } => plain / factor,
         Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
@@ -169,6 +184,6 @@ fn frequency(config: &ModelConfig, pair: usize) -> f64 {
             let smooth = smooth.clamp(0.0, 1.0);
             plain * (smooth + (1.0 - smooth) / factor)
         }
-        other => panic!("{other:?}"),
+        ref other => panic!("{other:?}"),
     }
 }

@@ -170,7 +170,8 @@ fn speed() {
 
 /// Prints where the time of a prefill goes.
 fn phases(model: &Model, tokens: &[u32], sequences: usize) {
-    let mut residual = model.embed(&vec![tokens; sequences].concat()).unwrap();
+    let mut residual =
+        model.embed(&vec![tokens; sequences].concat(), &BatchLayout::new(&vec![tokens.len(); sequences])).unwrap();
     let mut seconds = [[0.0; 2]; 4];
     for index in 0..model.block_count() {
         let block = model.block(index).unwrap();

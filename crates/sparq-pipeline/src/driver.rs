@@ -187,13 +187,14 @@ impl<'a> Compression<'a> {
         let hidden = (self.recipe.residual_drift && block.plan().adds_to_residual(stage))
             .then(|| self.model.config().hidden_size);
         let mut accumulator = HessianAccumulator::new(width, needs)?;
-        let mut drift = dense.is_some().then(|| Drift::new(width, hidden));
+        // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
+        let mut drift = (dense.is_some() && !block.plan().is_routed(stage)).then(|| Drift::new(width, hidden));
         let dense_states = match &mut dense {
-            Some(dense) => dense.inputs(stage)?,
-            None => &[],
+            Some(dense) if drift.is_some() => dense.inputs(stage)?,
+            _ => &[],
         };
         for (batch, state) in states.iter_mut().enumerate() {
-            accumulator.add(block.stage_input(stage, state)?)?;
+            accumulator.add(block.calibration_input(stage, state, self.recipe.expert_tokens)?.view())?;
             if let (Some(drift), Some(dense), Some(inputs)) = (&mut drift, dense_states.get(batch), state.input())
                 && let Some(dense_inputs) = dense.input()
             {
@@ -223,10 +224,15 @@ impl<'a> Compression<'a> {
             None => None,
         };
         let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
-        let mut layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
-        if layer.weight.iter().any(|value| !value.is_finite()) {
-            layer = without_curvature(linear, hessian, compressor)?;
-        }
+        let untouched = compressor.needs() > Statistics::Nothing && hessian.tokens() == 0;
+        let layer = if untouched {
+            Err(Fallback::NoTokens)
+        } else {
+            let layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
+            let is_finite = layer.weight.iter().all(|value| value.is_finite());
+            if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
+        };
+        let mut layer = layer.or_else(|fallback| without_curvature(linear, hessian, compressor, fallback))?;
         if statistics.skipped > 0 {
             layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: statistics.skipped });
         }
@@ -242,7 +248,11 @@ impl<'a> Compression<'a> {
                 .quantized
                 .as_ref()
                 .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
-            relative_output_error: sparq_obs::relative_output_error(weight, layer.weight.view(), hessian),
+            relative_output_error: sparq_obs::relative_output_error(
+                weight,
+                layer.weight.view(),
+                if untouched { &Hessian::None } else { hessian },
+            ),
             damping: layer.report.damping,
             fallbacks: layer.report.fallbacks.clone(),
             tokens: hessian.tokens(),
@@ -279,7 +289,9 @@ fn batches(model: &Model, calibration: &Calibration) -> Result<Vec<Stream>> {
     let mut flush = |pending: &mut Vec<&[u32]>| -> Result<()> {
         if !pending.is_empty() {
             let lengths: Vec<usize> = pending.iter().map(|sequence| sequence.len()).collect();
-            streams.push((BatchLayout::new(&lengths), model.embed(&pending.concat())?));
+            let layout = BatchLayout::new(&lengths);
+            let embedded = model.embed(&pending.concat(), &layout)?;
+            streams.push((layout, embedded));
             pending.clear();
         }
         Ok(())
@@ -314,9 +326,14 @@ struct StageStatistics {
     skipped: u64,
 }
 
-/// The last step of the ladder, for a solution that overflowed: every weight counts the same and nothing is
-/// compensated, so that finite weights give a finite layer.
-fn without_curvature(linear: &Linear, hessian: &Hessian, compressor: &dyn LayerCompressor) -> Result<CompressedLayer> {
+/// The last step of the ladder, for a solution that overflowed or a layer that saw no token: every weight counts the
+/// same and nothing is compensated, so that finite weights give a finite layer.
+fn without_curvature(
+    linear: &Linear,
+    hessian: &Hessian,
+    compressor: &dyn LayerCompressor,
+    fallback: Fallback,
+) -> Result<CompressedLayer> {
     let width = linear.in_features();
     let flat = match hessian {
         Hessian::Full { tokens, .. } => Hessian::Full { matrix: Array2::zeros((width, width)), tokens: *tokens },
@@ -324,7 +341,7 @@ fn without_curvature(linear: &Linear, hessian: &Hessian, compressor: &dyn LayerC
         other => other.clone(),
     };
     let mut layer = compressor.compress(&LayerProblem::new(&linear.name, linear.weight.view(), &flat)?)?;
-    layer.report.fallbacks.push(Fallback::NotFinite);
+    layer.report.fallbacks.push(fallback);
     match layer.weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
         Some(((row, column), &value)) => {
             Err(CompressError::NotFinite { layer: linear.name.clone(), row, column, value }.into())

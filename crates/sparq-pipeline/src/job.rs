@@ -207,13 +207,15 @@ fn announced(model: &Model, recipe: &Recipe) -> Result<Vec<SolvedShape>> {
         layers.extend(chosen.filter_map(|linear| {
             let recipe = recipe.with_budget(recipe.budget(&linear.name));
             let touched = recipe.scheme.is_some() || !recipe.sparsity.is_dense();
-            touched.then(|| SolvedShape {
+            let shape = SolvedShape {
                 name: linear.name.clone(),
                 shape: [linear.out_features, linear.in_features],
                 scheme: recipe.scheme,
                 pruned: !recipe.sparsity.is_dense(),
                 act_order: recipe.act_order,
-            })
+                part: None,
+            };
+            touched.then(|| shape.stored(&linear.stored))
         }));
     }
     Ok(layers)

@@ -88,7 +88,7 @@ impl Plan {
         // The dense model walks beside the compressed one.
         let streams = if undoes_drift { 2 } else { 1 };
         let batch = BATCH_TOKENS.min(tokens) as u64;
-        let kept_per_token = estimate.residual_per_token + 4 * widest;
+        let kept_per_token = estimate.residual_per_token + estimate.routed_per_token + 4 * widest;
         let activation_bytes = streams * tokens as u64 * kept_per_token
             + batch * estimate.activations_per_token.saturating_sub(kept_per_token);
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array1, Array2, ArrayD, IxDyn};
+use ndarray::{Array1, Array2, ArrayD, IxDyn, s};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,9 @@ use crate::gguf::metadata::Metadata;
 use crate::mmap::MappedFile;
 use crate::packed::{self, PackedWeight, Packing};
 use crate::safetensors::directory;
-use crate::{DType, Error, Fault, Result, SideFile, decode, encode, files, gguf, limits, safetensors, side_files};
+use crate::{
+    DType, Error, Fault, Result, SideFile, TensorPart, decode, encode, files, gguf, limits, safetensors, side_files,
+};
 
 /// Where a checkpoint's tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,8 +110,17 @@ pub(crate) struct Entry {
     pub(crate) range: Range<usize>,
     /// Set if the rows on disk are in llama.cpp's rotary order.
     pub(crate) head_interleaving: Option<HeadInterleaving>,
+    /// Subtracted from the stored values, which are F32 unless it is 0.
+    pub(crate) offset: f32,
     /// Set if the tensor stands for codes, scales and zero points; `file` and `range` are then those of the codes.
     pub(crate) packed: Option<Box<PackedWeight>>,
+}
+
+impl Entry {
+    /// Whether the bytes on disk are those of the tensor as it is presented.
+    pub(crate) fn is_stored_as_presented(&self) -> bool {
+        self.head_interleaving.is_none() && self.offset == 0.0
+    }
 }
 
 /// What a format's reader hands over.
@@ -234,6 +245,34 @@ impl Checkpoint {
         self.read(name)?.into_dimensionality().map_err(|_| self.rank_error(name, 1))
     }
 
+    /// Reads the weight of one linear layer, `[rows, in]`, that is a part of a tensor, as f32: no more of the tensor is
+    /// decoded than that, unless it is stored transposed or in several parts itself.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] if the part does not lie inside the tensor, and those of [`read`](Self::read).
+    pub fn read_part(&self, part: &TensorPart, rows: usize) -> Result<Array2<f32>> {
+        let entry = self.entry(&part.tensor)?;
+        let outside = || self.rank_error(&part.tensor, 2);
+        let [all, width] = part.features().filter(|_| entry.info.shape == part.shape).ok_or_else(outside)?;
+        if !part.holds([rows, width]) {
+            return Err(outside());
+        }
+        let wanted = part.first_row..part.first_row + rows;
+        let is_plain = entry.is_stored_as_presented() && entry.packed.is_none() && !part.transposed;
+        if rows < all && is_plain {
+            let bytes = self.raw(entry)?;
+            let row_bytes = bytes.len().checked_div(all).unwrap_or(0);
+            let mut info = entry.info.clone();
+            info.shape = vec![rows, width];
+            let values = decode_plain(&info, &bytes[wanted.start * row_bytes..wanted.end * row_bytes])?;
+            return Array2::from_shape_vec((rows, width), values).map_err(|_| outside());
+        }
+        let whole = self.read(&part.tensor)?;
+        let whole = if part.transposed { whole.reversed_axes() } else { whole };
+        let matrix = whole.to_shape((all, width)).map_err(|_| outside())?;
+        Ok(matrix.slice(s![wanted, ..]).as_standard_layout().into_owned())
+    }
+
     /// A tensor's bytes in its type on disk, little-endian, rows in Hugging Face order; borrowed from the file unless
     /// rows had to be moved.
     ///
@@ -258,6 +297,10 @@ impl Checkpoint {
             return Ok(Cow::Owned(bytes));
         }
         let bytes = self.raw(entry)?;
+        if entry.offset != 0.0 {
+            let presented = |four: &[u8; 4]| (f32::from_le_bytes(*four) - entry.offset).to_le_bytes();
+            return Ok(Cow::Owned(bytes.as_chunks().0.iter().flat_map(presented).collect()));
+        }
         let Some(interleaving) = entry.head_interleaving else {
             return Ok(Cow::Borrowed(bytes));
         };
@@ -398,18 +441,37 @@ impl Checkpoint {
 /// Decodes one tensor and refuses non-finite values.
 pub(crate) fn decode_entry(entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
     let info = &entry.info;
-    if !decode::is_decodable(info.dtype) {
-        return Err(Error::NotDecodable { file: info.file.clone(), tensor: info.name.clone(), dtype: info.dtype });
-    }
-    let elements = info.elements();
-    let values = match entry.head_interleaving {
-        None => decode::decode(info.dtype, bytes, elements),
-        Some(interleaving) => {
-            let rows = info.shape.first().copied().unwrap_or(1);
-            let columns = elements.checked_div(rows).unwrap_or(0);
-            decode::decode_rows(info.dtype, bytes, rows, columns, |row| interleaving.source_row(row))
+    let Some(interleaving) = entry.head_interleaving else {
+        let mut values = decode_plain(info, bytes)?;
+        if entry.offset != 0.0 {
+            for value in &mut values {
+                *value -= entry.offset;
+            }
         }
+        return Ok(values);
     };
+    check_decodable(info)?;
+    let rows = info.shape.first().copied().unwrap_or(1);
+    let columns = info.elements().checked_div(rows).unwrap_or(0);
+    let values = decode::decode_rows(info.dtype, bytes, rows, columns, |row| interleaving.source_row(row));
+    checked(info, values)
+}
+
+/// Decodes what is stored in the order of its elements.
+fn decode_plain(info: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>> {
+    check_decodable(info)?;
+    checked(info, decode::decode(info.dtype, bytes, info.elements()))
+}
+
+fn check_decodable(info: &TensorInfo) -> Result<()> {
+    if decode::is_decodable(info.dtype) {
+        return Ok(());
+    }
+    Err(Error::NotDecodable { file: info.file.clone(), tensor: info.name.clone(), dtype: info.dtype })
+}
+
+fn checked(info: &TensorInfo, values: Option<Vec<f32>>) -> Result<Vec<f32>> {
+    let elements = info.elements();
     let values = values
         .ok_or_else(|| Error::OutOfMemory { tensor: info.name.clone(), bytes: (elements as u64).saturating_mul(4) })?;
     check_finite(info, &values)?;

@@ -29,5 +29,7 @@ pub(crate) const GGUF_ARRAY_ELEMENTS: u64 = 1 << 26;
 pub(crate) const GGUF_NESTING: u32 = 4;
 /// Dimensions of a GGUF tensor.
 pub(crate) const GGUF_DIMENSIONS: u64 = 4;
+/// Experts of a block; the largest published model has 512.
+pub(crate) const EXPERTS: u64 = 1 << 12;
 /// Transformer blocks; bounds what `N` in `blk.N.` may be.
 pub(crate) const BLOCKS: u64 = 1 << 16;

@@ -339,8 +339,8 @@ fn what_cannot_be_translated_is_refused_by_name() {
     for (key, value) in
         [("expert_count", 8), ("rope.dimension_count", 8), ("attention.value_length", 8), ("block_count", 1 << 20)]
     {
-        let mut gguf = Gguf::tiny("llama");
-        gguf.set(&format!("llama.{key}"), Kv::U32(value));
+        let mut gguf = Gguf::tiny("qwen2");
+        gguf.set(&format!("qwen2.{key}"), Kv::U32(value));
         assert!(matches!(open(&gguf), Err(Error::Unsupported { .. })), "{key}");
     }
     let mut gguf = Gguf::tiny("llama");
@@ -507,4 +507,109 @@ fn smollm2_comes_out_right() {
     for tensor in checkpoint.tensors() {
         assert_eq!(checkpoint.read(&tensor.name).unwrap().shape(), tensor.shape, "{}", tensor.name);
     }
+}
+
+/// A tiny model whose feed-forward layer is a mixture of experts.
+fn with_experts(architecture: &str) -> Gguf {
+    let mut gguf = Gguf::tiny(architecture);
+    gguf.tensors.retain(|tensor| !tensor.name.starts_with("blk.0.ffn_") || tensor.name.contains("norm"));
+    for (key, value) in [("expert_count", 3), ("expert_used_count", 2), ("expert_feed_forward_length", 64)] {
+        gguf.set(&format!("{architecture}.{key}"), Kv::U32(value));
+    }
+    for (name, dimensions) in [
+        ("blk.0.ffn_gate_inp.weight", vec![32, 3]),
+        ("blk.0.ffn_gate_exps.weight", vec![32, 64, 3]),
+        ("blk.0.ffn_up_exps.weight", vec![32, 64, 3]),
+        ("blk.0.ffn_down_exps.weight", vec![64, 32, 3]),
+    ] {
+        gguf.add_f32(name, &dimensions);
+    }
+    gguf
+}
+
+#[test]
+fn experts_are_matrices_of_their_own() {
+    for (architecture, model_type, gate, down) in [
+        ("llama", "mixtral", "block_sparse_moe.experts.2.w1", "block_sparse_moe.experts.1.w2"),
+        ("qwen3moe", "qwen3_moe", "mlp.experts.2.gate_proj", "mlp.experts.1.down_proj"),
+    ] {
+        let mut gguf = with_experts(architecture);
+        let checkpoint = open(&gguf).unwrap();
+        let config = checkpoint.config().unwrap();
+        assert_eq!(
+            (config["model_type"].as_str(), config["num_experts_per_tok"].as_u64()),
+            (Some(model_type), Some(2))
+        );
+        let bytes = |gguf: &mut Gguf, name: &str| gguf.tensor(name).bytes.clone();
+        let (gates, downs) =
+            (bytes(&mut gguf, "blk.0.ffn_gate_exps.weight"), bytes(&mut gguf, "blk.0.ffn_down_exps.weight"));
+        let name = format!("model.layers.0.{gate}.weight");
+        assert_eq!(checkpoint.get(&name).unwrap().shape, [64, 32]);
+        assert_eq!(*checkpoint.read_bytes(&name).unwrap(), gates[2 * 64 * 32 * 4..]);
+        let name = format!("model.layers.0.{down}.weight");
+        assert_eq!(checkpoint.get(&name).unwrap().shape, [32, 64]);
+        assert_eq!(*checkpoint.read_bytes(&name).unwrap(), downs[64 * 32 * 4..2 * 64 * 32 * 4]);
+    }
+}
+
+#[test]
+fn experts_that_contradict_the_metadata_are_refused() {
+    for count in [0, 2, 4, 5000] {
+        let mut gguf = with_experts("llama");
+        gguf.set("llama.expert_count", Kv::U32(count));
+        assert!(open(&gguf).is_err(), "{count} experts");
+    }
+    let mut gguf = with_experts("llama");
+    gguf.remove("llama.expert_used_count");
+    assert!(matches!(open(&gguf), Err(Error::MissingMetadata { .. })));
+    let mut gguf = with_experts("llama");
+    gguf.tensor("blk.0.ffn_up_exps.weight").dimensions = vec![32, 192];
+    assert!(matches!(open(&gguf), Err(Error::MalformedTensor { .. })));
+}
+
+#[test]
+fn norms_of_gemma_are_one_less_than_in_the_file() {
+    let mut gguf = Gguf::tiny("gemma3");
+    gguf.set("gemma3.attention.sliding_window", Kv::U32(32));
+    let stored = gguf.tensor("blk.0.ffn_norm.weight").bytes.clone();
+    let checkpoint = open(&gguf).unwrap();
+    let presented = checkpoint.read_vector("model.layers.0.pre_feedforward_layernorm.weight").unwrap();
+    let bytes = checkpoint.read_bytes("model.layers.0.pre_feedforward_layernorm.weight").unwrap();
+    for ((value, four), same) in presented.iter().zip(stored.chunks(4)).zip(bytes.chunks(4)) {
+        assert_eq!(*value, f32::from_le_bytes(four.try_into().unwrap()) - 1.0);
+        assert_eq!(value.to_le_bytes(), same);
+    }
+    let config = checkpoint.config().unwrap();
+    assert_eq!(
+        (config["model_type"].as_str(), config["query_pre_attn_scalar"].as_u64()),
+        (Some("gemma3_text"), Some(16))
+    );
+    gguf.remove("gemma3.attention.sliding_window");
+    assert!(matches!(open(&gguf), Err(Error::MissingMetadata { .. })));
+}
+
+#[test]
+fn divisors_of_phi3_become_part_of_the_configuration() {
+    let mut gguf = Gguf::tiny("phi3");
+    gguf.tensors.retain(|tensor| {
+        !["attn_q.", "attn_k.", "attn_v.", "ffn_gate.", "ffn_up."].iter().any(|part| tensor.name.contains(part))
+    });
+    gguf.add_f32("blk.0.attn_qkv.weight", &[32, 64]);
+    gguf.add_f32("blk.0.ffn_up.weight", &[32, 128]);
+    gguf.set("phi3.rope.dimension_count", Kv::U32(12));
+    gguf.set("phi3.rope.scaling.original_context_length", Kv::U32(64));
+    gguf.set("phi3.rope.scaling.attn_factor", Kv::F32(1.25));
+    gguf.add_f32("rope_factors_short.weight", &[6]);
+    assert!(open(&gguf).is_err(), "short ones alone");
+    gguf.add_f32("rope_factors_long.weight", &[6]);
+    let checkpoint = open(&gguf).unwrap();
+    let config = checkpoint.config().unwrap();
+    assert_eq!(config["partial_rotary_factor"], 0.75);
+    assert_eq!(config["original_max_position_embeddings"], 64);
+    let scaling = &config["rope_scaling"];
+    assert_eq!((scaling["rope_type"].as_str(), scaling["attention_factor"].as_f64()), (Some("longrope"), Some(1.25)));
+    assert_eq!(scaling["long_factor"].as_array().unwrap().len(), 6);
+    assert!(checkpoint.contains("model.layers.0.mlp.gate_up_proj.weight"));
+    gguf.tensor("rope_factors_long.weight").dimensions = vec![3];
+    assert!(open(&gguf).is_err());
 }

@@ -81,6 +81,54 @@ fn models_with_byte_level_tokenizers() {
 }
 
 #[test]
+fn experts_of_a_block_are_one_tensor_again() {
+    let mut gguf = Gguf::tiny("qwen3moe");
+    gguf.tensors.retain(|tensor| !tensor.name.starts_with("blk.0.ffn_") || tensor.name.contains("norm"));
+    for (key, value) in [("expert_count", 3), ("expert_used_count", 2), ("expert_feed_forward_length", 64)] {
+        gguf.set(&format!("qwen3moe.{key}"), Kv::U32(value));
+    }
+    gguf.add_f32("blk.0.ffn_gate_inp.weight", &[32, 3]);
+    for name in ["blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight"] {
+        gguf.add_f32(name, &[32, 64, 3]);
+    }
+    gguf.add_f32("blk.0.ffn_down_exps.weight", &[64, 32, 3]);
+    round_trips(&gguf);
+    // Experts of one block cannot have several types.
+    let directory = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
+    let mixed = |tensor: &TensorInfo| match tensor.shape.len() {
+        2 if tensor.name.contains("experts.1.") => DType::F16,
+        _ => DType::F32,
+    };
+    let error = GgufWriter::check(&source, mixed).unwrap_err().to_string();
+    assert!(error.contains("experts.") && error.contains("one tensor"), "{error}");
+}
+
+#[test]
+fn norms_of_gemma_and_what_llama_cpp_takes_for_granted() {
+    let mut gguf = Gguf::tiny("gemma3");
+    gguf.set("gemma3.attention.sliding_window", Kv::U32(32));
+    gguf.set("gemma3.rope.scaling.type", Kv::Str("linear".into()));
+    gguf.set("gemma3.rope.scaling.factor", Kv::F32(8.0));
+    round_trips(&gguf);
+    let directory = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
+    let path = as_directory(&source, directory.path());
+    for (field, value) in [
+        ("query_pre_attn_scalar", json!(24)),
+        ("rope_local_base_freq", json!(2e4)),
+        ("sliding_window_pattern", json!(2)),
+        ("final_logit_softcapping", json!(30.0)),
+    ] {
+        let mut config = source.config().unwrap().clone();
+        config[field] = value;
+        std::fs::write(path.join("config.json"), config.to_string()).unwrap();
+        let error = GgufWriter::check(&Checkpoint::open(&path).unwrap(), types(DType::F32)).unwrap_err();
+        assert!(error.to_string().contains("llama.cpp"), "{field}: {error}");
+    }
+}
+
+#[test]
 fn a_sentence_piece_tokenizer() {
     let mut gguf = Gguf::tiny("llama");
     let tokens = ["<unk>", "<s>", "</s>", "<0x41>", "▁", "a", "▁a", "b"];
@@ -184,7 +232,7 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
         change(&mut config, &mut tokenizer);
         std::fs::write(dense.join("config.json"), config.to_string()).unwrap();
         std::fs::write(dense.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-        let message = GgufWriter::check(&Checkpoint::open(dense).unwrap()).unwrap_err().to_string();
+        let message = GgufWriter::check(&Checkpoint::open(dense).unwrap(), types(DType::F32)).unwrap_err().to_string();
         assert!(message.contains(word), "{message} should name {word}");
     };
     refused(&|config, _| config["model_type"] = json!("gemma"), "gemma");

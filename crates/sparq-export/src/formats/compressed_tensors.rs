@@ -1,6 +1,6 @@
 use super::packed::{
-    self, Parts, check_any_codes, check_groups, computed_in, float_linears, fused_siblings, holds, little_endian,
-    schemes, uniform_type,
+    self, Parts, check_any_codes, check_groups, check_layout, computed_in, float_linears, fused_siblings, holds,
+    little_endian, schemes, uniform_type,
 };
 use crate::float_type::round_all;
 use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, SolvedShape};
@@ -33,6 +33,7 @@ impl ExportFormat for CompressedTensors {
 
     fn check(&self, context: &ExportContext<'_>) -> Result<()> {
         check_any_codes(context, NAME)?;
+        context.layers.iter().try_for_each(|shape| check_layout(shape, NAME))?;
         let dtype = uniform_type(context);
         for (shape, scheme) in schemes(context) {
             let unfit = |reason: String, instead: &str| {

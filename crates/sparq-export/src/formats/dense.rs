@@ -34,7 +34,7 @@ impl ExportFormat for Dense {
             if let Some(shape) = context.layer_of(&info.name) {
                 let layer = solved.layer(&shape.name)?;
                 shape.check(&layer)?;
-                writer.write_f32(&info.name, layer.weight.view().into_dyn())?;
+                writer.write_f32(&info.name, shape.as_stored(layer.weight).view())?;
             } else {
                 copy(context, &mut writer, &info.name, info.dtype, dtype(info.dtype))?;
             }
@@ -49,7 +49,7 @@ impl ExportFormat for Dense {
         Ok(match tensor {
             ExportTensor::Solved(shape, layer) => {
                 let source = context.source.get(&shape.weight_name()).map_or(DType::F32, |info| info.dtype);
-                round_all(dtype(source), layer.weight.clone().into_dyn())
+                round_all(dtype(source), shape.as_stored(layer.weight.clone()))
             }
             ExportTensor::Copied(info, values) => round_all(dtype(info.dtype), values.to_owned()),
         })

@@ -49,7 +49,7 @@ impl Gguf {
 
     /// The type of a tensor in the file.
     fn dtype(&self, context: &ExportContext<'_>, info: &TensorInfo) -> DType {
-        if info.shape.len() < 2 {
+        if info.shape.len() < 2 || is_router(&info.name) {
             return DType::F32;
         }
         let width = info.shape.last().copied().unwrap_or(1);
@@ -159,7 +159,7 @@ impl ExportFormat for Gguf {
     }
 
     fn check(&self, context: &ExportContext<'_>) -> Result<()> {
-        GgufWriter::check(context.source)?;
+        GgufWriter::check(context.source, |info| self.dtype(context, info))?;
         if let GgufTypes::All(dtype) = self.types {
             let is_known = matches!(
                 dtype,
@@ -219,6 +219,10 @@ impl ExportFormat for Gguf {
         match tensor {
             ExportTensor::Copied(info, values) => {
                 let dtype = self.dtype(context, info);
+                let offset = GgufWriter::offset(context.source, &info.name);
+                if offset != 0.0 {
+                    return Ok(values.mapv(|value| (value + offset) - offset));
+                }
                 if dtype == info.dtype { Ok(values.to_owned()) } else { again(&info.name, dtype, values.to_owned()) }
             }
             ExportTensor::Solved(shape, layer) => {
@@ -253,6 +257,11 @@ impl ExportFormat for Gguf {
 /// The tensor that makes logits: the output head, or the embedding it is tied to.
 fn head(context: &ExportContext<'_>) -> &'static str {
     if context.source.contains("lm_head.weight") { "lm_head.weight" } else { "model.embed_tokens.weight" }
+}
+
+/// Whether a matrix sends tokens to experts: llama.cpp wants it in floats.
+fn is_router(name: &str) -> bool {
+    name.ends_with(".mlp.gate.weight") || name.ends_with(".block_sparse_moe.gate.weight")
 }
 
 /// The type that holds the layer's codes.

@@ -1,5 +1,6 @@
 use super::packed::{
-    self, Parts, check_any_codes, check_groups, float_linears, fused_siblings, little_endian, schemes, uniform_type,
+    self, Parts, check_any_codes, check_groups, check_layout, float_linears, fused_siblings, little_endian, schemes,
+    uniform_type,
 };
 use crate::float_type::round_all;
 use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, SolvedShape};
@@ -25,6 +26,7 @@ impl ExportFormat for Gptq {
 
     fn check(&self, context: &ExportContext<'_>) -> Result<()> {
         check_any_codes(context, "gptq")?;
+        context.layers.iter().try_for_each(|shape| check_layout(shape, "gptq"))?;
         for (shape, scheme) in schemes(context) {
             let unfit = |reason: String, instead: &str| {
                 Err(Error::Unfit { format: "gptq".into(), layer: shape.name.clone(), reason, instead: instead.into() })

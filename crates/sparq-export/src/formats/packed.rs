@@ -122,6 +122,22 @@ pub(super) fn check_any_codes(context: &ExportContext<'_>, format: &str) -> Resu
     })
 }
 
+/// Refuses layers whose tensors no loader of the packed formats knows.
+pub(super) fn check_layout(shape: &SolvedShape, format: &str) -> Result<()> {
+    let Some(part) = &shape.part else { return Ok(()) };
+    let reason = if part.transposed {
+        "it is a Conv1D layer, stored as [in, out], and loaders of the format know linear layers only"
+    } else {
+        "all experts are one tensor of several dimensions, and loaders of the format want a matrix for each"
+    };
+    Err(Error::Unfit {
+        format: format.to_owned(),
+        layer: shape.name.clone(),
+        reason: reason.to_owned(),
+        instead: "use dense".into(),
+    })
+}
+
 /// Refuses groups that do not divide a row: readers take `in / groups` for their size.
 pub(super) fn check_groups(shape: &SolvedShape, scheme: QuantScheme, format: &str) -> Result<()> {
     let width = shape.shape[1];
@@ -159,7 +175,7 @@ pub(super) fn computed_in(dtype: DType, quantized: &Quantized) -> Array2<f32> {
 
 /// A sentence for layers that engines run as one and that have different grids; empty if there are none.
 pub(super) fn fused_siblings(context: &ExportContext<'_>) -> String {
-    const FUSED: [&[&str]; 2] = [&["q_proj", "k_proj", "v_proj"], &["gate_proj", "up_proj"]];
+    const FUSED: [&[&str]; 3] = [&["q_proj", "k_proj", "v_proj"], &["gate_proj", "up_proj"], &["w1", "w3"]];
     let mut grids: BTreeMap<(String, usize), BTreeSet<String>> = BTreeMap::new();
     for info in context.source.tensors() {
         let Some((parent, module)) = info.name.strip_suffix(".weight").and_then(|name| name.rsplit_once('.')) else {

@@ -1,21 +1,40 @@
 //! What differs between model families: one file each.
 //!
-//! A family says how its config is read, which tensors a block has, and how a block's stages are joined. The default is
-//! the pre-norm decoder of Llama ([`decoder`]), whose relatives differ from it by config alone.
+//! A family says how its config is read, what its tensors are called and what a block consists of; how the parts of a
+//! block are run is the same for all (`block/walk.rs`). Most are relatives of Llama, put together from its parts
+//! ([`decoder`]).
 
 mod decoder;
+mod experts;
+mod gemma3;
+mod gpt2;
 mod llama;
 mod mistral;
+mod mixtral;
+mod olmo2;
+mod phi3;
 mod qwen2;
+mod qwen3;
+mod qwen3_moe;
 
-use crate::block::{Block, BlockPlan, BlockState};
+use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{Error, ModelConfig, Result};
-use ndarray::Array2;
 use std::fmt;
 
 /// All families, in alphabetical order.
-const ARCHITECTURES: &[&dyn Architecture] = &[&llama::Llama, &mistral::Mistral, &qwen2::Qwen2];
+const ARCHITECTURES: &[&dyn Architecture] = &[
+    &gemma3::Gemma3,
+    &gpt2::Gpt2,
+    &llama::Llama,
+    &mistral::Mistral,
+    &mixtral::Mixtral,
+    &olmo2::Olmo2,
+    &phi3::Phi3,
+    &qwen2::Qwen2,
+    &qwen3::Qwen3,
+    &qwen3_moe::Qwen3Moe,
+];
 
 /// Fields that some family reads, for the message about an unknown one.
 const KNOWN_FIELDS: &[&str] = &[
@@ -28,21 +47,57 @@ const KNOWN_FIELDS: &[&str] = &[
     "num_key_value_heads",
     "head_dim",
     "hidden_act",
+    "hidden_activation",
     "rms_norm_eps",
     "max_position_embeddings",
+    "original_max_position_embeddings",
     "tie_word_embeddings",
     "attention_bias",
     "mlp_bias",
     "rope_theta",
+    "rope_local_base_freq",
     "rope_scaling",
     "rope_parameters",
+    "partial_rotary_factor",
     "sliding_window",
+    "sliding_window_pattern",
     "use_sliding_window",
     "max_window_layers",
     "layer_types",
+    "query_pre_attn_scalar",
+    "final_logit_softcapping",
+    "num_experts",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "norm_topk_prob",
+    "decoder_sparse_step",
+    "mlp_only_layers",
+    "n_embd",
+    "n_head",
+    "n_layer",
+    "n_inner",
+    "n_positions",
+    "activation_function",
+    "layer_norm_epsilon",
+    "scale_attn_by_inverse_layer_idx",
     "bos_token_id",
     "eos_token_id",
 ];
+
+/// Whether the checkpoint has a tensor of this name.
+pub(crate) type Has<'a> = &'a dyn Fn(&str) -> bool;
+
+/// Full names of the tensors outside of blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) embedding: String,
+    /// Learned embeddings of positions.
+    pub(crate) positions: Option<String>,
+    /// Module of the last norm.
+    pub(crate) final_norm: String,
+    pub(crate) head: String,
+}
 
 /// A family of models.
 pub(crate) trait Architecture: fmt::Debug + Send + Sync {
@@ -52,19 +107,21 @@ pub(crate) trait Architecture: fmt::Debug + Send + Sync {
     /// Reads config.json.
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig>;
 
+    /// Names outside of blocks. `has` tells layouts apart that one config may have.
+    fn names(&self, has: Has<'_>) -> Names {
+        let _ = has;
+        Names {
+            embedding: "model.embed_tokens.weight".to_owned(),
+            positions: None,
+            final_norm: "model.norm".to_owned(),
+            head: "lm_head.weight".to_owned(),
+        }
+    }
+
     /// The parts of block `index`.
-    fn plan(&self, config: &ModelConfig, index: usize) -> BlockPlan {
+    fn plan(&self, config: &ModelConfig, index: usize, has: Has<'_>) -> BlockPlan {
+        let _ = has;
         decoder::plan(config, index)
-    }
-
-    /// Computes the input of a stage, `[tokens, in]`, from the residual stream and what stages before it left.
-    fn input(&self, block: &Block, stage: usize, state: &mut BlockState) -> Array2<f32> {
-        decoder::input(block, stage, state)
-    }
-
-    /// Takes the outputs of a stage's linears; not called for stages whose output is added to the residual stream.
-    fn advance(&self, block: &Block, stage: usize, outputs: Vec<Array2<f32>>, state: &mut BlockState) {
-        decoder::advance(block, stage, outputs, state);
     }
 }
 

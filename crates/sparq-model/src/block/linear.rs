@@ -2,24 +2,22 @@ use crate::ops::wide;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 use sparq_linalg::gemm;
+use sparq_tensor::TensorPart;
 
 /// A linear layer `y = W x + b` and its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Linear {
-    /// Full module name in the checkpoint, such as `model.layers.3.mlp.down_proj`.
+    /// Full module name, such as `model.layers.3.mlp.down_proj`; see [`LinearShape::name`](crate::LinearShape::name).
     pub name: String,
     /// `[out, in]`.
     pub weight: Array2<f32>,
     /// `[out]`.
     pub bias: Option<Array1<f32>>,
+    /// Where the weight is in the checkpoint.
+    pub stored: TensorPart,
 }
 
 impl Linear {
-    /// Name of the weight tensor in the checkpoint.
-    pub fn weight_name(&self) -> String {
-        format!("{}.weight", self.name)
-    }
-
     /// Number of output features.
     pub fn out_features(&self) -> usize {
         self.weight.nrows()
@@ -38,8 +36,12 @@ impl Linear {
     /// # Examples
     /// ```
     /// use ndarray::array;
+    /// use sparq_tensor::TensorPart;
     /// let linear = sparq_model::Linear {
-    ///     name: "q_proj".to_owned(), weight: array![[1.0, 2.0]], bias: Some(array![10.0]),
+    ///     name: "q_proj".to_owned(),
+    ///     weight: array![[1.0, 2.0]],
+    ///     bias: Some(array![10.0]),
+    ///     stored: TensorPart::whole("q_proj.weight", [1, 2]),
     /// };
     /// assert_eq!(linear.forward(array![[3.0, 4.0]].view()), array![[21.0]]);
     /// ```

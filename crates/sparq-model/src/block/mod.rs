@@ -1,27 +1,33 @@
 //! One transformer block as a sequence of stages.
 
+mod attention;
+mod build;
+mod experts;
 mod layout;
 mod linear;
 mod plan;
 mod state;
+mod walk;
 
+pub(crate) use build::PlanBuilder;
+pub use experts::ExpertTokens;
 pub use layout::BatchLayout;
 pub use linear::Linear;
-pub(crate) use plan::Stage;
 pub use plan::{BlockPlan, LinearId, LinearShape};
+pub(crate) use plan::{Feeds, Role};
 pub use state::BlockState;
 
-use crate::architecture::Architecture;
 use crate::cache::LayerCache;
 use crate::ops::{RopeTables, Workspace};
 use crate::{Error, ModelConfig, Result};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 use std::sync::Arc;
 
 /// One transformer block with its weights in f32.
 ///
 /// A block is a sequence of *stages*: sets of linears which read the same input. For Llama these are the query, key and
-/// value projections; the attention output; gate and up; down. Running a block and compressing it are the same walk:
+/// value projections; the attention output; gate and up; down. In a mixture of experts each expert has the last two for
+/// itself, and they read the tokens that are sent to it. Running a block and compressing it are the same walk:
 ///
 /// ```text
 /// let mut state = block.begin(residual, layout)?;
@@ -41,10 +47,11 @@ pub struct Block {
     pub(crate) linears: Vec<Linear>,
     /// In the plan's order.
     pub(crate) vectors: Vec<Array1<f32>>,
+    /// `[experts, hidden]`.
+    pub(crate) router: Option<Array2<f32>>,
     pub(crate) config: Arc<ModelConfig>,
-    pub(crate) rope: Arc<RopeTables>,
+    pub(crate) rope: Option<Arc<RopeTables>>,
     pub(crate) workspace: Arc<Workspace>,
-    pub(crate) architecture: &'static dyn Architecture,
 }
 
 impl Block {
@@ -81,7 +88,7 @@ impl Block {
         &mut self.linears[id]
     }
 
-    /// Number of parameters, those of norms and biases included.
+    /// Number of parameters, those of norms, biases and router included.
     pub fn parameters(&self) -> usize {
         self.plan.parameters()
     }
@@ -110,7 +117,7 @@ impl Block {
         }
         let residual =
             if residual.is_standard_layout() { residual } else { residual.as_standard_layout().into_owned() };
-        Ok(BlockState { residual, layout, caches, stage: 0, input: None, outputs: Vec::new() })
+        Ok(BlockState { residual, layout, caches, stage: 0, input: None, outputs: Vec::new(), routed: None })
     }
 
     /// The input of the stage whose turn it is, `[tokens, in]`, in standard layout; computed once, however often it is
@@ -122,9 +129,29 @@ impl Block {
         self.check_order(stage, state)?;
         let input = match state.input.take() {
             Some(input) => input,
-            None => self.architecture.input(self, stage, state),
+            None => walk::input(self, stage, state),
         };
         Ok(state.input.insert(input).view())
+    }
+
+    /// What calibration takes its statistics of the stage from: its [input](Self::stage_input), or, for an expert that is
+    /// to see [all tokens](ExpertTokens::All), what it would read if every token were sent to it, `[tokens, in]`.
+    ///
+    /// # Errors
+    /// [`Error::StageOrder`] for another stage than the one whose turn it is.
+    pub fn calibration_input<'a>(
+        &self,
+        stage: usize,
+        state: &'a mut BlockState,
+        tokens: ExpertTokens,
+    ) -> Result<CowArray<'a, f32, Ix2>> {
+        self.check_order(stage, state)?;
+        if tokens == ExpertTokens::All
+            && let Some(input) = experts::input_of_all(self, stage, state)
+        {
+            return Ok(input.into());
+        }
+        self.stage_input(stage, state).map(CowArray::from)
     }
 
     /// Runs the linears of the stage whose turn it is and moves the state on to the next.
@@ -139,7 +166,7 @@ impl Block {
         }
         let input = match state.input.take() {
             Some(input) => input,
-            None => self.architecture.input(self, stage, state),
+            None => walk::input(self, stage, state),
         };
         let linears = self.stage_linears(stage).iter().map(|id| &self.linears[*id]);
         if self.plan.stages[stage].adds_to_residual {
@@ -153,7 +180,7 @@ impl Block {
                 output
             });
             let outputs = outputs.collect();
-            self.architecture.advance(self, stage, outputs, state);
+            walk::advance(self, stage, outputs, state);
         }
         self.workspace.put(input);
         state.stage += 1;
@@ -191,7 +218,7 @@ impl Block {
         let expected = [plan.out_features, plan.in_features];
         if linear.weight.shape() != expected {
             return Err(Error::Shape {
-                what: linear.weight_name(),
+                what: format!("weight of {}", linear.name),
                 expected: expected.to_vec(),
                 found: linear.weight.shape().to_vec(),
             });
@@ -200,7 +227,7 @@ impl Block {
             && (bias.len() != plan.out_features || bias.as_slice().is_none())
         {
             return Err(Error::Shape {
-                what: format!("{}.bias", linear.name),
+                what: format!("bias of {}", linear.name),
                 expected: vec![plan.out_features],
                 found: bias.shape().to_vec(),
             });

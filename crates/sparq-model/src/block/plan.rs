@@ -1,3 +1,5 @@
+use sparq_tensor::TensorPart;
+
 /// Index of a linear in [`Block::linears`](crate::Block::linears) and [`BlockPlan::linears`].
 pub type LinearId = usize;
 
@@ -5,7 +7,8 @@ pub type LinearId = usize;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinearShape {
-    /// Full module name, such as `model.layers.3.mlp.down_proj`.
+    /// Full module name, such as `model.layers.3.mlp.down_proj`. Layers that a checkpoint stores as one tensor have its
+    /// module's name and one of their own, such as `model.layers.3.self_attn.qkv_proj.q`.
     pub name: String,
     /// Rows of the weight.
     pub out_features: usize,
@@ -13,12 +16,20 @@ pub struct LinearShape {
     pub in_features: usize,
     /// Whether there is a bias of `out_features` elements.
     pub bias: bool,
+    /// Where the weight is in the checkpoint.
+    pub stored: TensorPart,
 }
 
 impl LinearShape {
-    /// Name of the weight tensor.
-    pub fn weight_name(&self) -> String {
-        format!("{}.weight", self.name)
+    /// Name of the tensor that holds the weight.
+    pub fn weight_name(&self) -> &str {
+        &self.stored.tensor
+    }
+
+    /// Name of the tensor that holds the bias, if there is one.
+    pub fn bias_name(&self) -> String {
+        let tensor = &self.stored.tensor;
+        format!("{}.bias", tensor.strip_suffix(".weight").unwrap_or(tensor))
     }
 
     /// Number of elements of the weight.
@@ -28,20 +39,73 @@ impl LinearShape {
 }
 
 /// What a block consists of, known from the config alone: its linears, the stages they form, its other tensors.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BlockPlan {
     pub(crate) linears: Vec<LinearShape>,
     pub(crate) stages: Vec<Stage>,
-    /// Vectors (norm weights) as (full tensor name, length).
-    pub(crate) vectors: Vec<(String, usize)>,
+    pub(crate) vectors: Vec<Vector>,
+    pub(crate) norms: Norms,
+    /// Full name and shape, `[experts, hidden]`, of what sends tokens to experts.
+    pub(crate) router: Option<(String, [usize; 2])>,
+}
+
+/// A tensor of one dimension that belongs to a norm.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Vector {
+    /// Full tensor name.
+    pub(crate) name: String,
+    pub(crate) length: usize,
+    /// Added to the elements when they are read.
+    pub(crate) offset: f32,
 }
 
 /// Linears that read the same input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stage {
+    pub(crate) role: Role,
     pub(crate) linears: Vec<LinearId>,
     /// Whether the output is added to the residual stream as it is, so that the product can write there directly.
     pub(crate) adds_to_residual: bool,
+}
+
+/// What a stage is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Queries, keys and values, in this order.
+    Attention,
+    /// Reads what attention has gathered.
+    AttentionOutput,
+    /// Gate and up, or up alone.
+    FeedForward(Feeds),
+    /// Down.
+    FeedForwardOutput(Feeds),
+}
+
+/// Whom a feed-forward stage serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feeds {
+    AllTokens,
+    /// The tokens sent to this expert.
+    Expert(usize),
+}
+
+/// Which norms a block has, and where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Norms {
+    pub(crate) before_attention: Option<Norm>,
+    /// Of each head, or of all heads together, by the length of its weight.
+    pub(crate) queries: Option<Norm>,
+    pub(crate) keys: Option<Norm>,
+    pub(crate) after_attention: Option<Norm>,
+    pub(crate) before_feed_forward: Option<Norm>,
+    pub(crate) after_feed_forward: Option<Norm>,
+}
+
+/// Indices into the block's vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Norm {
+    pub(crate) weight: usize,
+    pub(crate) bias: Option<usize>,
 }
 
 impl BlockPlan {
@@ -65,11 +129,19 @@ impl BlockPlan {
         self.stages.get(stage).is_some_and(|stage| stage.adds_to_residual)
     }
 
-    /// Number of parameters, those of norms and biases included.
+    /// Whether a stage belongs to an expert, which reads only the tokens sent to it; false beyond the last stage.
+    pub fn is_routed(&self, stage: usize) -> bool {
+        let expert =
+            |role| matches!(role, Role::FeedForward(Feeds::Expert(_)) | Role::FeedForwardOutput(Feeds::Expert(_)));
+        self.stages.get(stage).is_some_and(|stage| expert(stage.role))
+    }
+
+    /// Number of parameters, those of norms, biases and router included.
     pub fn parameters(&self) -> usize {
         let linears =
             self.linears.iter().map(|linear| linear.weights() + usize::from(linear.bias) * linear.out_features);
-        linears.sum::<usize>() + self.vectors.iter().map(|(_, length)| length).sum::<usize>()
+        let router = self.router.as_ref().map_or(0, |(_, [experts, hidden])| experts * hidden);
+        linears.sum::<usize>() + self.vectors.iter().map(|vector| vector.length).sum::<usize>() + router
     }
 
     /// Bytes of the block in memory, as f32.
@@ -80,15 +152,29 @@ impl BlockPlan {
     /// Largest number of f32 values per token that a block pass holds at one time: the residual stream, the arrays in
     /// use, and those of other stages whose memory is kept for reuse.
     pub fn activations_per_token(&self, hidden_size: usize) -> usize {
+        // Experts take turns, each with the memory of the one before; none sees more than every token.
+        let is_first = |stage: &&Stage| {
+            !matches!(
+                stage.role,
+                Role::FeedForward(Feeds::Expert(expert)) | Role::FeedForwardOutput(Feeds::Expert(expert)) if expert > 0
+            )
+        };
+        let stages: Vec<&Stage> = self.stages.iter().filter(is_first).collect();
         let outputs = |stage: &Stage| -> usize {
             if stage.adds_to_residual { 0 } else { stage.linears.iter().map(|id| self.linears[*id].out_features).sum() }
         };
         let input = |stage: &Stage| stage.linears.first().map_or(0, |id| self.linears[*id].in_features);
         // While a stage runs there are its input and outputs; while the next input is made, that input and the outputs.
-        let running = self.stages.iter().map(|stage| input(stage) + outputs(stage));
-        let between = self.stages.windows(2).map(|pair| outputs(&pair[0]) + input(&pair[1]));
-        let kept: usize = self.stages.iter().map(outputs).sum();
-        let largest = self.stages.iter().map(outputs).max().unwrap_or(0);
-        hidden_size + running.chain(between).max().unwrap_or(0) + kept - largest
+        let running = stages.iter().map(|stage| input(stage) + outputs(stage));
+        let between = stages.windows(2).map(|pair| outputs(pair[0]) + input(pair[1]));
+        let kept: usize = stages.iter().map(|stage| outputs(stage)).sum();
+        let largest = stages.iter().map(|stage| outputs(stage)).max().unwrap_or(0);
+        hidden_size + self.routed_per_token() + running.chain(between).max().unwrap_or(0) + kept - largest
+    }
+
+    /// Number of f32 values per token that stay while the experts of a block take their turns: what they read, and the
+    /// router's scores.
+    pub fn routed_per_token(&self) -> usize {
+        self.router.as_ref().map_or(0, |(_, [experts, hidden])| experts + hidden)
     }
 }

@@ -1,4 +1,5 @@
 use super::BatchLayout;
+use super::experts::Routed;
 use crate::cache::LayerCache;
 use ndarray::{Array2, ArrayView2};
 
@@ -16,6 +17,8 @@ pub struct BlockState {
     pub(crate) input: Option<Array2<f32>>,
     /// What the stages before left for those to come.
     pub(crate) outputs: Vec<Array2<f32>>,
+    /// Set while the experts of a block take their turns.
+    pub(crate) routed: Option<Routed>,
 }
 
 impl BlockState {

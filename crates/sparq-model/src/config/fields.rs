@@ -90,6 +90,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of positive numbers, `None` if absent or null.
+    pub(crate) fn positives(self, field: &'static str) -> Result<Option<Vec<f64>>> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let number = |value: &Value| value.as_f64().filter(|number| *number > 0.0 && *number < 1e30);
+        match value.as_array().and_then(|values| values.iter().map(number).collect()) {
+            Some(numbers) => Ok(Some(numbers)),
+            None => Err(Error::config(field, "a list of positive numbers is needed")),
+        }
+    }
+
     /// A nested object, `None` if absent, null or empty.
     pub(crate) fn object(self, field: &'static str) -> Result<Option<Fields<'a>>> {
         match self.get(field) {

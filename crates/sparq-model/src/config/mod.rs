@@ -1,10 +1,15 @@
 //! What config.json says, checked, in one form for every architecture.
 
+mod experts;
 mod fields;
 mod rope;
+mod windows;
 
+pub use experts::ExpertsConfig;
 pub(crate) use fields::Fields;
+pub(crate) use rope::RopeContext;
 pub use rope::{RopeConfig, RopeScaling};
+pub(crate) use windows::windows_by_name;
 
 use crate::ops::Activation;
 use crate::{Error, Result};
@@ -22,7 +27,7 @@ const MOST_LAYERS: usize = 4096;
 ///     "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
 ///     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 500000.0
 /// }))?;
-/// assert_eq!((config.head_dim, config.rope.theta), (4, 500000.0));
+/// assert_eq!((config.head_dim, config.rope.map(|rope| rope.theta)), (4, Some(500000.0)));
 /// # Ok::<(), sparq_model::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -47,8 +52,14 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Context length the model was made for. Longer input is computed all the same.
     pub max_positions: usize,
-    /// Added to the mean square in RMS normalisation.
+    /// Kind of the norms.
+    pub norm: NormKind,
+    /// Added to the mean square or variance in normalisation.
     pub norm_epsilon: f32,
+    /// Added to the stored weights of norms before they are used.
+    pub norm_offset: f32,
+    /// Factor on embeddings.
+    pub embedding_scale: f32,
     /// Nonlinearity of the feed-forward gate.
     pub activation: Activation,
     /// Whether the output layer is the embedding matrix.
@@ -59,8 +70,22 @@ pub struct ModelConfig {
     pub output_bias: bool,
     /// Whether the feed-forward projections have biases.
     pub mlp_bias: bool,
+    /// Factor on the products of queries and keys.
+    pub attention_scale: f32,
+    /// Whether that factor is divided by the number of the block, counted from 1.
+    pub attention_scale_by_depth: bool,
+    /// Bound `c` of logits, which become `c · tanh(logit / c)`.
+    pub logit_softcap: Option<f32>,
     /// Rotary position embedding.
-    pub rope: RopeConfig,
+    pub rope: Option<RopeConfig>,
+    /// That of blocks with a window, where it is another one.
+    pub window_rope: Option<RopeConfig>,
+    /// Whether positions have learned embeddings, one for each of `max_positions`.
+    pub learned_positions: bool,
+    /// The mixture of experts in feed-forward layers.
+    pub experts: Option<ExpertsConfig>,
+    /// Per block, whether it has one feed-forward layer in spite of that; empty if none has.
+    pub dense_blocks: Vec<bool>,
     /// Per block, how many of the latest positions (itself included) a query sees; `None` for all.
     pub windows: Vec<Option<usize>>,
     /// Id of the token that starts a text, if the config names one.
@@ -69,6 +94,16 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
     /// Storage type of the weights as the config names it, such as `bfloat16`.
     pub dtype: Option<String>,
+}
+
+/// How activations are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NormKind {
+    /// Divided by their root mean square.
+    Rms,
+    /// Shifted to mean 0, divided by their standard deviation, then scaled and shifted.
+    Layer,
 }
 
 impl ModelConfig {
@@ -93,23 +128,42 @@ impl ModelConfig {
 
     /// Reads the fields which Llama and its relatives share; the switches are those of a plain Llama.
     pub(crate) fn base(fields: Fields<'_>, model_type: &'static str) -> Result<Self> {
-        if fields.get("quantization_config").is_some() {
-            return Err(Error::config(
-                "quantization_config",
-                "packed quantized checkpoints cannot be run; use the dense checkpoint",
-            ));
-        }
+        Self::base_with_head_dim(fields, model_type, None)
+    }
+
+    /// As [`base`](Self::base), with the components of a head of a config that does not say; without them they follow
+    /// from the other dimensions.
+    pub(crate) fn base_with_head_dim(
+        fields: Fields<'_>,
+        model_type: &'static str,
+        default_head_dim: Option<usize>,
+    ) -> Result<Self> {
+        let mut config = Self::base_without_rope(fields, model_type, default_head_dim)?;
+        config.read_rope(fields, 10000.0)?;
+        Ok(config)
+    }
+
+    /// Reads the rotary embedding again, for families with another base than Llama's.
+    pub(crate) fn read_rope(&mut self, fields: Fields<'_>, theta: f64) -> Result<()> {
+        self.rope = Some(RopeConfig::parse(fields, self.rope_context(theta))?);
+        Ok(())
+    }
+
+    /// As [`base_with_head_dim`](Self::base_with_head_dim), for families that read their rotary embedding another way.
+    pub(crate) fn base_without_rope(
+        fields: Fields<'_>,
+        model_type: &'static str,
+        default_head_dim: Option<usize>,
+    ) -> Result<Self> {
+        refuse_packed(fields)?;
         let hidden_size = fields.dimension("hidden_size")?;
-        let layers = fields.dimension("num_hidden_layers")?;
-        if layers > MOST_LAYERS {
-            return Err(Error::config("num_hidden_layers", format!("at most {MOST_LAYERS}, got {layers}")));
-        }
+        let layers = layers(fields, "num_hidden_layers")?;
         let heads = fields.dimension("num_attention_heads")?;
         let kv_heads = fields.optional_dimension("num_key_value_heads")?.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::config("num_key_value_heads", format!("{kv_heads} does not divide {heads} heads")));
         }
-        let head_dim = match fields.optional_dimension("head_dim")? {
+        let head_dim = match fields.optional_dimension("head_dim")?.or(default_head_dim) {
             Some(head_dim) => head_dim,
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
             None => {
@@ -123,6 +177,7 @@ impl ModelConfig {
             return Err(Error::config("head_dim", format!("rotary embedding needs an even number, got {head_dim}")));
         }
         let epsilon = fields.optional_positive("rms_norm_eps")?.unwrap_or(1e-6);
+        let max_positions = fields.optional_dimension("max_position_embeddings")?.unwrap_or(2048);
         let config = Self {
             model_type: model_type.to_owned(),
             vocab_size: fields.dimension("vocab_size")?,
@@ -132,33 +187,51 @@ impl ModelConfig {
             heads,
             kv_heads,
             head_dim,
-            max_positions: fields.optional_dimension("max_position_embeddings")?.unwrap_or(2048),
+            max_positions,
+            norm: NormKind::Rms,
             norm_epsilon: epsilon as f32,
-            activation: match fields.text("hidden_act")? {
-                None => Activation::Silu,
-                Some(name) => Activation::from_name(name).ok_or_else(|| {
-                    Error::config("hidden_act", format!("{} are supported, got {name}", Activation::SUPPORTED))
-                })?,
-            },
+            norm_offset: 0.0,
+            embedding_scale: 1.0,
+            activation: activation(fields, "hidden_act")?.unwrap_or(Activation::Silu),
             tie_word_embeddings: fields.flag("tie_word_embeddings", false)?,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
-            rope: RopeConfig::parse(fields, 10000.0)?,
+            attention_scale: 1.0 / (head_dim as f32).sqrt(),
+            attention_scale_by_depth: false,
+            logit_softcap: None,
+            rope: None,
+            window_rope: None,
+            learned_positions: false,
+            experts: None,
+            dense_blocks: Vec::new(),
             windows: vec![None; layers],
             bos_token_id: fields.tokens("bos_token_id")?.first().copied(),
             eos_token_ids: fields.tokens("eos_token_id")?,
-            dtype: match fields.text("dtype")? {
-                Some(dtype) => Some(dtype),
-                None => fields.text("torch_dtype")?,
-            }
-            .map(str::to_owned),
+            dtype: dtype(fields)?,
         };
         config.check_products()?;
         Ok(config)
     }
 
-    fn check_products(&self) -> Result<()> {
+    /// Dimensions of the rotary embedding in which a family differs from Llama.
+    pub(crate) fn rope_context(&self, theta: f64) -> RopeContext {
+        let (head_dim, max_positions) = (self.head_dim, self.max_positions);
+        RopeContext { theta, head_dim, max_positions, original_positions: None, partial: false }
+    }
+
+    /// Lengths of sequences that may share a cache of keys have the same regime.
+    pub(crate) fn rope_regime(&self, length: usize) -> (usize, usize) {
+        let regime = |rope: &Option<RopeConfig>| rope.as_ref().map_or(0, |rope| rope.regime(length));
+        (regime(&self.rope), regime(&self.window_rope))
+    }
+
+    /// Whether rotary frequencies depend on the length of the sequence.
+    pub(crate) fn rope_varies(&self) -> bool {
+        [&self.rope, &self.window_rope].into_iter().flatten().any(RopeConfig::varies)
+    }
+
+    pub(crate) fn check_products(&self) -> Result<()> {
         let fits = |rows: Option<usize>, columns: usize| {
             rows.and_then(|rows| rows.checked_mul(columns))
                 .and_then(|elements| elements.checked_mul(size_of::<f32>()))
@@ -170,9 +243,51 @@ impl ModelConfig {
         if !fits(Some(self.vocab_size), self.hidden_size) {
             return Err(Error::config("vocab_size", "vocab_size x hidden_size does not fit into memory"));
         }
+        if self.learned_positions && !fits(Some(self.max_positions), self.hidden_size) {
+            return Err(Error::config("n_positions", "n_positions x n_embd does not fit into memory"));
+        }
+        if let Some(experts) = &self.experts
+            && !fits(experts.count.checked_mul(experts.width).and_then(|rows| rows.checked_mul(2)), self.hidden_size)
+        {
+            return Err(Error::config("num_experts", "the experts of one block do not fit into memory"));
+        }
         if !fits(Some(self.intermediate_size), self.hidden_size) {
             return Err(Error::config("intermediate_size", "intermediate_size x hidden_size does not fit into memory"));
         }
         Ok(())
     }
+}
+
+/// Refuses what only a reader of packed weights can make sense of.
+pub(crate) fn refuse_packed(fields: Fields<'_>) -> Result<()> {
+    if fields.get("quantization_config").is_none() {
+        return Ok(());
+    }
+    Err(Error::config("quantization_config", "packed quantized checkpoints cannot be run; use the dense checkpoint"))
+}
+
+/// The number of blocks.
+pub(crate) fn layers(fields: Fields<'_>, field: &'static str) -> Result<usize> {
+    let layers = fields.dimension(field)?;
+    if layers > MOST_LAYERS {
+        return Err(Error::config(field, format!("at most {MOST_LAYERS}, got {layers}")));
+    }
+    Ok(layers)
+}
+
+/// The nonlinearity that a field names.
+pub(crate) fn activation(fields: Fields<'_>, field: &'static str) -> Result<Option<Activation>> {
+    let Some(name) = fields.text(field)? else { return Ok(None) };
+    let activation = Activation::from_name(name);
+    let refuse = || Error::config(field, format!("{} are supported, got {name}", Activation::SUPPORTED));
+    activation.map(Some).ok_or_else(refuse)
+}
+
+/// The storage type of the weights.
+pub(crate) fn dtype(fields: Fields<'_>) -> Result<Option<String>> {
+    let named = match fields.text("dtype")? {
+        Some(dtype) => Some(dtype),
+        None => fields.text("torch_dtype")?,
+    };
+    Ok(named.map(str::to_owned))
 }

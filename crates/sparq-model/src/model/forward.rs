@@ -1,19 +1,29 @@
 use super::Model;
 use crate::block::BatchLayout;
 use crate::cache::{KvCache, LayerCache};
-use crate::ops::rms_norm;
+use crate::ops::{exp, layer_norm, rms_norm};
 use crate::{Error, Result};
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
+use rayon::prelude::*;
 
 /// Tokens per block pass: enough for efficient products, few enough for activations to stay small.
 const MICRO_BATCH: usize = 2048;
 
 impl Model {
-    /// Embeddings of `tokens`, `[tokens, hidden]`.
+    /// What enters the first block: embeddings of `tokens`, which `layout` divides into sequences, `[tokens, hidden]`.
     ///
     /// # Errors
-    /// [`Error::TokenOutOfVocabulary`]; [`Error::Checkpoint`] if the embeddings cannot be read.
-    pub fn embed(&self, tokens: &[u32]) -> Result<Array2<f32>> {
+    /// [`Error::Shape`] if `tokens` does not fit the layout; [`Error::TokenOutOfVocabulary`];
+    /// [`Error::PositionOutOfRange`] for models with learned positions; [`Error::Checkpoint`] if the embeddings cannot be
+    /// read.
+    pub fn embed(&self, tokens: &[u32], layout: &BatchLayout) -> Result<Array2<f32>> {
+        if tokens.len() != layout.tokens() {
+            return Err(Error::Shape {
+                what: "tokens of a layout".to_owned(),
+                expected: vec![layout.tokens()],
+                found: vec![tokens.len()],
+            });
+        }
         let embedding = self.shared.embedding.get(&self.shared.checkpoint)?;
         let mut embedded = Array2::zeros((tokens.len(), embedding.ncols()));
         for (position, (token, mut row)) in tokens.iter().zip(embedded.rows_mut()).enumerate() {
@@ -21,6 +31,18 @@ impl Model {
                 return Err(Error::TokenOutOfVocabulary { token: *token, position, vocabulary: embedding.nrows() });
             }
             row.assign(&embedding.row(*token as usize));
+        }
+        if self.shared.config.embedding_scale != 1.0 {
+            embedded *= self.shared.config.embedding_scale;
+        }
+        if let Some(positions) = &self.shared.positions {
+            let positions = positions.get(&self.shared.checkpoint)?;
+            for (position, mut row) in layout.positions().iter().zip(embedded.rows_mut()) {
+                if *position >= positions.nrows() {
+                    return Err(Error::PositionOutOfRange { position: *position, positions: positions.nrows() });
+                }
+                row += &positions.row(*position);
+            }
         }
         Ok(embedded)
     }
@@ -49,7 +71,9 @@ impl Model {
         while !rest.is_empty() {
             let (group, after) = rest.split_at(group_length(rest));
             let lengths: Vec<usize> = group.iter().map(|tokens| tokens.len()).collect();
-            groups.push((BatchLayout::new(&lengths), self.embed(&group.concat())?));
+            let layout = BatchLayout::new(&lengths);
+            let embedded = self.embed(&group.concat(), &layout)?;
+            groups.push((layout, embedded));
             rest = after;
         }
         for index in 0..self.block_count() {
@@ -76,7 +100,11 @@ impl Model {
     pub fn finish(&self, residual: Array2<f32>) -> Array2<f32> {
         let mut residual =
             if residual.is_standard_layout() { residual } else { residual.as_standard_layout().into_owned() };
-        rms_norm(&mut residual, &self.shared.final_norm, self.shared.config.norm_epsilon);
+        let (weight, epsilon) = (&self.shared.final_norm, self.shared.config.norm_epsilon);
+        match &self.shared.final_bias {
+            Some(bias) => layer_norm(&mut residual, weight, bias, epsilon),
+            None => rms_norm(&mut residual, weight, epsilon),
+        }
         residual
     }
 
@@ -97,7 +125,11 @@ impl Model {
                 found: hidden.shape().to_vec(),
             });
         }
-        Ok(sparq_linalg::linear(hidden, head.view()))
+        let mut logits = sparq_linalg::linear(hidden, head.view());
+        if let (Some(cap), Some(logits)) = (shared.config.logit_softcap, logits.as_slice_mut()) {
+            logits.par_iter_mut().for_each(|logit| *logit = cap * softcap(*logit / cap));
+        }
+        Ok(logits)
     }
 
     /// An empty cache for one sequence.
@@ -108,7 +140,9 @@ impl Model {
     /// Appends `batch[i]` to the sequence of `caches[i]` and returns the hidden states after the final norm of the new
     /// tokens, one sequence after the other, `[sum of lengths, hidden]`.
     ///
-    /// If it fails, the caches are as before.
+    /// If it fails, the caches are as before. With rotary frequencies that depend on the length of the sequence (dynamic,
+    /// longrope), a sequence that grows into other frequencies is run again from its start: a cache never changes a
+    /// result.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one cache per sequence or a cache belongs to another model; those of
@@ -126,6 +160,43 @@ impl Model {
     /// ```
     pub fn extend(&self, caches: &mut [KvCache], batch: &[&[u32]]) -> Result<Array2<f32>> {
         self.check_caches(caches, batch)?;
+        if self.shared.config.rope_varies() {
+            return self.extend_anew(caches, batch);
+        }
+        self.append(caches, batch)
+    }
+
+    /// As [`extend`](Self::extend), where keys of earlier tokens may have become useless.
+    fn extend_anew(&self, caches: &mut [KvCache], batch: &[&[u32]]) -> Result<Array2<f32>> {
+        let config = &self.shared.config;
+        let mut states: Vec<KvCache> = Vec::with_capacity(caches.len());
+        let mut inputs: Vec<Vec<u32>> = Vec::with_capacity(caches.len());
+        for (cache, tokens) in caches.iter().zip(batch) {
+            let regime = config.rope_regime(cache.len() + tokens.len());
+            if tokens.is_empty() || cache.is_empty() || cache.regime == regime {
+                states.push(cache.clone());
+                inputs.push(tokens.to_vec());
+            } else {
+                states.push(self.new_cache());
+                inputs.push([cache.tokens.as_slice(), tokens].concat());
+            }
+        }
+        let hidden = self.append(&mut states, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let mut rows = Vec::new();
+        let mut end = 0;
+        for ((cache, input), tokens) in states.iter_mut().zip(&inputs).zip(batch) {
+            end += input.len();
+            rows.extend(end - tokens.len()..end);
+            cache.tokens.extend_from_slice(input);
+            if !tokens.is_empty() {
+                cache.regime = config.rope_regime(cache.tokens.len());
+            }
+        }
+        caches.clone_from_slice(&states);
+        Ok(hidden.select(Axis(0), &rows))
+    }
+
+    fn append(&self, caches: &mut [KvCache], batch: &[&[u32]]) -> Result<Array2<f32>> {
         let before: Vec<usize> = caches.iter().map(KvCache::len).collect();
         let layout = BatchLayout::continuing(before.iter().copied().zip(batch.iter().map(|tokens| tokens.len())));
         let result = self.extend_blocks(caches, batch, &layout);
@@ -138,7 +209,7 @@ impl Model {
     }
 
     fn extend_blocks(&self, caches: &mut [KvCache], batch: &[&[u32]], layout: &BatchLayout) -> Result<Array2<f32>> {
-        let mut residual = self.embed(&batch.concat())?;
+        let mut residual = self.embed(&batch.concat(), layout)?;
         for index in 0..self.block_count() {
             let block = self.block(index)?;
             let layers: Vec<LayerCache> =
@@ -175,6 +246,11 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// `tanh` by our own exponential, the same on every platform.
+fn softcap(x: f32) -> f32 {
+    2.0 / (1.0 + exp(-2.0 * x)) - 1.0
 }
 
 /// How many of the first sequences make up one group: as many as fit, at least one.

@@ -1,18 +1,15 @@
 use super::{Model, Shared};
 use crate::architecture;
-use crate::block::{Block, BlockPlan, Linear};
+use crate::block::{Block, BlockPlan, Linear, LinearShape};
 use crate::config::Fields;
 use crate::model::weights::LazyMatrix;
 use crate::ops::{RopeTables, Workspace};
-use crate::{Error, Result};
+use crate::{Error, NormKind, Result};
+use ndarray::{Array1, Array2, s};
 use rayon::prelude::*;
 use sparq_tensor::Checkpoint;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const FINAL_NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head.weight";
 
 impl Model {
     /// Opens a checkpoint (a directory, a safetensors file or a GGUF file) and checks that it holds every tensor its
@@ -39,26 +36,39 @@ impl Model {
     pub fn from_checkpoint(checkpoint: Arc<Checkpoint>) -> Result<Self> {
         let (config, architecture) = architecture::configure(Fields::new(checkpoint.config()?)?)?;
         let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
-        check(&checkpoint, EMBEDDING, &[vocabulary, hidden])?;
-        check(&checkpoint, FINAL_NORM, &[hidden])?;
+        let has = |name: &str| checkpoint.contains(name);
+        let names = architecture.names(&has);
+        check(&checkpoint, &names.embedding, &[vocabulary, hidden])?;
+        if let Some(positions) = &names.positions {
+            check(&checkpoint, positions, &[config.max_positions, hidden])?;
+        }
+        let final_norm = format!("{}.weight", names.final_norm);
+        check(&checkpoint, &final_norm, &[hidden])?;
+        let final_bias = (config.norm == NormKind::Layer).then(|| format!("{}.bias", names.final_norm));
+        if let Some(bias) = &final_bias {
+            check(&checkpoint, bias, &[hidden])?;
+        }
         if !config.tie_word_embeddings {
-            check(&checkpoint, HEAD, &[vocabulary, hidden])?;
+            check(&checkpoint, &names.head, &[vocabulary, hidden])?;
         }
         let mut plans = Vec::new();
         for index in 0..config.layers {
-            let plan = architecture.plan(&config, index);
+            let plan = architecture.plan(&config, index, &has);
             check_block(&checkpoint, &plan)?;
             plans.push(Arc::new(plan));
         }
+        let tables = |rope| Arc::new(RopeTables::new(rope, config.head_dim));
         let shared = Shared {
-            rope: Arc::new(RopeTables::new(&config.rope, config.head_dim)),
+            rope: config.rope.clone().map(tables),
+            window_rope: config.window_rope.clone().map(tables),
             workspace: Arc::new(Workspace::default()),
-            embedding: LazyMatrix::new(EMBEDDING),
-            head: (!config.tie_word_embeddings).then(|| LazyMatrix::new(HEAD)),
-            final_norm: checkpoint.read_vector(FINAL_NORM)?,
+            embedding: LazyMatrix::new(&names.embedding),
+            positions: names.positions.as_deref().map(LazyMatrix::new),
+            head: (!config.tie_word_embeddings).then(|| LazyMatrix::new(&names.head)),
+            final_norm: checkpoint.read_vector(&final_norm)? + config.norm_offset,
+            final_bias: final_bias.map(|name| checkpoint.read_vector(&name)).transpose()?,
             tokenizer: OnceLock::new(),
             config: Arc::new(config),
-            architecture,
             checkpoint,
             plans,
         };
@@ -78,41 +88,69 @@ impl Model {
             .map(|shape| {
                 Ok(Linear {
                     name: shape.name.clone(),
-                    weight: shared.checkpoint.read_matrix(&shape.weight_name())?,
-                    bias: if shape.bias {
-                        Some(shared.checkpoint.read_vector(&format!("{}.bias", shape.name))?)
-                    } else {
-                        None
-                    },
+                    weight: read_weight(&shared.checkpoint, shape)?,
+                    bias: read_bias(&shared.checkpoint, shape)?,
+                    stored: shape.stored.clone(),
                 })
             })
             .collect::<Result<Vec<_>>>()?;
         let vectors = plan
             .vectors
             .iter()
-            .map(|(name, _)| Ok(shared.checkpoint.read_vector(name)?))
+            .map(|vector| Ok(shared.checkpoint.read_vector(&vector.name)? + vector.offset))
             .collect::<Result<Vec<_>>>()?;
+        let router = match &plan.router {
+            Some((name, _)) => Some(shared.checkpoint.read_matrix(name)?),
+            None => None,
+        };
+        let has_window = shared.config.windows.get(index).copied().flatten().is_some();
+        let window_rope = shared.window_rope.as_ref().filter(|_| has_window);
         Ok(Block {
             index,
             plan: Arc::clone(plan),
             linears,
             vectors,
+            router,
             config: Arc::clone(&shared.config),
-            rope: Arc::clone(&shared.rope),
+            rope: window_rope.or(shared.rope.as_ref()).map(Arc::clone),
             workspace: Arc::clone(&shared.workspace),
-            architecture: shared.architecture,
         })
     }
 }
 
 fn check_block(checkpoint: &Checkpoint, plan: &BlockPlan) -> Result<()> {
     for linear in &plan.linears {
-        check(checkpoint, &linear.weight_name(), &[linear.out_features, linear.in_features])?;
+        check(checkpoint, &linear.stored.tensor, &linear.stored.shape)?;
         if linear.bias {
-            check(checkpoint, &format!("{}.bias", linear.name), &[linear.out_features])?;
+            check(checkpoint, &linear.bias_name(), &[stored_rows(linear)])?;
         }
     }
-    plan.vectors.iter().try_for_each(|(name, length)| check(checkpoint, name, &[*length]))
+    if let Some((name, shape)) = &plan.router {
+        check(checkpoint, name, shape)?;
+    }
+    plan.vectors.iter().try_for_each(|vector| check(checkpoint, &vector.name, &[vector.length]))
+}
+
+fn read_weight(checkpoint: &Checkpoint, shape: &LinearShape) -> Result<Array2<f32>> {
+    if shape.stored.is_whole([shape.out_features, shape.in_features]) {
+        return Ok(checkpoint.read_matrix(&shape.stored.tensor)?);
+    }
+    Ok(checkpoint.read_part(&shape.stored, shape.out_features)?)
+}
+
+fn read_bias(checkpoint: &Checkpoint, shape: &LinearShape) -> Result<Option<Array1<f32>>> {
+    if !shape.bias {
+        return Ok(None);
+    }
+    let whole = checkpoint.read_vector(&shape.bias_name())?;
+    let rows = shape.stored.first_row..shape.stored.first_row + shape.out_features;
+    let is_whole = rows.len() == whole.len();
+    Ok(Some(if is_whole { whole } else { whole.slice(s![rows]).to_owned() }))
+}
+
+/// Output features of all linears that are stored with this one.
+fn stored_rows(shape: &LinearShape) -> usize {
+    shape.stored.features().map_or(shape.out_features, |[rows, _]| rows)
 }
 
 fn check(checkpoint: &Checkpoint, name: &str, expected: &[usize]) -> Result<()> {

@@ -8,10 +8,12 @@ pub struct MemoryEstimate {
     pub block: u64,
     /// All blocks, as f32.
     pub all_blocks: u64,
-    /// Embedding and output matrices, as f32; once if they are tied.
+    /// Embedding and output matrices, as f32; once if they are tied. Learned embeddings of positions, too.
     pub embeddings: u64,
     /// Per token of a block pass: the residual stream and the largest set of activations that exist at one time.
     pub activations_per_token: u64,
+    /// Per token while the experts of a block take their turns: what they read. 0 without experts.
+    pub routed_per_token: u64,
     /// Per token of the residual stream alone.
     pub residual_per_token: u64,
     /// Per token in a [`KvCache`](crate::KvCache).
@@ -24,12 +26,14 @@ impl Model {
         let (config, plans) = (&self.shared.config, &self.shared.plans);
         let f32s = |count: usize| count as u64 * size_of::<f32>() as u64;
         let matrices = if config.tie_word_embeddings { 1 } else { 2 };
+        let positions = if config.learned_positions { config.max_positions } else { 0 };
         let activations = plans.iter().map(|plan| plan.activations_per_token(config.hidden_size)).max();
         MemoryEstimate {
             block: plans.iter().map(|plan| plan.bytes()).max().unwrap_or(0),
             all_blocks: plans.iter().map(|plan| plan.bytes()).sum(),
-            embeddings: matrices * f32s(config.vocab_size * config.hidden_size),
+            embeddings: f32s((matrices * config.vocab_size + positions) * config.hidden_size),
             activations_per_token: f32s(activations.unwrap_or(0)),
+            routed_per_token: f32s(plans.iter().map(|plan| plan.routed_per_token()).max().unwrap_or(0)),
             residual_per_token: f32s(config.hidden_size),
             cache_per_token: f32s(2 * config.kv_width() * config.layers),
         }

@@ -7,7 +7,6 @@ mod weights;
 
 pub use memory::MemoryEstimate;
 
-use crate::architecture::Architecture;
 use crate::block::{Block, BlockPlan};
 use crate::ops::{RopeTables, Workspace};
 use crate::tokenizer::Tokenizer;
@@ -34,14 +33,18 @@ pub struct Model {
 struct Shared {
     checkpoint: Arc<Checkpoint>,
     config: Arc<ModelConfig>,
-    architecture: &'static dyn Architecture,
     plans: Vec<Arc<BlockPlan>>,
-    rope: Arc<RopeTables>,
+    rope: Option<Arc<RopeTables>>,
+    /// Of blocks with a window, where it is another one.
+    window_rope: Option<Arc<RopeTables>>,
     workspace: Arc<Workspace>,
     embedding: LazyMatrix,
+    /// Learned embeddings of positions.
+    positions: Option<LazyMatrix>,
     /// `None` if the output matrix is the embedding.
     head: Option<LazyMatrix>,
     final_norm: Array1<f32>,
+    final_bias: Option<Array1<f32>>,
     tokenizer: OnceLock<Tokenizer>,
 }
 
@@ -87,12 +90,14 @@ impl Model {
         self.shared.plans.iter().flat_map(|plan| plan.linears.iter().map(|linear| linear.name.as_str()))
     }
 
-    /// Number of parameters of the blocks, embeddings and final norm; tied embeddings count once.
+    /// Number of parameters of the blocks, embeddings (of positions too) and final norm; tied embeddings count once.
     pub fn parameters(&self) -> usize {
         let config = &self.shared.config;
         let matrices = if config.tie_word_embeddings { 1 } else { 2 };
         let blocks: usize = self.shared.plans.iter().map(|plan| plan.parameters()).sum();
-        blocks + matrices * config.vocab_size * config.hidden_size + config.hidden_size
+        let positions = if config.learned_positions { config.max_positions } else { 0 };
+        let norm = self.shared.final_norm.len() + self.shared.final_bias.as_ref().map_or(0, Array1::len);
+        blocks + (matrices * config.vocab_size + positions) * config.hidden_size + norm
     }
 
     /// Block `index`: the one in memory if there is one, else read from the checkpoint.
@@ -151,8 +156,8 @@ impl Model {
     pub fn release_embeddings(&self) {
         self.shared.workspace.clear();
         self.shared.embedding.release();
-        if let Some(head) = &self.shared.head {
-            head.release();
+        for matrix in [&self.shared.head, &self.shared.positions].into_iter().flatten() {
+            matrix.release();
         }
     }
 }

@@ -4,17 +4,21 @@
 //! gives the same bits for any number of threads.
 
 mod activation;
+mod add;
 mod attention;
 mod exp;
 mod lanes;
+mod layer_norm;
 mod rms_norm;
 mod rope;
 mod wide;
 mod workspace;
 
 pub use activation::Activation;
+pub(crate) use add::add;
 pub(crate) use attention::{Attended, Span, attention};
 pub(crate) use exp::exp;
+pub(crate) use layer_norm::layer_norm;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope::RopeTables;
 pub(crate) use wide::wide;

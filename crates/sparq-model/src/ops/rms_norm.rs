@@ -5,10 +5,10 @@ use rayon::prelude::*;
 /// Rows one task handles.
 const ROWS: usize = 32;
 
-/// Root mean square normalisation of each row of `x`, `[tokens, width]` in standard layout, scaled by `weight`,
-/// `[width]`; in place.
+/// Root mean square normalisation of each run of `width` elements of `x`, in standard layout, scaled by `weight`,
+/// `[width]`; in place. A run is a row, or one head of it.
 pub(crate) fn rms_norm(x: &mut Array2<f32>, weight: &Array1<f32>, epsilon: f32) {
-    let width = x.ncols();
+    let width = weight.len().max(1);
     let (Some(data), Some(weight)) = (x.as_slice_mut(), weight.as_slice()) else { return };
     data.par_chunks_mut((ROWS * width).max(1)).for_each(|rows| {
         wide(
@@ -43,5 +43,15 @@ mod tests {
                 assert!((f64::from(*g) - expected).abs() < 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn heads_of_a_row_are_normalised_one_by_one() {
+        let mut rows = Array2::from_shape_fn((5, 12), |(i, j)| (i * 12 + j) as f32 - 20.0);
+        let mut heads = rows.to_shape((15, 4)).unwrap().into_owned();
+        let weight = Array1::from_shape_fn(4, |j| 1.0 + j as f32);
+        rms_norm(&mut rows, &weight, 1e-6);
+        rms_norm(&mut heads, &weight, 1e-6);
+        assert_eq!(rows.to_shape((15, 4)).unwrap(), heads);
     }
 }

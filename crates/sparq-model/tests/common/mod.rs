@@ -17,8 +17,13 @@ pub(crate) fn model_fixtures() -> Vec<PathBuf> {
         .filter(|path| path.join("expected.safetensors").exists())
         .collect();
     folders.sort();
-    assert!(folders.len() >= 10, "fixtures are missing: {folders:?}");
+    assert!(folders.len() >= 28, "fixtures are missing: {folders:?}");
     folders
+}
+
+/// The plainest of them.
+pub(crate) fn llama() -> PathBuf {
+    fixtures().join("llama2_mha_untied")
 }
 
 /// A file or folder of the data shared with the repository, if it is there.

@@ -9,6 +9,7 @@ use crate::{Result, Targets};
 use serde::{Deserialize, Serialize};
 use sparq_core::{Bits, CompressError, Granularity, LayerCompressor, QuantScheme, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
+use sparq_model::ExpertTokens;
 use sparq_obs::{CoordinateDescent, Damping, Refit};
 use sparq_prune::{Magnitude, Obs, Pruner, Refitted, SparseGpt, Wanda};
 use sparq_quant::{Clip, Descended, Gptq, Quantizer, Rtn};
@@ -81,6 +82,7 @@ pub enum PipelineKind {
 /// | `drift` | by preset | share of the drift from the dense model that a layer is asked to undo, 0 to 1 |
 /// | `residual-drift` | true | whether that includes the drift of the residual stream |
 /// | `damping` | 0.01 | added to the diagonal of the Hessian, times its mean |
+/// | `expert-tokens` | routed | what each of a mixture of experts is calibrated on: `routed` (its own tokens), `all` |
 ///
 /// `pruner`, `quantizer`, `pipeline` and `reference-compat` name published methods: a recipe that gives one of them and
 /// no preset starts from `reference`, where nothing is added to them.
@@ -126,6 +128,8 @@ pub struct Recipe {
     pub residual_drift: bool,
     /// Fraction of the mean diagonal added to the Hessian.
     pub damping: f64,
+    /// Which tokens each of a mixture of experts is calibrated on.
+    pub expert_tokens: ExpertTokens,
     /// Reproduce the reference implementations, quirks included.
     pub reference_compat: bool,
     /// Sparsity and bits of single layers, where they are not those above.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every key that text may hold.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "preset",
     "s",
     "q",
@@ -28,6 +28,7 @@ const KEYS: [&str; 19] = [
     "drift",
     "residual-drift",
     "damping",
+    "expert-tokens",
 ];
 /// Keys that name a published method, and with it the preset that adds nothing.
 const METHODS: [&str; 4] = ["pruner", "quantizer", "pipeline", "reference-compat"];
@@ -70,6 +71,7 @@ impl Recipe {
         put(self.drift != base.drift, "drift", self.drift.to_string());
         put(self.residual_drift != base.residual_drift, "residual-drift", self.residual_drift.to_string());
         put(self.damping != base.damping, "damping", self.damping.to_string());
+        put(self.expert_tokens != base.expert_tokens, "expert-tokens", name_of(&self.expert_tokens));
         put(self.reference_compat != base.reference_compat, "reference-compat", self.reference_compat.to_string());
         settings
     }
@@ -159,6 +161,7 @@ impl FromStr for Recipe {
                 "drift" => recipe.drift = number()?,
                 "residual-drift" => recipe.residual_drift = flag()?,
                 "damping" => recipe.damping = number()?,
+                "expert-tokens" => recipe.expert_tokens = value_of(value).map_err(named)?,
                 "reference-compat" => recipe.reference_compat = flag()?,
                 "allocation" => return Err(bad("an allocation is too long for text: give its file".into())),
                 _ => return Err(bad(format!("unknown key {key:?}; known: {}", KEYS.join(", ")))),
@@ -191,6 +194,7 @@ mod tests {
             "s=0.25,q=3,group=channel,asymmetric=true,scale=f32,preset=fast,pruner=magnitude,pipeline=sequential-a,damping=0.1",
             "s=0.25,q=8,group=tensor,act-order=true,pipeline=joint",
             "s=0.5,q=4,refit=8,damping=0.1",
+            "s=0.25,q=4,expert-tokens=all",
             "s=0.5,q=4,preset=fast",
             "s=0.5,q=4,preset=best,damping=0.1",
             "s=0.5,q=4,preset=reference",
@@ -238,6 +242,7 @@ mod tests {
             ("preset=magic", "magic"),
             ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),
+            ("expert-tokens=some", "some"),
             ("speed=9", "unknown key"),
             ("q", "key=value"),
         ] {

@@ -63,7 +63,8 @@ impl Sink for SolutionSink {
     }
 
     fn layer(&mut self, linear: &Linear, layer: &CompressedLayer) -> Result<()> {
-        self.writer.add(SolvedShape::of(&linear.name, layer, self.act_order), layer);
+        let shape = SolvedShape::of(&linear.name, layer, self.act_order).stored(&linear.stored);
+        self.writer.add(shape, layer);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::store::Store;
 use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
 use sensitivity::Probe;
-use sparq_model::{LinearId, Model};
+use sparq_model::{BlockPlan, LinearId, Model};
 use sparq_pipeline::{Calibration, LayerBudget, LayerReport, MemorySink, Preset, Recipe, compress};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -159,18 +159,18 @@ impl Search {
         let mut units = Vec::new();
         for index in 0..model.block_count() {
             let (plan, block) = (model.block_plan(index)?, compressed.block(index)?);
-            for stage in 0..plan.stages() {
-                let measured = |id: &LinearId| errors.contains_key(&plan.linears()[*id].name);
-                let ids: Vec<LinearId> = plan.stage_linears(stage).iter().copied().filter(measured).collect();
+            for ids in together(plan) {
+                let name = |id: &LinearId| &plan.linears()[*id].name;
+                let ids: Vec<LinearId> = ids.into_iter().filter(|id| errors.contains_key(name(id))).collect();
                 if ids.is_empty() {
                     continue;
                 }
                 let mut sums = vec![0.0; self.candidates.len()];
                 for id in &ids {
-                    let curve = errors.get(&plan.linears()[*id].name).into_iter().flatten();
+                    let curve = errors.get(name(id)).into_iter().flatten();
                     sums.iter_mut().zip(curve).for_each(|(sum, error)| *sum += error);
                 }
-                let layers = ids.iter().map(|id| (plan.linears()[*id].name.clone(), plan.linears()[*id].weights()));
+                let layers = ids.iter().map(|id| (name(id).clone(), plan.linears()[*id].weights()));
                 units.push(Unit {
                     block: index,
                     layers: layers.collect(),
@@ -183,6 +183,22 @@ impl Search {
         }
         Ok(units)
     }
+}
+
+/// The linears of a block that get the same sparsity and bits: those of a stage, and, of a mixture of experts, those that
+/// play the same part in every expert. Engines run each of these as one.
+fn together(plan: &BlockPlan) -> Vec<Vec<LinearId>> {
+    let mut units: Vec<(Option<Vec<&str>>, Vec<LinearId>)> = Vec::new();
+    for stage in 0..plan.stages() {
+        let ids = plan.stage_linears(stage);
+        let part = |id: &LinearId| plan.linears()[*id].name.rsplit('.').next().unwrap_or_default();
+        let parts = plan.is_routed(stage).then(|| ids.iter().map(part).collect::<Vec<_>>());
+        match units.iter_mut().find(|(known, _)| parts.is_some() && *known == parts) {
+            Some((_, unit)) => unit.extend(ids),
+            None => units.push((parts, ids.to_vec())),
+        }
+    }
+    units.into_iter().map(|(_, ids)| ids).collect()
 }
 
 /// The candidate of middle cost: its damage is large enough to be measured and small enough to be typical.

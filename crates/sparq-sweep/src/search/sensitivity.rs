@@ -24,7 +24,7 @@ impl<'a> Probe<'a> {
     pub(super) fn new(model: &'a Model, text: &Calibration) -> Result<Self> {
         let lengths: Vec<usize> = text.sequences().iter().map(Vec::len).collect();
         let layout = BatchLayout::new(&lengths);
-        let residual = model.embed(&text.sequences().concat())?;
+        let residual = model.embed(&text.sequences().concat(), &layout)?;
         let mut probe = Self { model, layout, residual, logits: Array2::default((0, 0)) };
         probe.logits = probe.scores(probe.run(0, probe.residual.clone())?)?;
         Ok(probe)

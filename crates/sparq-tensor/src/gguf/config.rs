@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::metadata::Metadata;
 use super::names::Architecture;
-use super::rope_scaling;
+use super::rope_scaling::{self, RopeFactors};
 use crate::checkpoint::Entry;
 use crate::{DType, Error, Result, limits};
 
@@ -18,6 +18,10 @@ pub(crate) struct Dimensions {
     pub(crate) heads: u64,
     pub(crate) key_value_heads: u64,
     pub(crate) head_dimension: usize,
+    /// Elements of each head that the rotary embedding turns.
+    pub(crate) rotated: usize,
+    /// 0 without a mixture of experts.
+    pub(crate) experts: u64,
 }
 
 /// Keys below the architecture's prefix.
@@ -62,7 +66,9 @@ impl Dimensions {
         if blocks > limits::BLOCKS {
             return Err(metadata.unsupported("the number of transformer blocks", blocks.to_string()));
         }
-        if let Some(experts) = keys.integer("expert_count")?.filter(|&n| n > 0) {
+        let experts = keys.integer("expert_count")?.unwrap_or(0);
+        let may_have_experts = matches!(architecture, Architecture::Llama | Architecture::Qwen3Moe);
+        if experts > 0 && !may_have_experts || experts > limits::EXPERTS {
             return Err(metadata.unsupported("a mixture of experts", format!("{experts} experts")));
         }
         let hidden = keys.size("embedding_length")?;
@@ -80,21 +86,24 @@ impl Dimensions {
             let value = format!("{head_dimension} and {length}");
             return Err(metadata.unsupported("attention with keys and values of different size", value));
         }
-        if let Some(rotated) = keys.integer("rope.dimension_count")?.filter(|&n| n != head_dimension) {
+        let rotated = keys.integer("rope.dimension_count")?.unwrap_or(head_dimension);
+        let may_be_partial = architecture == Architecture::Phi3 && (1..head_dimension).contains(&rotated);
+        if rotated != head_dimension && !may_be_partial {
             let value = format!("{rotated} of {head_dimension} elements");
             return Err(metadata.unsupported("a rotary embedding of a part of each head", value));
         }
-        Ok(Self { blocks, hidden, heads, key_value_heads, head_dimension: head_dimension as usize })
+        let (head_dimension, rotated) = (head_dimension as usize, rotated as usize);
+        Ok(Self { blocks, hidden, heads, key_value_heads, head_dimension, rotated, experts })
     }
 }
 
-/// Makes the configuration. `tensors` by Hugging Face name; `rope_factors` are the values of `rope_freqs.weight`.
+/// Makes the configuration. `tensors` by Hugging Face name.
 pub(crate) fn synthesise(
     metadata: &Metadata,
     architecture: Architecture,
     dimensions: &Dimensions,
     tensors: &BTreeMap<String, Entry>,
-    rope_factors: Option<&[f32]>,
+    rope_factors: &RopeFactors,
 ) -> Result<Value> {
     let keys = Keys { metadata, architecture };
     let has = |name: &str| tensors.contains_key(name);
@@ -110,10 +119,15 @@ pub(crate) fn synthesise(
     let sliding_window = keys.integer("attention.sliding_window")?;
     let (model_type, class) = match architecture {
         // Hugging Face's Llama has no sliding window; Mistral is the same model with one.
+        Architecture::Llama if dimensions.experts > 0 => ("mixtral", "MixtralForCausalLM"),
         Architecture::Llama if sliding_window.is_some() => ("mistral", "MistralForCausalLM"),
         Architecture::Llama => ("llama", "LlamaForCausalLM"),
         Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
         Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
+        Architecture::Qwen3Moe => ("qwen3_moe", "Qwen3MoeForCausalLM"),
+        Architecture::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
+        Architecture::Olmo2 => ("olmo2", "Olmo2ForCausalLM"),
+        Architecture::Phi3 => ("phi3", "Phi3ForCausalLM"),
     };
     let mut config = json!({
         "architectures": [class],
@@ -137,10 +151,11 @@ pub(crate) fn synthesise(
     });
     if let Some(window) = sliding_window {
         config["sliding_window"] = window.into();
-        if architecture != Architecture::Llama {
+        if !matches!(architecture, Architecture::Llama | Architecture::Gemma3 | Architecture::Phi3) {
             config["use_sliding_window"] = true.into();
         }
     }
+    own_fields(&keys, architecture, dimensions, &mut config)?;
     for (name, key) in [
         ("bos_token_id", "tokenizer.ggml.bos_token_id"),
         ("eos_token_id", "tokenizer.ggml.eos_token_id"),
@@ -149,6 +164,51 @@ pub(crate) fn synthesise(
         config[name] = metadata.integer(key)?.into();
     }
     Ok(config)
+}
+
+/// What only some architectures have.
+fn own_fields(keys: &Keys<'_>, architecture: Architecture, dimensions: &Dimensions, config: &mut Value) -> Result<()> {
+    if dimensions.experts > 0 {
+        let count = if architecture == Architecture::Llama { "num_local_experts" } else { "num_experts" };
+        config[count] = dimensions.experts.into();
+        config["num_experts_per_tok"] = keys.size("expert_used_count")?.into();
+    }
+    match architecture {
+        Architecture::Qwen3Moe => {
+            config["moe_intermediate_size"] = keys.size("expert_feed_forward_length")?.into();
+            config["norm_topk_prob"] = true.into(); // as llama.cpp computes it
+        }
+        Architecture::Gemma3 => {
+            // What files do not say is fixed in llama.cpp.
+            config["hidden_activation"] = "gelu_pytorch_tanh".into();
+            config["query_pre_attn_scalar"] = gemma3_scalar(dimensions).into();
+            config["sliding_window_pattern"] = GEMMA3_PATTERN.into();
+            config["rope_local_base_freq"] = GEMMA3_LOCAL_THETA.into();
+            if config.get("sliding_window").is_none() {
+                return Err(keys.metadata.missing(&keys.key("attention.sliding_window")));
+            }
+        }
+        Architecture::Phi3 => {
+            config["partial_rotary_factor"] = (dimensions.rotated as f64 / dimensions.head_dimension as f64).into();
+            config["original_max_position_embeddings"] =
+                keys.integer("rope.scaling.original_context_length")?.unwrap_or(keys.size("context_length")?).into();
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Every so many blocks of Gemma 3 one has no window.
+pub(super) const GEMMA3_PATTERN: u64 = 6;
+/// Base of the rotary embedding of Gemma 3's blocks with a window.
+pub(super) const GEMMA3_LOCAL_THETA: f64 = 10_000.0;
+
+/// What llama.cpp scales the queries of Gemma 3 by, as `query_pre_attn_scalar`: the model with 62 blocks is an exception.
+pub(super) fn gemma3_scalar(dimensions: &Dimensions) -> u64 {
+    match dimensions.blocks {
+        62 => dimensions.hidden / dimensions.heads.max(1),
+        _ => dimensions.head_dimension as u64,
+    }
 }
 
 /// The type a dense copy needs in order to lose nothing that matters: quantized values (a half-precision scale times a

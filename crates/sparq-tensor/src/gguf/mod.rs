@@ -27,9 +27,10 @@ use self::config::Dimensions;
 use self::interleaving::HeadInterleaving;
 use self::metadata::Metadata;
 use self::names::{Architecture, Role};
+use self::rope_scaling::RopeFactors;
 use crate::checkpoint::{Entry, Loaded, TensorInfo};
 use crate::mmap::MappedFile;
-use crate::{Error, Fault, Result, SourceFormat};
+use crate::{DType, Error, Fault, Result, SourceFormat};
 
 /// What a Hugging Face directory keeps in files beside the weights, made from metadata.
 #[derive(Debug)]
@@ -66,9 +67,9 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
     let architecture = Architecture::from_metadata(&metadata)?;
     let dimensions = Dimensions::from_metadata(&metadata, architecture)?;
     let mut tensors = BTreeMap::new();
-    let mut rope_factors = None;
+    let mut rope_factors: [Option<Entry>; 3] = Default::default();
     for tensor in container.tensors {
-        let Some((name, role)) = names::translate(&tensor.name, dimensions.blocks) else {
+        let Some((name, role)) = names::translate(architecture, &tensor.name, dimensions.blocks) else {
             return Err(metadata.unsupported(format!("a tensor of architecture {}", architecture.name()), tensor.name));
         };
         let bytes = tensor.range.len() as u64;
@@ -80,25 +81,63 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
             file: path.to_path_buf(),
             packing: None,
         };
-        let mut entry = Entry { info, file: 0, range: tensor.range, head_interleaving: None, packed: None };
+        let mut entry =
+            Entry { info, file: 0, range: tensor.range, head_interleaving: None, offset: 0.0, packed: None };
         match role {
-            Role::RopeFactors => {
-                rope_factors = Some(entry);
+            Role::RopeFactors(which) => {
+                rope_factors[which] = Some(entry);
                 continue;
             }
             Role::QueryOrKey if architecture.interleaves_heads() => {
                 entry.head_interleaving = Some(interleaving(path, &tensor.name, &entry.info, &dimensions)?);
             }
-            Role::QueryOrKey | Role::Other => {}
+            Role::Norm if architecture.norm_offset() != 0.0 => {
+                if entry.info.dtype != DType::F32 {
+                    return Err(metadata.unsupported("a norm of another type than F32", entry.info.dtype.to_string()));
+                }
+                entry.offset = architecture.norm_offset();
+            }
+            Role::Experts => {
+                for (expert, entry) in experts(path, &tensor.name, &entry, dimensions.experts)?.into_iter().enumerate()
+                {
+                    let name = name.replace('*', &expert.to_string());
+                    let info = TensorInfo { name: name.clone(), ..entry.info };
+                    tensors.insert(name, Entry { info, ..entry });
+                }
+                continue;
+            }
+            Role::QueryOrKey | Role::Norm | Role::Other => {}
         }
         tensors.insert(name, entry);
     }
-    let rope_factors = rope_factors
-        .map(|entry| crate::checkpoint::decode_entry(&entry, &file.bytes()[entry.range.clone()]))
-        .transpose()?;
-    let config = config::synthesise(&metadata, architecture, &dimensions, &tensors, rope_factors.as_deref())?;
+    let decode = |entry: &Option<Entry>| match entry {
+        Some(entry) => crate::checkpoint::decode_entry(entry, &file.bytes()[entry.range.clone()]).map(Some),
+        None => Ok(None),
+    };
+    let [all, short, long] = &rope_factors;
+    let rope_factors = RopeFactors { all: decode(all)?, short: decode(short)?, long: decode(long)? };
+    let config = config::synthesise(&metadata, architecture, &dimensions, &tensors, &rope_factors)?;
     let synthesised = Some(Synthesised { config, metadata });
     Ok(Loaded { format: SourceFormat::Gguf, files: vec![file], tensors, synthesised })
+}
+
+/// The matrices of all experts, `[experts, rows, columns]`, one by one.
+fn experts(path: &Path, gguf_name: &str, all: &Entry, count: u64) -> Result<Vec<Entry>> {
+    let &[experts, rows, columns] = all.info.shape.as_slice() else {
+        let fault = Fault::BadShape { shape: all.info.shape.clone(), reason: "experts have three dimensions" };
+        return Err(Error::tensor(path, gguf_name, fault));
+    };
+    if experts as u64 != count || experts == 0 {
+        let reason = "its outermost dimension is not the number of experts that the metadata names";
+        return Err(Error::tensor(path, gguf_name, Fault::BadShape { shape: all.info.shape.clone(), reason }));
+    }
+    let bytes = all.range.len() / experts;
+    let one = |expert: usize| {
+        let start = all.range.start + expert * bytes;
+        let info = TensorInfo { shape: vec![rows, columns], bytes: bytes as u64, ..all.info.clone() };
+        Entry { info, file: all.file, range: start..start + bytes, head_interleaving: None, offset: 0.0, packed: None }
+    };
+    Ok((0..experts).map(one).collect())
 }
 
 fn interleaving(path: &Path, gguf_name: &str, info: &TensorInfo, dimensions: &Dimensions) -> Result<HeadInterleaving> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::config::Dimensions;
 use super::metadata::Metadata;
-use super::names::Architecture;
+use super::names::{Architecture, ROPE_FACTORS};
 use crate::{Error, Fault, Result};
 
 /// The value of `rope_scaling` in `config.json`: null, or an object with `rope_type` linear, yarn or llama3.
@@ -15,11 +15,17 @@ pub(super) fn from_metadata(
     architecture: Architecture,
     theta: f64,
     dimensions: &Dimensions,
-    factors: Option<&[f32]>,
+    factors: &RopeFactors,
 ) -> Result<Value> {
     let prefix = architecture.name();
-    if let Some(factors) = factors {
-        return llama3(metadata, theta, dimensions, factors);
+    match factors {
+        RopeFactors { all: Some(factors), .. } => return llama3(metadata, theta, dimensions, factors),
+        RopeFactors { short: Some(short), long: Some(long), .. } => {
+            let factor = metadata.float(&format!("{prefix}.rope.scaling.attn_factor"))?;
+            return longrope(metadata, dimensions, short, long, factor);
+        }
+        RopeFactors { short: None, long: None, .. } => {}
+        _ => return Err(metadata.unsupported("rotary divisors", "short ones without long ones, or the reverse")),
     }
     let type_key = format!("{prefix}.rope.scaling.type");
     let factor_key = format!("{prefix}.rope.scaling.factor");
@@ -35,6 +41,35 @@ pub(super) fn from_metadata(
     let mut scaling = json!({ "rope_type": rope_type, "factor": factor });
     if let Some(length) = metadata.integer(&format!("{prefix}.rope.scaling.original_context_length"))? {
         scaling["original_max_position_embeddings"] = length.into();
+    }
+    Ok(scaling)
+}
+
+/// Values of the tensors of divisors: for all lengths, for short and for long sequences.
+#[derive(Debug, Default)]
+pub(super) struct RopeFactors {
+    pub(super) all: Option<Vec<f32>>,
+    pub(super) short: Option<Vec<f32>>,
+    pub(super) long: Option<Vec<f32>>,
+}
+
+fn longrope(
+    metadata: &Metadata,
+    dimensions: &Dimensions,
+    short: &[f32],
+    long: &[f32],
+    attention_factor: Option<f64>,
+) -> Result<Value> {
+    for (name, factors) in ROPE_FACTORS[1..].iter().zip([short, long]) {
+        if factors.len() != dimensions.rotated / 2 {
+            let reason = "it needs one element per pair of a head's rotated elements";
+            let fault = Fault::BadShape { shape: vec![factors.len()], reason };
+            return Err(Error::tensor(metadata.file(), name, fault));
+        }
+    }
+    let mut scaling = json!({ "rope_type": "longrope", "short_factor": short, "long_factor": long });
+    if let Some(factor) = attention_factor {
+        scaling["attention_factor"] = factor.into();
     }
     Ok(scaling)
 }
@@ -70,18 +105,50 @@ pub(super) enum Written {
     /// Type, factor, original length.
     Keys(&'static str, f32, Option<u32>),
     Divisors(Vec<f32>),
+    /// Values of `rope_factors_short.weight` and `rope_factors_long.weight`, factor on cosines and sines.
+    LongRope(Vec<f32>, Vec<f32>, f32),
 }
 
+/// Context lengths of a model, now and before it was stretched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lengths {
+    pub(super) now: f64,
+    pub(super) before: f64,
+}
+
+/// Settings of YaRN that files have no word for here.
+const YARN_SETTINGS: [&str; 6] = ["attention_factor", "mscale", "mscale_all_dim", "beta_fast", "beta_slow", "truncate"];
+
 /// The inverse of [`from_metadata`]; `Err` holds a kind of scaling that files have no word for.
-pub(super) fn to_gguf(scaling: Option<&Value>, theta: f64, head_dimension: usize) -> Result<Written, String> {
+pub(super) fn to_gguf(
+    scaling: Option<&Value>,
+    theta: f64,
+    head_dimension: usize,
+    lengths: Lengths,
+) -> Result<Written, String> {
     let Some(scaling) = scaling.filter(|scaling| !scaling.is_null()) else { return Ok(Written::Nothing) };
     let number = |key: &str| scaling.get(key).and_then(Value::as_f64);
     let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
     let needed = |key: &str| number(key).ok_or_else(|| format!("{kind} without {key}"));
     let length = number("original_max_position_embeddings");
+    let list = |key: &str| -> Result<Vec<f32>, String> {
+        let values = scaling.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let values: Option<Vec<f32>> = values.iter().map(|value| value.as_f64().map(|value| value as f32)).collect();
+        let fits = |values: &Vec<f32>| values.len() == head_dimension / 2;
+        values.filter(fits).ok_or_else(|| format!("{kind} without {} numbers of {key}", head_dimension / 2))
+    };
     match kind {
         "default" => Ok(Written::Nothing),
         "linear" => Ok(Written::Keys("linear", needed("factor")? as f32, None)),
+        "yarn" if YARN_SETTINGS.iter().any(|key| scaling.get(key).is_some_and(|value| !value.is_null())) => {
+            Err(format!("yarn with any of {}, which llama.cpp chooses itself", YARN_SETTINGS.join(", ")))
+        }
+        "longrope" | "su" => {
+            let factor = lengths.now / lengths.before;
+            let recommended = if factor > 1.0 { (1.0 + factor.ln() / lengths.before.ln()).sqrt() } else { 1.0 };
+            let attention_factor = number("attention_factor").unwrap_or(recommended);
+            Ok(Written::LongRope(list("short_factor")?, list("long_factor")?, attention_factor as f32))
+        }
         "yarn" => Ok(Written::Keys("yarn", needed("factor")? as f32, length.map(|length| length as u32))),
         "llama3" => {
             let rule = Llama3 {

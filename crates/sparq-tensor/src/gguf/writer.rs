@@ -6,15 +6,16 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayViewD;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::interleaving::HeadInterleaving;
 use super::key_values::{KeyValues, put_string};
-use super::metadata::Metadata;
-use super::names::{Role, to_gguf};
+use super::names::{Architecture, ROPE_FACTORS, Role, to_gguf};
+use super::rope_scaling::{Lengths, Written};
 use super::to_metadata::{self, Description};
 use crate::destination::{check_file_destination, sync_directory, temporary_directory};
-use crate::{Checkpoint, DType, Error, Result, StagedCheckpoint, TensorInfo, Written, encode};
+use crate::{Checkpoint, DType, Error, Result, StagedCheckpoint, TensorInfo, encode};
 
 /// Alignment of the data section and of every tensor in it.
 const ALIGNMENT: u64 = 32;
@@ -58,6 +59,8 @@ struct Slot {
     position: u64,
     bytes: u64,
     interleaving: Option<HeadInterleaving>,
+    /// Added to the values, which are F32 unless it is 0.
+    offset: f32,
     written: bool,
 }
 
@@ -69,16 +72,33 @@ struct Planned {
     bytes: u64,
 }
 
+/// What a file will consist of.
+struct FilePlan {
+    description: Description,
+    /// In the order of the file.
+    tensors: Vec<Planned>,
+    /// By Hugging Face name, with the index of the tensor; positions count from the beginning of that tensor.
+    slots: BTreeMap<String, (Slot, usize)>,
+    /// Values of tensors that the source does not have, by their index.
+    made: Vec<(usize, Vec<f32>)>,
+}
+
 impl GgufWriter {
-    /// Whether a file can be made from `source` at all: architecture, tokenizer, names of tensors.
+    /// Whether a file can be made from `source`, with the types that `dtype` says: architecture, tokenizer, names and
+    /// types of tensors.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create) that do not concern types and the destination.
-    pub fn check(source: &Checkpoint) -> Result<()> {
-        describe(source)?;
-        match source.tensors().find(|info| to_gguf(&info.name).is_none()) {
-            None => Ok(()),
-            Some(info) => Err(nameless(info)),
+    /// Those of [`create`](Self::create) that do not concern the destination.
+    pub fn check(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<()> {
+        plan(source, dtype).map(drop)
+    }
+
+    /// What files add to the elements of a tensor of `source`: 1 for the weights of Gemma's norms, else 0.
+    pub fn offset(source: &Checkpoint, name: &str) -> f32 {
+        let Ok(description) = describe(source) else { return 0.0 };
+        match to_gguf(description.architecture, name) {
+            Some((_, Role::Norm, _)) => description.architecture.norm_offset(),
+            _ => 0.0,
         }
     }
 
@@ -86,7 +106,7 @@ impl GgufWriter {
     /// `general.file_type` will be: ggml's number for the mixture of types.
     ///
     /// The metadata of a GGUF source is carried over; that of another source is made from its configuration and
-    /// tokenizer.
+    /// tokenizer. Matrices of the experts of one block become one tensor, and must have one type.
     ///
     /// # Errors
     /// [`Error::DestinationExists`], or [`Error::NotOverwritable`] if overwriting was allowed but what is there is not
@@ -102,58 +122,24 @@ impl GgufWriter {
     ) -> Result<Self> {
         let destination = destination.as_ref();
         check_file_destination(destination, overwrite)?;
-        let description = describe(source)?;
-        let mut plan = Vec::new();
-        let mut slots = BTreeMap::new();
-        for info in source.tensors() {
-            let invalid = |reason: String| Error::InvalidPlan { tensor: info.name.clone(), reason };
-            let Some((gguf_name, role)) = to_gguf(&info.name) else {
-                return Err(nameless(info));
-            };
-            let dtype = dtype(info);
-            let bytes = dtype.checked_bytes(&info.shape).map_err(|fault| invalid(fault.to_string()))?;
-            if dtype.ggml_type().is_none() {
-                return Err(invalid(format!("GGUF has no type {dtype}")));
-            }
-            if !(1..=4).contains(&info.shape.len()) || info.shape.contains(&0) {
-                return Err(invalid(format!("a shape of {:?} is not possible in GGUF", info.shape)));
-            }
-            let interleaves = role == Role::QueryOrKey && description.interleaves_heads;
-            let head_dimension = description.head_dimension;
-            if interleaves && (head_dimension % 2 != 0 || head_dimension == 0 || info.shape[0] % head_dimension != 0) {
-                return Err(invalid(format!("its rows are no whole heads of {head_dimension}, an even number")));
-            }
-            let interleaving = interleaves.then_some(HeadInterleaving { head_dimension });
-            let shape = info.shape.clone();
-            let slot = Slot { dtype, shape: shape.clone(), position: 0, bytes, interleaving, written: false };
-            slots.insert(info.name.clone(), slot);
-            plan.push((Some(info.name.clone()), Planned { gguf_name, shape, dtype, bytes }));
-        }
-        if let Some(divisors) = &description.rope_divisors {
-            let (shape, bytes) = (vec![divisors.len()], 4 * divisors.len() as u64);
-            let gguf_name = "rope_freqs.weight".to_owned();
-            plan.push((None, Planned { gguf_name, shape, dtype: DType::F32, bytes }));
-        }
-
-        let (header, offsets, file_bytes) = layout(description.entries, &plan, file_type)?;
+        let FilePlan { description, tensors, slots, made } = plan(source, dtype)?;
+        let (header, offsets, file_bytes) = layout(description.entries, &tensors, file_type)?;
         let temporary = temporary_directory(destination)?;
         let path = temporary.path().join("model.gguf");
         let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
         file.write_all(&header).map_err(Error::io("write", &path))?;
         file.set_len(file_bytes).map_err(Error::io("extend", &path))?;
-        let mut bytes = 0;
-        for ((name, planned), offset) in plan.iter().zip(offsets) {
-            bytes += planned.bytes;
-            let position = header.len() as u64 + offset;
-            if let Some(slot) = name.as_ref().and_then(|name| slots.get_mut(name)) {
-                slot.position = position;
-                continue;
-            }
-            let divisors = description.rope_divisors.iter().flatten();
-            let raw: Vec<u8> = divisors.flat_map(|value| value.to_le_bytes()).collect();
-            file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", &path))?;
+        let position = |tensor: usize| header.len() as u64 + offsets[tensor];
+        for (tensor, values) in made {
+            let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            file.seek(SeekFrom::Start(position(tensor))).map_err(Error::io("seek", &path))?;
             file.write_all(&raw).map_err(Error::io("write", &path))?;
         }
+        let bytes = tensors.iter().map(|planned| planned.bytes).sum();
+        let slots = slots
+            .into_iter()
+            .map(|(name, (slot, tensor))| (name, Slot { position: position(tensor) + slot.position, ..slot }))
+            .collect();
         Ok(Self { destination: destination.to_path_buf(), overwrite, temporary, path, file, slots, bytes })
     }
 
@@ -173,6 +159,13 @@ impl GgufWriter {
             return Err(Error::SizeMismatch { tensor: name.to_owned(), planned, found });
         }
         self.file.seek(SeekFrom::Start(slot.position)).map_err(Error::io("seek", &self.path))?;
+        if slot.offset != 0.0 {
+            let stored = |four: &[u8; 4]| (f32::from_le_bytes(*four) + slot.offset).to_le_bytes();
+            let stored: Vec<u8> = bytes.as_chunks().0.iter().flat_map(stored).collect();
+            self.file.write_all(&stored).map_err(Error::io("write", &self.path))?;
+            slot.written = true;
+            return Ok(());
+        }
         match slot.interleaving {
             None => self.file.write_all(bytes).map_err(Error::io("write", &self.path))?,
             Some(interleaving) => {
@@ -222,7 +215,7 @@ impl GgufWriter {
     /// # Errors
     /// [`Error::NotWritten`]; [`Error::DestinationExists`] if somebody else has created the destination meanwhile;
     /// [`Error::Io`]. After an error nothing is left behind and the destination is as it was.
-    pub fn finish(self) -> Result<Written> {
+    pub fn finish(self) -> Result<crate::Written> {
         self.stage()?.publish()
     }
 
@@ -239,13 +232,85 @@ impl GgufWriter {
         self.file.sync_all().map_err(Error::io("flush", &self.path))?;
         drop(self.file); // an open file cannot be renamed on every system
         sync_directory(self.temporary.path())?;
-        let written = Written { path: self.destination, bytes: self.bytes, shards: 1 };
+        let written = crate::Written { path: self.destination, bytes: self.bytes, shards: 1 };
         Ok(StagedCheckpoint::file(self.temporary, self.path, written, self.overwrite))
     }
 }
 
 fn nameless(info: &TensorInfo) -> Error {
     Error::InvalidPlan { tensor: info.name.clone(), reason: "GGUF has no name for it".into() }
+}
+
+fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<FilePlan> {
+    let description = describe(source)?;
+    let (architecture, head_dimension) = (description.architecture, description.head_dimension);
+    let mut tensors: Vec<Planned> = Vec::new();
+    let mut slots = BTreeMap::new();
+    for info in source.tensors() {
+        let invalid = |reason: String| Error::InvalidPlan { tensor: info.name.clone(), reason };
+        let Some((gguf_name, role, expert)) = to_gguf(architecture, &info.name) else {
+            return Err(nameless(info));
+        };
+        let dtype = dtype(info);
+        let bytes = dtype.checked_bytes(&info.shape).map_err(|fault| invalid(fault.to_string()))?;
+        if dtype.ggml_type().is_none() {
+            return Err(invalid(format!("GGUF has no type {dtype}")));
+        }
+        if !(1..=4).contains(&info.shape.len()) || info.shape.contains(&0) {
+            return Err(invalid(format!("a shape of {:?} is not possible in GGUF", info.shape)));
+        }
+        let interleaves = role == Role::QueryOrKey && architecture.interleaves_heads();
+        if interleaves && (head_dimension % 2 != 0 || head_dimension == 0 || info.shape[0] % head_dimension != 0) {
+            return Err(invalid(format!("its rows are no whole heads of {head_dimension}, an even number")));
+        }
+        let offset = if role == Role::Norm { architecture.norm_offset() } else { 0.0 };
+        if offset != 0.0 && dtype != DType::F32 {
+            return Err(invalid(format!("a norm must be F32, not {dtype}")));
+        }
+        let interleaving = interleaves.then_some(HeadInterleaving { head_dimension });
+        let shape = info.shape.clone();
+        let mut slot = Slot { dtype, shape: shape.clone(), position: 0, bytes, interleaving, offset, written: false };
+        let Some(expert) = expert else {
+            slots.insert(info.name.clone(), (slot, tensors.len()));
+            tensors.push(Planned { gguf_name, shape, dtype, bytes });
+            continue;
+        };
+        let all_shape = [&[description.experts as usize], shape.as_slice()].concat();
+        let all_bytes = bytes.checked_mul(description.experts).filter(|_| expert < description.experts);
+        let all_bytes = all_bytes.ok_or_else(|| invalid(format!("there are {} experts", description.experts)))?;
+        slot.position = expert * bytes;
+        let at = tensors.iter().position(|planned| planned.gguf_name == gguf_name).unwrap_or(tensors.len());
+        if at == tensors.len() {
+            tensors.push(Planned { gguf_name, shape: all_shape, dtype, bytes: all_bytes });
+        } else if tensors[at].shape != all_shape || tensors[at].dtype != dtype {
+            let reason = format!("the experts of a block are one tensor, and others have another type than {dtype}");
+            return Err(invalid(reason));
+        }
+        slots.insert(info.name.clone(), (slot, at));
+    }
+    check_experts(&tensors, &slots, description.experts)?;
+    let mut made = Vec::new();
+    for (name, divisors) in &description.rope_divisors {
+        let (shape, bytes) = (vec![divisors.len()], 4 * divisors.len() as u64);
+        made.push((tensors.len(), divisors.clone()));
+        tensors.push(Planned { gguf_name: (*name).to_owned(), shape, dtype: DType::F32, bytes });
+    }
+    Ok(FilePlan { description, tensors, slots, made })
+}
+
+/// Refuses blocks in which an expert is missing.
+fn check_experts(tensors: &[Planned], slots: &BTreeMap<String, (Slot, usize)>, experts: u64) -> Result<()> {
+    let mut counts = vec![0_u64; tensors.len()];
+    for (_, tensor) in slots.values() {
+        counts[*tensor] += 1;
+    }
+    match tensors.iter().zip(counts).find(|(planned, count)| planned.shape.len() == 3 && *count != experts) {
+        None => Ok(()),
+        Some((planned, count)) => {
+            let reason = format!("the source has {count} of {experts} experts");
+            Err(Error::InvalidPlan { tensor: planned.gguf_name.clone(), reason })
+        }
+    }
 }
 
 /// Metadata of the source's own, if it is a GGUF file, or made for it.
@@ -257,19 +322,21 @@ fn describe(source: &Checkpoint) -> Result<Description> {
     let head_dimension = config["head_dim"].as_u64().unwrap_or(0) as usize;
     let mut entries = KeyValues::default();
     entries.copy(metadata, file, is_kept);
-    let interleaves_heads = interleaves(metadata)?;
-    // Divisors are a tensor of the source that it does not show.
-    let theta = config["rope_theta"].as_f64().unwrap_or(10_000.0);
-    let scaling = config.get("rope_scaling").filter(|scaling| scaling["rope_type"] == "llama3");
-    let rope_divisors = match super::rope_scaling::to_gguf(scaling, theta, head_dimension) {
-        Ok(super::rope_scaling::Written::Divisors(divisors)) => Some(divisors),
-        _ => None,
+    let architecture = Architecture::from_metadata(metadata)?;
+    // Divisors are tensors of the source that it does not show.
+    let number = |key: &str| config[key].as_f64();
+    let theta = number("rope_theta").unwrap_or(10_000.0);
+    let by_tensor = |kind: &Value| kind == "llama3" || kind == "longrope";
+    let scaling = config.get("rope_scaling").filter(|scaling| by_tensor(&scaling["rope_type"]));
+    let rotated = (head_dimension as f64 * number("partial_rotary_factor").unwrap_or(1.0)) as usize;
+    let lengths = Lengths { now: 1.0, before: 1.0 }; // the file's own metadata says what follows from them
+    let rope_divisors = match super::rope_scaling::to_gguf(scaling, theta, rotated, lengths) {
+        Ok(Written::Divisors(divisors)) => vec![(ROPE_FACTORS[0], divisors)],
+        Ok(Written::LongRope(short, long, _)) => vec![(ROPE_FACTORS[1], short), (ROPE_FACTORS[2], long)],
+        _ => Vec::new(),
     };
-    Ok(Description { entries, interleaves_heads, head_dimension, rope_divisors })
-}
-
-fn interleaves(metadata: &Metadata) -> Result<bool> {
-    Ok(super::names::Architecture::from_metadata(metadata)?.interleaves_heads())
+    let experts = ["num_local_experts", "num_experts"].iter().find_map(|key| config[*key].as_u64()).unwrap_or(0);
+    Ok(Description { entries, architecture, head_dimension, experts, rope_divisors })
 }
 
 /// Whether an entry of another file's metadata is true of a file with other types and a layout of its own.
@@ -279,15 +346,11 @@ fn is_kept(key: &str) -> bool {
 }
 
 /// The bytes before the data section, the tensors' offsets in it, and the size of the file.
-fn layout(
-    mut entries: KeyValues,
-    plan: &[(Option<String>, Planned)],
-    file_type: Option<u32>,
-) -> Result<(Vec<u8>, Vec<u64>, u64)> {
+fn layout(mut entries: KeyValues, plan: &[Planned], file_type: Option<u32>) -> Result<(Vec<u8>, Vec<u64>, u64)> {
     if let Some(file_type) = file_type {
         entries.u32("general.file_type", file_type);
     }
-    if plan.iter().any(|(_, planned)| planned.dtype.is_block_quantized()) {
+    if plan.iter().any(|planned| planned.dtype.is_block_quantized()) {
         entries.u32("general.quantization_version", 2);
     }
     let mut header = b"GGUF".to_vec();
@@ -297,7 +360,7 @@ fn layout(
     header.extend(entries.bytes);
     let mut offsets = Vec::with_capacity(plan.len());
     let mut end = 0u64;
-    for (_, planned) in plan {
+    for planned in plan {
         let Some(ggml_type) = planned.dtype.ggml_type() else {
             let reason = format!("GGUF has no type {}", planned.dtype);
             return Err(Error::InvalidPlan { tensor: planned.gguf_name.clone(), reason });

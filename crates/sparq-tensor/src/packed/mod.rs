@@ -142,7 +142,7 @@ fn insert(loaded: &mut Loaded, module: &str, shape: [usize; 2], dtype: DType, pa
     };
     let (file, range) = (codes.file, codes.range.clone());
     let taken = codes.info.file.clone();
-    let entry = Entry { info, file, range, head_interleaving: None, packed: Some(Box::new(packed)) };
+    let entry = Entry { info, file, range, head_interleaving: None, offset: 0.0, packed: Some(Box::new(packed)) };
     if loaded.tensors.insert(name.clone(), entry).is_some() {
         return Err(Error::tensor(&taken, &name, Fault::Duplicate { what: "the weight", name: name.clone() }));
     }

@@ -98,7 +98,7 @@ fn loaded_entry(path: &Path, file: usize, entry: header::HeaderEntry) -> Entry {
         file: path.to_path_buf(),
         packing: None,
     };
-    Entry { info, file, range: entry.range, head_interleaving: None, packed: None }
+    Entry { info, file, range: entry.range, head_interleaving: None, offset: 0.0, packed: None }
 }
 
 #[cfg(test)]

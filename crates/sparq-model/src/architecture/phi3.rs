@@ -1,0 +1,44 @@
+use super::{Architecture, Has, decoder};
+use crate::block::{BlockPlan, Feeds, Role};
+use crate::config::{Fields, RopeConfig, RopeContext};
+use crate::{ModelConfig, Result};
+
+/// Context length before stretching of a config that does not say.
+const DEFAULT_POSITIONS: usize = 4096;
+
+/// Phi-3 and Phi-4: Llama with query, key and value projections in one matrix, gate and up in another, and LongRoPE,
+/// which may leave a part of each head as it is.
+#[derive(Debug)]
+pub(super) struct Phi3;
+
+impl Architecture for Phi3 {
+    fn model_type(&self) -> &'static str {
+        "phi3"
+    }
+
+    fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
+        let mut config = ModelConfig::base_without_rope(fields, self.model_type(), None)?;
+        config.norm_epsilon = fields.optional_positive("rms_norm_eps")?.unwrap_or(1e-5) as f32;
+        config.max_positions = fields.optional_dimension("max_position_embeddings")?.unwrap_or(DEFAULT_POSITIONS);
+        let original = fields.optional_dimension("original_max_position_embeddings")?.unwrap_or(DEFAULT_POSITIONS);
+        let context = RopeContext { partial: true, original_positions: Some(original), ..config.rope_context(1e4) };
+        config.rope = Some(RopeConfig::parse(fields, context)?);
+        config.windows = vec![fields.optional_dimension("sliding_window")?; config.layers];
+        Ok(config)
+    }
+
+    fn plan(&self, config: &ModelConfig, index: usize, _: Has<'_>) -> BlockPlan {
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let mut plan = decoder::builder(config, index);
+        plan.norms.before_attention = Some(plan.norm("input_layernorm", hidden));
+        let parts = [("q", config.query_width()), ("k", config.kv_width()), ("v", config.kv_width())];
+        let projections = plan.fused("self_attn.qkv_proj", &parts, hidden, false);
+        plan.stage(Role::Attention, projections);
+        decoder::attention_output(&mut plan);
+        plan.norms.before_feed_forward = Some(plan.norm("post_attention_layernorm", hidden));
+        let first = plan.fused("mlp.gate_up_proj", &[("gate", wide), ("up", wide)], hidden, false);
+        let down = plan.linear("mlp.down_proj", hidden, wide, false);
+        decoder::feeds(&mut plan, Feeds::AllTokens, first, vec![down]);
+        plan.build()
+    }
+}

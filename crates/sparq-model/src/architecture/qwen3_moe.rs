@@ -1,0 +1,68 @@
+use super::{Architecture, Has, decoder, experts};
+use crate::block::BlockPlan;
+use crate::config::{ExpertsConfig, Fields};
+use crate::{Error, ModelConfig, Result};
+use serde_json::Value;
+
+/// Window of a config that uses windows without saying which.
+const DEFAULT_WINDOW: usize = 4096;
+/// Experts, and experts for each token, of a config that does not say.
+const DEFAULT_EXPERTS: (usize, usize) = (128, 8);
+/// Width of an expert of a config that does not say.
+const DEFAULT_WIDTH: usize = 768;
+
+/// Qwen3-MoE: Qwen3 with a mixture of experts in the blocks that the config chooses, by default all.
+#[derive(Debug)]
+pub(super) struct Qwen3Moe;
+
+impl Architecture for Qwen3Moe {
+    fn model_type(&self) -> &'static str {
+        "qwen3_moe"
+    }
+
+    fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
+        let mut config = ModelConfig::base(fields, self.model_type())?;
+        config.qkv_bias = fields.flag("attention_bias", false)?;
+        config.output_bias = config.qkv_bias;
+        if fields.flag("use_sliding_window", false)? {
+            let window = match fields.optional_dimension("sliding_window")? {
+                None if !fields.is_written("sliding_window") => Some(DEFAULT_WINDOW),
+                window => window,
+            };
+            config.windows = vec![window; config.layers];
+        }
+        let width = fields.optional_dimension("moe_intermediate_size")?.unwrap_or(DEFAULT_WIDTH);
+        let normalized = fields.flag("norm_topk_prob", false)?;
+        let count = if fields.get("num_experts").is_some() { "num_experts" } else { "num_local_experts" };
+        let experts = ExpertsConfig::new(fields, count, width, normalized, DEFAULT_EXPERTS)?;
+        config.experts = Some(experts);
+        let step = fields.optional_dimension("decoder_sparse_step")?.unwrap_or(1);
+        let dense = dense_blocks(fields)?;
+        config.dense_blocks =
+            (0..config.layers).map(|block| (block + 1) % step != 0 || dense.contains(&block)).collect();
+        config.check_products()?;
+        Ok(config)
+    }
+
+    fn plan(&self, config: &ModelConfig, index: usize, has: Has<'_>) -> BlockPlan {
+        let mut plan = decoder::builder(config, index);
+        plan.norms.before_attention = Some(plan.norm("input_layernorm", config.hidden_size));
+        decoder::attention(&mut plan);
+        decoder::query_and_key_norms(&mut plan, config.head_dim, config.head_dim);
+        plan.norms.before_feed_forward = Some(plan.norm("post_attention_layernorm", config.hidden_size));
+        if config.dense_blocks.get(index) == Some(&true) {
+            decoder::feed_forward(&mut plan);
+        } else {
+            experts::feed_forward(&mut plan, index, has, "mlp", ["gate_proj", "up_proj", "down_proj"]);
+        }
+        plan.build()
+    }
+}
+
+/// Blocks that the config lists as having one feed-forward layer.
+fn dense_blocks(fields: Fields<'_>) -> Result<Vec<usize>> {
+    let Some(value) = fields.get("mlp_only_layers") else { return Ok(Vec::new()) };
+    let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
+    let list = value.as_array().and_then(|values| values.iter().map(index).collect());
+    list.ok_or_else(|| Error::config("mlp_only_layers", format!("a list of block numbers is needed, got {value}")))
+}
