@@ -20,6 +20,39 @@ fn base() -> Value {
     })
 }
 
+/// Configs of the other families, every field that they read written down.
+fn others() -> Vec<Value> {
+    let with = |extra: Value| {
+        let mut config = base();
+        for (key, value) in extra.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        config
+    };
+    let longrope =
+        json!({"rope_type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.0, 3.0], "factor": 4.0});
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 32, "beta_slow": 1, "truncate": true,
+        "mscale": 1.0, "mscale_all_dim": 0.5, "original_max_position_embeddings": 32});
+    vec![
+        with(json!({"model_type": "llama", "rope_parameters": yarn})),
+        with(json!({"model_type": "mistral", "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}})),
+        with(json!({"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2})),
+        with(json!({"model_type": "qwen3", "attention_bias": true})),
+        with(json!({"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+            "norm_topk_prob": true, "decoder_sparse_step": 2, "mlp_only_layers": [0]})),
+        with(json!({"model_type": "olmo2"})),
+        with(json!({"model_type": "gemma3_text", "query_pre_attn_scalar": 8, "final_logit_softcapping": 30.0,
+            "hidden_activation": "gelu_pytorch_tanh", "sliding_window_pattern": 2, "rope_local_base_freq": 1e4,
+            "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}})),
+        with(json!({"model_type": "phi3", "rope_parameters": longrope, "original_max_position_embeddings": 32,
+            "partial_rotary_factor": 1.0})),
+        json!({"model_type": "gpt2", "vocab_size": 32, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 24,
+            "n_positions": 32, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+            "scale_attn_by_inverse_layer_idx": true, "tie_word_embeddings": true}),
+    ]
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -62,6 +95,32 @@ proptest! {
     }
 
     #[test]
+    fn other_families_with_any_fields_replaced_never_panic(
+        family in any::<prop::sample::Index>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any_value()), 1..4),
+        inside: bool,
+    ) {
+        let mut config = family.get(&others()).clone();
+        for (index, value) in changes {
+            let whole = config.as_object_mut().unwrap();
+            let parameters = whole.get_mut("rope_parameters").filter(|_| inside).and_then(Value::as_object_mut);
+            let object = match parameters {
+                Some(object) if !object.is_empty() => object,
+                _ => whole,
+            };
+            let key = object.keys().nth(index.index(object.len())).unwrap().clone();
+            object.insert(key, value);
+        }
+        if let Ok(config) = ModelConfig::parse(&config) {
+            prop_assert!(config.heads % config.kv_heads == 0);
+            prop_assert_eq!(config.windows.len(), config.layers);
+            prop_assert!(config.attention_scale.is_finite() && config.embedding_scale.is_finite());
+            prop_assert!(config.experts.is_none_or(|experts| (1..=experts.count).contains(&experts.per_token)));
+            prop_assert!(config.rope.is_none_or(|rope| rope.dimensions % 2 == 0 && rope.dimensions <= config.head_dim));
+        }
+    }
+
+    #[test]
     fn tokenizers_from_any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(Tokenizer::from_json(&bytes, None).is_err());
     }
@@ -73,11 +132,41 @@ fn the_unchanged_config_is_fine() {
 }
 
 #[test]
+fn the_unchanged_configs_of_other_families_are_fine() {
+    for config in others() {
+        ModelConfig::parse(&config).unwrap();
+    }
+}
+
+#[test]
+fn switches_that_are_not_implemented_are_named() {
+    for (family, field, value) in [
+        ("gemma3_text", "attn_logit_softcapping", json!(50.0)),
+        ("gemma3_text", "use_bidirectional_attention", json!(true)),
+        ("gpt2", "scale_attn_weights", json!(false)),
+        ("gpt2", "add_cross_attention", json!(true)),
+        ("gpt2", "n_head", json!(3)),
+        ("phi3", "partial_rotary_factor", json!(0.3)),
+        ("mixtral", "num_experts_per_tok", json!(5)),
+        ("qwen3_moe", "num_experts", json!(100_000)),
+        ("qwen3_moe", "mlp_only_layers", json!(["0"])),
+    ] {
+        let mut config = others().into_iter().find(|config| config["model_type"] == family).unwrap();
+        config[field] = value.clone();
+        match ModelConfig::parse(&config) {
+            Err(Error::Config { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{family}: {field} = {value}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn unknown_architectures_say_what_is_supported() {
     let mut config = base();
     config["model_type"] = json!("mamba");
     let message = ModelConfig::parse(&config).unwrap_err().to_string();
-    for word in ["mamba", "llama", "mistral", "qwen2", "hidden_size", "layer_types"] {
+    for word in ["mamba", "llama", "mistral", "qwen2", "gemma3_text", "gpt2", "qwen3_moe", "hidden_size", "layer_types"]
+    {
         assert!(message.contains(word), "{message}");
     }
     assert!(ModelConfig::parse(&json!([])).is_err());

@@ -88,9 +88,10 @@ impl Plan {
         // The dense model walks beside the compressed one.
         let streams = if undoes_drift { 2 } else { 1 };
         let batch = BATCH_TOKENS.min(tokens) as u64;
-        let kept_per_token = estimate.residual_per_token + estimate.routed_per_token + 4 * widest;
-        let activation_bytes = streams * tokens as u64 * kept_per_token
-            + batch * estimate.activations_per_token.saturating_sub(kept_per_token);
+        // Stage by stage all batches are looked at, then all move on: what one leaves for the next stage is kept of each.
+        let kept = estimate.kept_per_token;
+        let activation_bytes =
+            streams * tokens as u64 * kept + batch * estimate.activations_per_token.saturating_sub(kept);
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
         let working = largest * (4 + 4 + 4 + 2) * if undoes_drift || recipe.descent > 0 { 2 } else { 1 };
         Ok(Self {

@@ -37,6 +37,13 @@ impl Architecture for Gemma3 {
         let scalar = fields.optional_positive("query_pre_attn_scalar")?.unwrap_or(256.0);
         config.attention_scale = (1.0 / scalar.sqrt()) as f32;
         config.logit_softcap = fields.optional_positive("final_logit_softcapping")?.map(|cap| cap as f32);
+        for (field, value) in
+            [("query_pre_attn_scalar", Some(config.attention_scale)), ("final_logit_softcapping", config.logit_softcap)]
+        {
+            if value.is_some_and(|value| !value.is_normal()) {
+                return Err(Error::config(field, "too large or too small"));
+            }
+        }
         config.qkv_bias = fields.flag("attention_bias", false)?;
         config.output_bias = config.qkv_bias;
         let window = fields.optional_dimension("sliding_window")?.unwrap_or(DEFAULT_WINDOW);

@@ -68,6 +68,14 @@ pub(crate) struct Stage {
     pub(crate) adds_to_residual: bool,
 }
 
+impl Stage {
+    /// Experts take turns, each with the memory of the one before; none sees more than every token.
+    fn is_of_later_expert(&self) -> bool {
+        use Role::{FeedForward, FeedForwardOutput};
+        matches!(self.role, FeedForward(Feeds::Expert(at)) | FeedForwardOutput(Feeds::Expert(at)) if at > 0)
+    }
+}
+
 /// What a stage is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -152,18 +160,8 @@ impl BlockPlan {
     /// Largest number of f32 values per token that a block pass holds at one time: the residual stream, the arrays in
     /// use, and those of other stages whose memory is kept for reuse.
     pub fn activations_per_token(&self, hidden_size: usize) -> usize {
-        // Experts take turns, each with the memory of the one before; none sees more than every token.
-        let is_first = |stage: &&Stage| {
-            !matches!(
-                stage.role,
-                Role::FeedForward(Feeds::Expert(expert)) | Role::FeedForwardOutput(Feeds::Expert(expert)) if expert > 0
-            )
-        };
-        let stages: Vec<&Stage> = self.stages.iter().filter(is_first).collect();
-        let outputs = |stage: &Stage| -> usize {
-            if stage.adds_to_residual { 0 } else { stage.linears.iter().map(|id| self.linears[*id].out_features).sum() }
-        };
-        let input = |stage: &Stage| stage.linears.first().map_or(0, |id| self.linears[*id].in_features);
+        let stages: Vec<&Stage> = self.stages.iter().filter(|stage| !stage.is_of_later_expert()).collect();
+        let (input, outputs) = (|stage| self.input_width(stage), |stage| self.outputs_width(stage));
         // While a stage runs there are its input and outputs; while the next input is made, that input and the outputs.
         let running = stages.iter().map(|stage| input(stage) + outputs(stage));
         let between = stages.windows(2).map(|pair| outputs(pair[0]) + input(pair[1]));
@@ -172,9 +170,27 @@ impl BlockPlan {
         hidden_size + self.routed_per_token() + running.chain(between).max().unwrap_or(0) + kept - largest
     }
 
+    /// Number of f32 values per token that a batch holds between two stages at most: the residual stream, what experts
+    /// read, and the input of the stage to come or the outputs of the one before. That is what every batch of a
+    /// calibration takes, where [`activations_per_token`](Self::activations_per_token) is what the one at work takes.
+    pub fn kept_per_token(&self, hidden_size: usize) -> usize {
+        let of_stage = |stage: &Stage| self.input_width(stage).max(self.outputs_width(stage));
+        hidden_size + self.routed_per_token() + self.stages.iter().map(of_stage).max().unwrap_or(0)
+    }
+
+    fn input_width(&self, stage: &Stage) -> usize {
+        stage.linears.first().map_or(0, |id| self.linears[*id].in_features)
+    }
+
+    /// Of outputs that are not added to the residual stream as they are.
+    fn outputs_width(&self, stage: &Stage) -> usize {
+        let outputs = stage.linears.iter().map(|id| self.linears[*id].out_features);
+        if stage.adds_to_residual { 0 } else { outputs.sum() }
+    }
+
     /// Number of f32 values per token that stay while the experts of a block take their turns: what they read, and the
     /// router's scores.
-    pub fn routed_per_token(&self) -> usize {
+    fn routed_per_token(&self) -> usize {
         self.router.as_ref().map_or(0, |(_, [experts, hidden])| experts + hidden)
     }
 }

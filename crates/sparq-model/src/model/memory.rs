@@ -12,8 +12,8 @@ pub struct MemoryEstimate {
     pub embeddings: u64,
     /// Per token of a block pass: the residual stream and the largest set of activations that exist at one time.
     pub activations_per_token: u64,
-    /// Per token while the experts of a block take their turns: what they read. 0 without experts.
-    pub routed_per_token: u64,
+    /// Per token of a batch that waits between two stages of a block.
+    pub kept_per_token: u64,
     /// Per token of the residual stream alone.
     pub residual_per_token: u64,
     /// Per token in a [`KvCache`](crate::KvCache).
@@ -33,7 +33,7 @@ impl Model {
             all_blocks: plans.iter().map(|plan| plan.bytes()).sum(),
             embeddings: f32s((matrices * config.vocab_size + positions) * config.hidden_size),
             activations_per_token: f32s(activations.unwrap_or(0)),
-            routed_per_token: f32s(plans.iter().map(|plan| plan.routed_per_token()).max().unwrap_or(0)),
+            kept_per_token: f32s(plans.iter().map(|plan| plan.kept_per_token(config.hidden_size)).max().unwrap_or(0)),
             residual_per_token: f32s(config.hidden_size),
             cache_per_token: f32s(2 * config.kv_width() * config.layers),
         }

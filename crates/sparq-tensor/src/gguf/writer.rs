@@ -95,9 +95,15 @@ impl GgufWriter {
 
     /// What files add to the elements of a tensor of `source`: 1 for the weights of Gemma's norms, else 0.
     pub fn offset(source: &Checkpoint, name: &str) -> f32 {
-        let Ok(description) = describe(source) else { return 0.0 };
-        match to_gguf(description.architecture, name) {
-            Some((_, Role::Norm, _)) => description.architecture.norm_offset(),
+        let architecture = match source.gguf_metadata() {
+            Some((metadata, _)) => Architecture::from_metadata(metadata).ok(),
+            None => {
+                source.config().ok().and_then(|config| Architecture::from_model_type(config["model_type"].as_str()?))
+            }
+        };
+        let Some(architecture) = architecture else { return 0.0 };
+        match to_gguf(architecture, name) {
+            Some((_, Role::Norm, _)) => architecture.norm_offset(),
             _ => 0.0,
         }
     }
