@@ -131,9 +131,9 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         bail!("nothing to judge by: give --perplexity FILE or --tasks");
     }
 
-    std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
     let bar = Bar::new();
     let mut recipes = recipes(arguments)?;
+    std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
     if !arguments.search.is_empty() {
         let recipe: Recipe = format!("s=0.25,q=4,{}", arguments.common.as_deref().unwrap_or_default()).parse()?;
         let calibration = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));

@@ -67,12 +67,8 @@ pub(crate) struct SolverArgs {
 impl SolverArgs {
     /// The recipe, checked.
     pub(crate) fn recipe(&self, targets: Targets) -> sparq::Result<Recipe> {
-        let mut text = format!("q={},group={},pattern={}", self.bits, self.group_size, self.pattern);
-        let mut put = |key: &str, value: Option<String>| {
-            if let Some(value) = value {
-                text.push_str(&format!(",{key}={value}"));
-            }
-        };
+        let mut settings = vec![format!("q={},group={},pattern={}", self.bits, self.group_size, self.pattern)];
+        let mut put = |key: &str, value: Option<String>| settings.extend(value.map(|value| format!("{key}={value}")));
         let scale = self.scale_type.clone().or_else(|| self.reference_compat.then(|| "f32".to_owned()));
         let default_sparsity = (self.pattern == "unstructured").then_some(0.25);
         put("preset", self.preset.clone());
@@ -90,6 +86,6 @@ impl SolverArgs {
         put("expert-tokens", self.expert_tokens.clone());
         put("damping", self.damping.map(|damping| damping.to_string()));
         put("reference-compat", self.reference_compat.then(|| "true".to_owned()));
-        Ok(Recipe { targets, ..text.parse()? })
+        Ok(Recipe { targets, ..settings.join(",").parse()? })
     }
 }

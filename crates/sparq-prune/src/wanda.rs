@@ -64,6 +64,6 @@ impl Pruner for Wanda {
     }
 
     fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
-        Box::new(Self { sparsity, ..self.clone() })
+        Box::new(Self { sparsity })
     }
 }

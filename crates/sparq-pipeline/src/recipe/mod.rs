@@ -98,6 +98,7 @@ pub enum PipelineKind {
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default = "reference", deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches, each a key of the text form")]
 pub struct Recipe {
     /// How much is removed, in which pattern.
     pub sparsity: Sparsity,
@@ -212,7 +213,7 @@ impl Recipe {
     /// The method; none if the recipe neither prunes nor quantizes.
     ///
     /// # Errors
-    /// [`Error::Compress`] for settings out of range or that cannot be combined.
+    /// [`Error::Compress`](crate::Error::Compress) for settings out of range or that cannot be combined.
     pub fn compressor(&self) -> Result<Option<Box<dyn LayerCompressor>>> {
         let damping = Damping::new(self.damping)?;
         if !(0.0..=1.0).contains(&self.drift) {

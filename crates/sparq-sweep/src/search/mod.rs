@@ -11,14 +11,14 @@ use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
 use sensitivity::Probe;
 use sparq_model::{BlockPlan, LinearId, Model};
-use sparq_pipeline::{Calibration, LayerBudget, LayerReport, MemorySink, Preset, Recipe, compress};
+use sparq_pipeline::{Calibration, LayerBudget, LayerReport, MemorySink, Recipe, compress};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Measures what compressing each part of a model would do to the whole of it.
 ///
-/// First every candidate compresses the model uniformly, by the published methods alone, which gives each layer's error
-/// under each candidate. Then, for each set of layers that read the same input, those layers alone are replaced by the
+/// First every candidate compresses the model uniformly, by the recipe's methods (but without undoing drift), which gives
+/// each layer's error under each candidate. Then, for each set of layers that read the same input, those layers alone are replaced by the
 /// reference candidate's, and the divergence of the whole model from the base is measured on a probe text. Both texts
 /// must be kept apart from what the result is judged by.
 ///
@@ -46,7 +46,7 @@ pub struct Search {
 
 impl Search {
     /// A search for recipes like this one, over the default candidates: 4 bits with up to 62.5 % sparsity in steps of an
-    /// eighth, 3 bits dense and 25 % sparse, 8 bits dense to half sparse.
+    /// eighth, 3 bits with up to half, 8 bits with up to half.
     pub fn new(recipe: Recipe) -> Self {
         let grid = [
             (0.0, 8),
@@ -59,7 +59,10 @@ impl Search {
             (0.5, 4),
             (0.625, 4),
             (0.0, 3),
+            (0.125, 3),
             (0.25, 3),
+            (0.375, 3),
+            (0.5, 3),
         ];
         let candidates = grid.iter().map(|&(sparsity, bits)| LayerBudget {
             sparsity: sparq_core::Sparsity::Unstructured(sparsity),
@@ -140,11 +143,10 @@ impl Search {
         Ok(curves)
     }
 
-    /// The recipe's grid and layers, with nothing added to the published methods: errors of single layers are what is
-    /// asked for, not what later ones can make up for.
+    /// The recipe without undoing drift: errors of single layers are what is asked for, not what later ones can make up
+    /// for.
     fn plain(&self) -> Recipe {
-        let Recipe { scheme, clip, damping, targets, .. } = self.recipe.clone();
-        Recipe { scheme, clip, damping, targets, ..Preset::Reference.recipe() }
+        Recipe { drift: 0.0, allocation: None, ..self.recipe.clone() }
     }
 
     fn units(
