@@ -10,7 +10,7 @@ use ndarray::{Array1, Array2, ArrayD, Axis, array};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use sparq_tensor::{
-    Checkpoint, CheckpointWriter, DType, Error, Fault, SourceFormat, TensorData, TensorSpec, WriteOptions,
+    Checkpoint, CheckpointWriter, DType, Error, Fault, SourceFormat, TensorData, TensorPart, TensorSpec, WriteOptions,
     read_safetensors_file, write_safetensors_file,
 };
 
@@ -444,4 +444,47 @@ fn links_are_followed_and_named() {
     assert_eq!(checkpoint.read("w").unwrap(), values);
     assert_eq!(checkpoint.links().unwrap(), [(link, blob.canonicalize().unwrap())]);
     assert!(sparq_tensor::Checkpoint::open(&blob).unwrap().links().unwrap().is_empty());
+}
+
+#[test]
+fn parts_of_tensors_are_their_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let fused = ndarray::Array2::from_shape_fn((7, 5), |(i, j)| (i * 5 + j) as f32);
+    let stacked = ndarray::Array3::from_shape_fn((3, 4, 5), |(e, i, j)| (e * 100 + i * 5 + j) as f32);
+    let path = directory.path().join("model.safetensors");
+    let (fused_view, stacked_view) = (fused.view().into_dyn(), stacked.view().into_dyn());
+    let tensors = [
+        ("fused", TensorData::F32(fused_view.clone())),
+        ("halves", TensorData::AsBF16(fused_view)),
+        ("stacked", TensorData::F32(stacked_view)),
+    ];
+    write_safetensors_file(&path, &tensors).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let part = |tensor: &str, shape: &[usize], first_row, transposed| TensorPart {
+        tensor: tensor.to_owned(),
+        shape: shape.to_vec(),
+        first_row,
+        transposed,
+    };
+    for (first_row, rows) in [(0, 7), (0, 3), (3, 4), (6, 1), (2, 0)] {
+        for name in ["fused", "halves"] {
+            let read = checkpoint.read_part(&part(name, &[7, 5], first_row, false), rows).unwrap();
+            assert_eq!(read, fused.slice(ndarray::s![first_row..first_row + rows, ..]), "{name}");
+        }
+    }
+    // Stored as [in, out]: output features are columns.
+    let read = checkpoint.read_part(&part("fused", &[7, 5], 1, true), 3).unwrap();
+    assert_eq!(read, fused.slice(ndarray::s![.., 1..4]).t());
+    // Matrices of a stack one below the other.
+    let read = checkpoint.read_part(&part("stacked", &[3, 4, 5], 2 * 4 + 1, false), 2).unwrap();
+    assert_eq!(read, stacked.slice(ndarray::s![2, 1..3, ..]));
+    for (outside, rows) in [
+        (part("fused", &[7, 5], 5, false), 3),
+        (part("fused", &[7, 5], usize::MAX, false), 2),
+        (part("fused", &[5, 7], 0, false), 2),
+        (part("stacked", &[3, 4, 5], 0, true), 2),
+    ] {
+        assert!(matches!(checkpoint.read_part(&outside, rows), Err(Error::Rank { .. })), "{outside:?}");
+    }
+    assert!(matches!(checkpoint.read_part(&part("absent", &[7, 5], 0, false), 1), Err(Error::UnknownTensor { .. })));
 }

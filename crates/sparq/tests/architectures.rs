@@ -3,7 +3,8 @@
 use ndarray::Array2;
 use sparq::eval::{TextEvaluation, TextSettings};
 use sparq::export::{
-    CompressedTensors, Dense, Error, ExportSettings, FloatType, Gguf, Solution, SolvedInMemory, export,
+    CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, Gptq, Solution, SolvedInMemory,
+    export,
 };
 use sparq::model::ExpertTokens;
 use sparq::pipeline::{CompressionReport, Job, MemorySink, compress};
@@ -94,21 +95,23 @@ fn every_architecture_is_compressed_exported_and_evaluated() {
         assert_eq!(shapes(&written), shapes(&model), "{name}: the layout it came in");
         assert_eq!(logits(&written), logits(&compressed), "{name}: the same bits");
 
-        // Another format of the same solution, where codes of all parts of a tensor are put together.
+        // Other formats of the same solution, where codes of all parts of a tensor are put together.
         let solution = Solution::open(dense.join("sparq")).expect("kept");
-        let packed = directory.path().join("packed");
-        match export(model.checkpoint(), &solution, &CompressedTensors::default(), &packed, &settings) {
-            Ok(report) => {
-                assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{name}");
-                assert_eq!(logits(&Model::open(&packed).expect("opens")), logits(&compressed), "{name}");
-                assert!(!name.contains("stacked") && !name.contains("gpt2"), "{name}");
+        for format in [&CompressedTensors::default() as &dyn ExportFormat, &Gptq] {
+            let packed = directory.path().join(format.name().as_ref());
+            match export(model.checkpoint(), &solution, format, &packed, &settings) {
+                Ok(report) => {
+                    assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{name}");
+                    assert_eq!(logits(&Model::open(&packed).expect("opens")), logits(&compressed), "{name}");
+                    assert!(!name.contains("stacked") && !name.contains("gpt2"), "{name}");
+                }
+                Err(Error::Unfit { reason, instead, .. }) => {
+                    let word = if name.contains("gpt2") { "Conv1D" } else { "experts" };
+                    assert!(name.contains("stacked") || name.contains("gpt2"), "{name}: {reason}");
+                    assert!(reason.contains(word) && instead.contains("dense"), "{name}: {reason}");
+                }
+                Err(error) => panic!("{name}: {error}"),
             }
-            Err(Error::Unfit { reason, instead, .. }) => {
-                let word = if name.contains("gpt2") { "Conv1D" } else { "experts" };
-                assert!(name.contains("stacked") || name.contains("gpt2"), "{name}: {reason}");
-                assert!(reason.contains(word) && instead.contains("dense"), "{name}: {reason}");
-            }
-            Err(error) => panic!("{name}: {error}"),
         }
 
         let gguf = directory.path().join("model.gguf");
