@@ -11,8 +11,8 @@ use sparq_quant::Clip;
 /// | preset | what it is | relative time |
 /// |---|---|---|
 /// | `fast` | Wanda's mask and plain rounding: channel norms are all it needs | the forward pass |
-/// | `balanced` | OBS mask, a refit of what it keeps, GPTQ, coordinate descent, half of the drift undone | about twice `reference` |
-/// | `best` | as `balanced`, with the mask in four rounds and more descent | about three times `reference` |
+/// | `balanced` | OBS mask, a refit of what it keeps, GPTQ, coordinate descent, half of the drift undone | 2 to 4 times `reference` |
+/// | `best` | as `balanced`, with the mask in four rounds and more descent | 3 to 5 times `reference` |
 /// | `reference` | the published methods as they are: SparseGPT, GPTQ, both in one pass | 1 |
 ///
 /// # Examples
