@@ -76,5 +76,21 @@ pub enum CompressError {
     },
 }
 
+impl CompressError {
+    /// Refuses a matrix of another shape than the one it needs.
+    ///
+    /// # Errors
+    /// [`CompressError::Shape`].
+    ///
+    /// ```
+    /// use sparq_core::CompressError;
+    /// assert!(CompressError::check_shape("q_proj", "mask", (2, 3), (2, 3)).is_ok());
+    /// assert!(CompressError::check_shape("q_proj", "mask", (3, 2), (2, 3)).is_err());
+    /// ```
+    pub fn check_shape(layer: &str, what: &'static str, got: (usize, usize), expected: (usize, usize)) -> Result<()> {
+        if got == expected { Ok(()) } else { Err(Self::Shape { layer: layer.to_owned(), what, got, expected }) }
+    }
+}
+
 /// Result of this crate's functions and of every [`LayerCompressor`](crate::LayerCompressor).
 pub type Result<T> = std::result::Result<T, CompressError>;

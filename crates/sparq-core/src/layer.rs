@@ -117,13 +117,8 @@ impl<'a> LayerProblem<'a> {
     /// falls back and says so.
     pub fn new(name: &'a str, weight: ArrayView2<'a, f32>, hessian: &'a Hessian) -> Result<Self> {
         let width = weight.ncols();
-        if let Some(channels) = hessian.channels().filter(|&channels| channels != width) {
-            return Err(CompressError::Shape {
-                layer: name.to_owned(),
-                what: "Hessian",
-                got: (channels, channels),
-                expected: (width, width),
-            });
+        if let Some(channels) = hessian.channels() {
+            CompressError::check_shape(name, "Hessian", (channels, channels), (width, width))?;
         }
         if let Some(((row, column), &value)) = weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
             return Err(CompressError::NotFinite { layer: name.to_owned(), row, column, value });
@@ -154,14 +149,7 @@ impl<'a> LayerProblem<'a> {
     where
         'a: 'b,
     {
-        if weight.dim() != self.weight.dim() {
-            return Err(CompressError::Shape {
-                layer: self.name.to_owned(),
-                what: "weight",
-                got: weight.dim(),
-                expected: self.weight.dim(),
-            });
-        }
+        CompressError::check_shape(self.name, "weight", weight.dim(), self.weight.dim())?;
         LayerProblem::new(self.name, weight, self.hessian)
     }
 

@@ -84,13 +84,7 @@ impl CoordinateDescent {
         storable: &(dyn Fn(f32) -> f32 + Sync),
     ) -> Result<()> {
         let (rows, width) = target.dim();
-        let shape = |what, got, expected| {
-            if got == expected {
-                Ok(())
-            } else {
-                Err(CompressError::Shape { layer: "descent".to_owned(), what, got, expected })
-            }
-        };
+        let shape = |what, got, expected| CompressError::check_shape("descent", what, got, expected);
         let size = rounded.group_size.clamp(1, width.max(1));
         shape("codes", rounded.codes.dim(), (rows, width))?;
         shape("grids", rounded.parameters.dim(), (rows, width.div_ceil(size).max(1)))?;
@@ -289,17 +283,9 @@ impl CodeBlock<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HessianAccumulator, relative_output_error};
+    use crate::relative_output_error;
+    use crate::testing::{correlated_hessian, random};
     use proptest::prelude::*;
-    use sparq_core::Statistics;
-
-    fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        Array2::from_shape_fn((rows, columns), |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-        })
-    }
 
     #[derive(Clone)]
     struct Problem {
@@ -313,10 +299,6 @@ mod tests {
 
     /// Weights rounded plainly to 3 bits, a third of them removed, on inputs that share a few directions.
     fn problem(rows: usize, width: usize, group_size: usize, seed: u64) -> Problem {
-        let inputs = random(4 * width, width.min(5), seed).dot(&random(width.min(5), width, seed + 1))
-            + 0.3 * random(4 * width, width, seed + 2);
-        let mut accumulator = HessianAccumulator::new(width, Statistics::Hessian).expect("small");
-        accumulator.add(inputs.view()).expect("fits");
         let target = random(rows, width, seed + 3);
         let mask = Mask::new(random(rows, width, seed + 4).mapv(|value| value > -0.33));
         let parameters = random(rows, width.div_ceil(group_size), seed + 5)
@@ -325,7 +307,7 @@ mod tests {
             let kept = if mask.view()[[row, column]] { target[[row, column]] } else { 0.0 };
             parameters[[row, column / group_size]].encode(kept, 7)
         });
-        Problem { target, mask, hessian: accumulator.finish(), codes, parameters, group_size }
+        Problem { target, mask, hessian: correlated_hessian(width, seed), codes, parameters, group_size }
     }
 
     impl Problem {

@@ -1,7 +1,7 @@
+use crate::InverseFactor;
 use crate::hessian::finite_rows;
-use crate::{Damping, InverseFactor};
 use ndarray::{Array2, ArrayView2, Axis};
-use sparq_core::{CompressError, Hessian, Result};
+use sparq_core::{CompressError, Result};
 
 /// Sums up how far a layer's inputs have drifted from those of the dense model, to let the layer undo some of it.
 ///
@@ -22,13 +22,14 @@ use sparq_core::{CompressError, Hessian, Result};
 /// ```
 /// use ndarray::array;
 /// use sparq_core::{Hessian, Statistics};
-/// use sparq_obs::{Damping, Drift, HessianAccumulator};
+/// use sparq_obs::{Damping, Drift, HessianAccumulator, InverseFactor};
 /// let (dense, compressed) = (array![[2.0_f32], [4.0]], array![[1.0_f32], [2.0]]); // inputs came out half as large
 /// let mut hessian = HessianAccumulator::new(1, Statistics::Hessian)?;
 /// hessian.add(compressed.view())?;
 /// let mut drift = Drift::new(1, None);
 /// drift.add_inputs(dense.view(), compressed.view())?;
-/// let target = drift.target(array![[3.0]].view(), &hessian.finish(), Damping::new(0.0)?, 1.0)?;
+/// let factor = InverseFactor::factorize(&hessian.finish(), 1, Damping::new(0.0)?).factor;
+/// let target = drift.target(array![[3.0]].view(), &factor, 1.0)?;
 /// assert!((target[[0, 0]] - 6.0).abs() < 1e-4); // so the weight doubles
 /// # Ok::<(), sparq_core::CompressError>(())
 /// ```
@@ -74,22 +75,18 @@ impl Drift {
         self.residual.as_mut().map_or(Ok(()), |residual| add(residual, dense, compressed, inputs))
     }
 
-    /// The weight to aim at instead of `weight`, `[out, in]`, for a `share` (0 to 1) of the drift.
+    /// The weight to aim at instead of `weight`, `[out, in]`, for a `share` (0 to 1) of the drift; `factor` is that of
+    /// `H + λI`, the same for all layers that read these inputs.
     ///
     /// # Errors
-    /// [`CompressError::Shape`] if the weight does not fit.
-    pub fn target(
-        &self,
-        weight: ArrayView2<'_, f32>,
-        hessian: &Hessian,
-        damping: Damping,
-        share: f32,
-    ) -> Result<Array2<f32>> {
+    /// [`CompressError::Shape`] if weight or factor do not fit.
+    pub fn target(&self, weight: ArrayView2<'_, f32>, factor: &InverseFactor, share: f32) -> Result<Array2<f32>> {
         let (rows, width) = weight.dim();
         check("weight", (rows, width), (self.residual.as_ref().map_or(rows, Array2::nrows), self.inputs.nrows()))?;
+        check("inverse factor", (factor.width(), factor.width()), (width, width))?;
         let mut lacking = self.residual.clone().unwrap_or_else(|| Array2::zeros(weight.dim()));
         sparq_linalg::gemm(share, weight, self.inputs.view(), share, lacking.view_mut());
-        let mut target = InverseFactor::factorize(hessian, width, damping).factor.solve(lacking.view());
+        let mut target = factor.solve(lacking.view());
         target += &weight;
         Ok(target)
     }
@@ -119,23 +116,16 @@ fn add(
 }
 
 fn check(what: &'static str, got: (usize, usize), expected: (usize, usize)) -> Result<()> {
-    if got == expected { Ok(()) } else { Err(CompressError::Shape { layer: "drift".to_owned(), what, got, expected }) }
+    CompressError::check_shape("drift", what, got, expected)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::HessianAccumulator;
+    use crate::testing::random;
+    use crate::{Damping, HessianAccumulator};
     use proptest::prelude::*;
-    use sparq_core::Statistics;
-
-    fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        Array2::from_shape_fn((rows, columns), |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-        })
-    }
+    use sparq_core::{Hessian, Statistics};
 
     struct Problem {
         weight: Array2<f32>,
@@ -162,7 +152,8 @@ mod tests {
     impl Problem {
         fn target(&self, share: f32) -> Array2<f32> {
             let damping = Damping::new(0.0).expect("valid");
-            self.drift.target(self.weight.view(), &self.hessian, damping, share).expect("fits")
+            let factor = InverseFactor::factorize(&self.hessian, self.weight.ncols(), damping).factor;
+            self.drift.target(self.weight.view(), &factor, share).expect("fits")
         }
 
         /// What is left of the outputs and the residual stream together.
@@ -193,7 +184,8 @@ mod tests {
             prop_assert_eq!(&problem.target(0.0), &problem.weight);
             let mut none = Drift::new(width, None);
             none.add_inputs(problem.inputs[1].view(), problem.inputs[1].view()).expect("fits");
-            let same = none.target(problem.weight.view(), &problem.hessian, Damping::default(), 1.0).expect("fits");
+            let factor = InverseFactor::factorize(&problem.hessian, width, Damping::default()).factor;
+            let same = none.target(problem.weight.view(), &factor, 1.0).expect("fits");
             prop_assert_eq!(&same, &problem.weight);
         }
     }

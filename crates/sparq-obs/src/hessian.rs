@@ -56,18 +56,7 @@ impl HessianAccumulator {
     /// # Errors
     /// [`CompressError::Shape`] if the width differs.
     pub fn add(&mut self, x: ArrayView2<'_, f32>) -> Result<()> {
-        let check = |width: usize| {
-            if x.ncols() == width {
-                Ok(())
-            } else {
-                Err(CompressError::Shape {
-                    layer: "calibration".to_owned(),
-                    what: "inputs",
-                    got: x.dim(),
-                    expected: (x.nrows(), width),
-                })
-            }
-        };
+        let check = |width| CompressError::check_shape("calibration", "inputs", x.dim(), (x.nrows(), width));
         match &self.sums {
             Hessian::Diagonal { sums, .. } => check(sums.len())?,
             Hessian::Full { matrix, .. } => check(matrix.nrows())?,

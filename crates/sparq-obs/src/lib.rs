@@ -49,6 +49,8 @@ pub mod reference;
 mod refit;
 mod selection;
 mod sweep;
+#[cfg(test)]
+mod testing;
 
 pub use descent::{CoordinateDescent, Rounded};
 pub use drift::Drift;

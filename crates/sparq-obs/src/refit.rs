@@ -58,13 +58,7 @@ impl Refit {
         damping: Damping,
     ) -> Result<Array2<f32>> {
         let (rows, width) = dense.dim();
-        let shape = |what, got, expected| {
-            if got == expected {
-                Ok(())
-            } else {
-                Err(CompressError::Shape { layer: "refit".to_owned(), what, got, expected })
-            }
-        };
+        let shape = |what, got, expected| CompressError::check_shape("refit", what, got, expected);
         shape("mask", mask.dim(), (rows, width))?;
         // Rows are worked through as slices, and everything below takes its layout from here.
         let dense = dense.as_standard_layout();
@@ -152,25 +146,13 @@ fn rows_of(matrix: &mut Array2<f32>, width: usize) -> rayon::slice::ChunksMut<'_
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HessianAccumulator, InverseFactor, Rounding, Selection, Sweep, relative_output_error};
+    use crate::testing::{correlated_hessian, random};
+    use crate::{InverseFactor, Rounding, Selection, Sweep, relative_output_error};
     use proptest::prelude::*;
-    use sparq_core::Statistics;
-
-    fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        Array2::from_shape_fn((rows, columns), |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-        })
-    }
 
     fn problem(rows: usize, width: usize, seed: u64) -> (Array2<f32>, Mask, Hessian) {
-        let inputs = random(4 * width, width.min(5), seed).dot(&random(width.min(5), width, seed + 1))
-            + 0.3 * random(4 * width, width, seed + 2);
-        let mut accumulator = HessianAccumulator::new(width, Statistics::Hessian).expect("small");
-        accumulator.add(inputs.view()).expect("fits");
         let mask = Mask::new(random(rows, width, seed + 3).mapv(|value| value > 0.0));
-        (random(rows, width, seed + 4), mask, accumulator.finish())
+        (random(rows, width, seed + 4), mask, correlated_hessian(width, seed))
     }
 
     /// The exact minimum for one row, by Gaussian elimination on the support.

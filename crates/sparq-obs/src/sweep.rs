@@ -111,13 +111,7 @@ impl<'a> Sweep<'a> {
 
     fn check(&self, weight: &Array2<f32>, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Result<()> {
         let (rows, width) = weight.dim();
-        let shape = |what, got, expected| {
-            if got == expected {
-                Ok(())
-            } else {
-                Err(CompressError::Shape { layer: "sweep".to_owned(), what, got, expected })
-            }
-        };
+        let shape = |what, got, expected| CompressError::check_shape("sweep", what, got, expected);
         let order = self.factor.width();
         shape("inverse factor", (order, order), (width, width))?;
         match selection {

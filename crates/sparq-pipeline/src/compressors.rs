@@ -6,6 +6,7 @@ use sparq_core::{LayerCompressor, Statistics};
 pub(crate) struct Compressors {
     /// None for layers that are left as they are.
     methods: Vec<(LayerBudget, Option<Box<dyn LayerCompressor>>)>,
+    drift: f64,
 }
 
 impl Compressors {
@@ -18,13 +19,18 @@ impl Compressors {
             }
         }
         let method = |budget| Ok((budget, recipe.with_budget(budget).compressor()?));
-        Ok(Self { methods: budgets.into_iter().map(method).collect::<Result<_>>()? })
+        Ok(Self { methods: budgets.into_iter().map(method).collect::<Result<_>>()?, drift: recipe.drift })
     }
 
     /// What the methods together need to know of inputs.
     pub(crate) fn needs(&self) -> Statistics {
         let methods = self.methods.iter().filter_map(|(_, method)| method.as_ref());
         methods.map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing)
+    }
+
+    /// Whether layers are asked to undo drift, which takes the dense model's activations beside the compressed one's.
+    pub(crate) fn undo_drift(&self) -> bool {
+        self.drift > 0.0 && self.needs() == Statistics::Hessian
     }
 
     /// The method for a layer with this budget.

@@ -1,8 +1,10 @@
 //! The dense model, walking beside the compressed one.
 
 use crate::Result;
+use crate::driver::begin;
 use ndarray::Array2;
 use sparq_model::{BatchLayout, Block, BlockState, Model};
+use std::sync::Arc;
 
 /// What enters the next block in the dense model, batch by batch.
 #[derive(Debug)]
@@ -13,7 +15,7 @@ pub(crate) struct DenseStream {
 /// A dense block and the batches on their way through it.
 #[derive(Debug)]
 pub(crate) struct DenseBlock {
-    block: Block,
+    block: Arc<Block>,
     states: Vec<BlockState>,
 }
 
@@ -36,10 +38,8 @@ impl DenseStream {
     }
 
     /// Starts a pass through `block`.
-    pub(crate) fn enter(self, block: Block, layouts: &[BatchLayout]) -> Result<DenseBlock> {
-        let batches = layouts.iter().zip(self.residuals);
-        let states = batches.map(|(layout, residual)| block.begin(residual, layout.clone()));
-        let states = states.collect::<std::result::Result<_, _>>()?;
+    pub(crate) fn enter(self, block: Arc<Block>, layouts: &[BatchLayout]) -> Result<DenseBlock> {
+        let states = begin(&block, layouts, self.residuals)?;
         Ok(DenseBlock { block, states })
     }
 }

@@ -7,7 +7,8 @@ use crate::{
 use ndarray::{Array1, Array2};
 use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, Statistics};
 use sparq_model::{BatchLayout, Block, BlockState, Linear, LinearId, Model};
-use sparq_obs::{Damping, Drift, HessianAccumulator};
+use sparq_obs::{Damping, Drift, HessianAccumulator, InverseFactor};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Compresses `model` according to `recipe`, one block after the other, and hands everything to `sink`: a
@@ -97,8 +98,7 @@ impl<'a> Compression<'a> {
         let (layouts, mut residuals): (Vec<BatchLayout>, Vec<Array2<f32>>) = streams.into_iter().unzip();
         let (mut layers, mut first, mut before) = (Vec::with_capacity(plan.layers), 0, 0.0);
         // Compensating for drift needs the dense model beside the compressed one.
-        let drifts = self.recipe.undoes_drift() && needs == Statistics::Hessian;
-        let start_of_dense = drifts.then(|| residuals.clone());
+        let start_of_dense = compressors.undo_drift().then(|| residuals.clone());
         if let Some(resumed) = sink.resume()? {
             check_resumed(&resumed, &residuals, plan.blocks)?;
             (layers, first, before) = (resumed.layers, resumed.blocks, resumed.seconds);
@@ -114,11 +114,12 @@ impl<'a> Compression<'a> {
         let mut commit_seconds = 0.0;
         let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
         for index in first..plan.blocks {
-            let mut block = own_block(model, index)?;
+            let whole = model.block(index)?;
             let mut dense_block = match dense.take() {
-                Some(stream) => Some(stream.enter(block.clone(), &layouts)?),
+                Some(stream) => Some(stream.enter(Arc::clone(&whole), &layouts)?),
                 None => None,
             };
+            let mut block = Arc::unwrap_or_clone(whole);
             let mut states = begin(&block, &layouts, std::mem::take(&mut residuals))?;
             for stage in 0..block.stages() {
                 let ids = block.stage_linears(stage).to_vec();
@@ -202,7 +203,10 @@ impl<'a> Compression<'a> {
                 drift.add_residual(dense.residual(), state.residual(), inputs)?;
             }
         }
-        Ok(StageStatistics { skipped: accumulator.skipped(), hessian: accumulator.finish(), drift })
+        let (skipped, hessian) = (accumulator.skipped(), accumulator.finish());
+        let damping = Damping::new(self.recipe.damping)?;
+        let drift = drift.map(|drift| (drift, InverseFactor::factorize(&hessian, width, damping).factor));
+        Ok(StageStatistics { hessian, drift, skipped })
     }
 
     fn solve(
@@ -215,9 +219,8 @@ impl<'a> Compression<'a> {
         let start = Instant::now();
         let hessian = &statistics.hessian;
         let target = match &statistics.drift {
-            Some(drift) => {
-                let (share, damping) = (self.recipe.drift as f32, Damping::new(self.recipe.damping)?);
-                let target = drift.target(linear.weight.view(), hessian, damping, share)?;
+            Some((drift, factor)) => {
+                let target = drift.target(linear.weight.view(), factor, self.recipe.drift as f32)?;
                 // A target that overflowed says nothing; the dense weight is the next best.
                 Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
             }
@@ -306,22 +309,16 @@ fn batches(model: &Model, calibration: &Calibration) -> Result<Vec<Stream>> {
     Ok(streams)
 }
 
-fn own_block(model: &Model, index: usize) -> Result<Block> {
-    if model.is_resident() {
-        return Ok((*model.block(index)?).clone());
-    }
-    Ok(model.load_block(index)?)
-}
-
-fn begin(block: &Block, layouts: &[BatchLayout], residuals: Vec<Array2<f32>>) -> Result<Vec<BlockState>> {
+/// Starts a pass of all batches through a block.
+pub(crate) fn begin(block: &Block, layouts: &[BatchLayout], residuals: Vec<Array2<f32>>) -> Result<Vec<BlockState>> {
     layouts.iter().zip(residuals).map(|(layout, residual)| Ok(block.begin(residual, layout.clone())?)).collect()
 }
 
 /// What is known of a stage's inputs.
 struct StageStatistics {
     hessian: Hessian,
-    /// How far they are from the dense model's, if a layer is to make up for it.
-    drift: Option<Drift>,
+    /// How far they are from the dense model's, if a layer is to make up for it, with the factor of the Hessian.
+    drift: Option<(Drift, InverseFactor)>,
     /// Tokens left out because their inputs are not finite.
     skipped: u64,
 }

@@ -205,17 +205,17 @@ fn announced(model: &Model, recipe: &Recipe) -> Result<Vec<SolvedShape>> {
         let plan = model.block_plan(index)?;
         let chosen = plan.linears().iter().filter(|linear| targets.contains(&linear.name));
         layers.extend(chosen.filter_map(|linear| {
-            let recipe = recipe.with_budget(recipe.budget(&linear.name));
-            let touched = recipe.scheme.is_some() || !recipe.sparsity.is_dense();
+            let budget = recipe.budget(&linear.name);
+            let (scheme, pruned) = (recipe.scheme_of(budget), !budget.sparsity.is_dense());
             let shape = SolvedShape {
                 name: linear.name.clone(),
                 shape: [linear.out_features, linear.in_features],
-                scheme: recipe.scheme,
-                pruned: !recipe.sparsity.is_dense(),
+                scheme,
+                pruned,
                 act_order: recipe.act_order,
                 part: None,
             };
-            touched.then(|| shape.stored(&linear.stored))
+            (scheme.is_some() || pruned).then(|| shape.stored(&linear.stored))
         }));
     }
     Ok(layers)

@@ -45,7 +45,8 @@ impl Plan {
     /// [`Error::NoTargets`], [`Error::Calibration`] if data is needed and none is given, [`Error::Compress`] if a
     /// pattern does not divide a layer's width.
     pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
-        let needs = Compressors::new(recipe)?.needs();
+        let compressors = Compressors::new(recipe)?;
+        let needs = compressors.needs();
         let targets = recipe.targets.build()?;
         let estimate = model.memory_estimate();
         let (mut layers, mut weights, mut widest, mut largest) = (0, 0, 0_u64, 0_u64);
@@ -57,8 +58,7 @@ impl Plan {
                 layers += 1;
                 weights += linear.weights();
                 let bits = recipe
-                    .with_budget(budget)
-                    .scheme
+                    .scheme_of(budget)
                     .map_or(32.0, |scheme| scheme.stored_bits_per_weight(linear.out_features, linear.in_features));
                 let mask_bits = if budget.sparsity.is_dense() { 0.0 } else { 1.0 };
                 solution_bits += linear.weights() as f64 * (bits + mask_bits);
@@ -76,12 +76,12 @@ impl Plan {
             Some(calibration.ok_or_else(|| Error::Calibration { what: format!("{recipe} needs calibration text") })?)
         };
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
-        let undoes_drift = recipe.undoes_drift() && needs == Statistics::Hessian;
+        let undoes_drift = compressors.undo_drift();
         let hidden = model.config().hidden_size as u64;
         let hessian_bytes = match needs {
-            // The sum and its factor in f32, two matrices of f64 while factoring, and how the dense inputs differ.
+            // The sum and its factor in f32, two matrices of f64 while factoring; how the dense inputs differ, with a factor.
             Statistics::Hessian => {
-                widest * widest * (4 + 4 + 8 + 8) + if undoes_drift { widest * (widest + hidden) * 4 } else { 0 }
+                widest * widest * (4 + 4 + 8 + 8) + if undoes_drift { widest * (2 * widest + hidden) * 4 } else { 0 }
             }
             _ => widest * 4,
         };

@@ -1,7 +1,7 @@
 use crate::magnitude::masked;
 use crate::select::mask_by_rows;
 use crate::{Choice, Pruner};
-use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, Sparsity, Statistics};
+use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, SolveReport, Sparsity, Statistics};
 use sparq_obs::{Damping, InverseFactor};
 use std::borrow::Cow;
 
@@ -53,6 +53,16 @@ impl Obs {
         self.damping = damping;
         self
     }
+
+    fn mask(&self, problem: &LayerProblem<'_>) -> Result<(Mask, SolveReport)> {
+        problem.require(Statistics::Hessian, "OBS")?;
+        let weight = problem.weight();
+        let factored = InverseFactor::factorize(problem.hessian(), weight.ncols(), self.damping);
+        let inverse = factored.factor.inverse_diagonal();
+        let score = |row, column: usize| f32::powi(weight[[row, column]], 2) / inverse[column];
+        let report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks };
+        Ok((mask_by_rows(problem, self.sparsity, score)?, report))
+    }
 }
 
 impl LayerCompressor for Obs {
@@ -65,15 +75,8 @@ impl LayerCompressor for Obs {
     }
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
-        problem.require(Statistics::Hessian, "OBS")?;
-        let weight = problem.weight();
-        let factored = InverseFactor::factorize(problem.hessian(), weight.ncols(), self.damping);
-        let inverse = factored.factor.inverse_diagonal();
-        let score = |row, column: usize| f32::powi(weight[[row, column]], 2) / inverse[column];
-        let mut layer = masked(problem, mask_by_rows(problem, self.sparsity, score)?);
-        layer.report.damping = Some(factored.damping);
-        layer.report.fallbacks = factored.fallbacks;
-        Ok(layer)
+        let (mask, report) = self.mask(problem)?;
+        Ok(CompressedLayer { report, ..masked(problem, mask) })
     }
 }
 
@@ -83,8 +86,7 @@ impl Pruner for Obs {
     }
 
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
-        let layer = self.compress(problem)?;
-        Ok(Choice::Fixed(layer.mask.unwrap_or_else(|| Mask::from_nonzero(layer.weight.view()))))
+        Ok(Choice::Fixed(self.mask(problem)?.0))
     }
 
     fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {

@@ -1,5 +1,5 @@
 use crate::{Choice, Pruner};
-use ndarray::CowArray;
+use ndarray::{Array2, CowArray};
 use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, Sparsity, Statistics};
 use sparq_obs::{Damping, Refit};
 use std::borrow::Cow;
@@ -53,6 +53,23 @@ impl<P: Pruner> Refitted<P> {
     }
 }
 
+impl<P: Pruner> Refitted<P> {
+    /// What the pruner leaves in the last round, before the last refit.
+    fn chosen(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
+        problem.require(Statistics::Hessian, "a refit")?;
+        let mut current = CowArray::from(problem.weight());
+        for sparsity in schedule(self.pruner.sparsity(), self.rounds)? {
+            let chosen = self.pruner.at(sparsity).compress(&problem.with_weight(current.view())?)?;
+            current = CowArray::from(self.refit(problem, &mask_of(&chosen))?);
+        }
+        self.pruner.compress(&problem.with_weight(current.view())?)
+    }
+
+    fn refit(&self, problem: &LayerProblem<'_>, mask: &Mask) -> Result<Array2<f32>> {
+        self.refit.run(problem.weight(), mask, problem.hessian(), self.damping)
+    }
+}
+
 impl<P: Pruner> LayerCompressor for Refitted<P> {
     fn name(&self) -> Cow<'static, str> {
         format!("{} refitted", self.pruner.name()).into()
@@ -63,16 +80,9 @@ impl<P: Pruner> LayerCompressor for Refitted<P> {
     }
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
-        problem.require(Statistics::Hessian, "a refit")?;
-        let refit = |mask: &Mask| self.refit.run(problem.weight(), mask, problem.hessian(), self.damping);
-        let mut current = CowArray::from(problem.weight());
-        for sparsity in schedule(self.pruner.sparsity(), self.rounds)? {
-            let chosen = self.pruner.at(sparsity).compress(&problem.with_weight(current.view())?)?;
-            current = CowArray::from(refit(&mask_of(&chosen))?);
-        }
-        let mut layer = self.pruner.compress(&problem.with_weight(current.view())?)?;
+        let mut layer = self.chosen(problem)?;
         let mask = mask_of(&layer);
-        layer.weight = refit(&mask)?;
+        layer.weight = self.refit(problem, &mask)?;
         layer.mask = Some(mask);
         Ok(layer)
     }
@@ -84,7 +94,7 @@ impl<P: Pruner> Pruner for Refitted<P> {
     }
 
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
-        Ok(Choice::Fixed(mask_of(&self.compress(problem)?)))
+        Ok(Choice::Fixed(mask_of(&self.chosen(problem)?)))
     }
 
     fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {

@@ -125,15 +125,8 @@ impl Gptq {
         let scheme = self.finder.scheme();
         let size = scheme.granularity.size(width);
         let grouped = matches!(scheme.granularity, Granularity::Group(_));
-        if let Selection::Fixed(mask) = selection
-            && mask.dim() != (rows, width)
-        {
-            return Err(CompressError::Shape {
-                layer: problem.name().to_owned(),
-                what: "mask",
-                got: mask.dim(),
-                expected: (rows, width),
-            });
+        if let Selection::Fixed(mask) = selection {
+            CompressError::check_shape(problem.name(), "mask", mask.dim(), (rows, width))?;
         }
         let order = self.act_order.then(|| ColumnOrder::by_activation(hessian.diagonal().unwrap_or_default().view()));
         let hessian = order.as_ref().map_or(hessian.clone(), |order| Cow::Owned(permuted(&hessian, order)));

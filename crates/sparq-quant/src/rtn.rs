@@ -71,13 +71,8 @@ impl Quantizer for Rtn {
     fn compress_within(&self, problem: &LayerProblem<'_>, mask: Option<&Mask>) -> Result<CompressedLayer> {
         let weight = problem.weight();
         let (rows, width) = weight.dim();
-        if let Some(mask) = mask.filter(|mask| mask.dim() != (rows, width)) {
-            return Err(CompressError::Shape {
-                layer: problem.name().to_owned(),
-                what: "mask",
-                got: mask.dim(),
-                expected: (rows, width),
-            });
+        if let Some(mask) = mask {
+            CompressError::check_shape(problem.name(), "mask", mask.dim(), (rows, width))?;
         }
         let parameters = self.finder.fit_all(weight, mask);
         let (size, max_code) = (self.scheme().granularity.size(width), self.finder.max_code());

@@ -1,6 +1,6 @@
 use super::{Architecture, Has, Names, decoder};
 use crate::block::{BlockPlan, Feeds, PlanBuilder, Role};
-use crate::config::{Fields, activation, dtype, layers, refuse_packed};
+use crate::config::{Dimensions, Fields, activation, layers, refuse_packed};
 use crate::{Activation, Error, ModelConfig, NormKind, Result};
 
 /// GPT-2: learned embeddings of positions, norms with mean and bias, a feed-forward layer without gate, and matrices
@@ -26,38 +26,27 @@ impl Architecture for Gpt2 {
             return Err(Error::config("n_head", format!("{heads} does not divide n_embd {hidden_size}")));
         }
         let layers = if fields.get("n_layer").is_some() { layers(fields, "n_layer")? } else { 12 };
-        let head_dim = hidden_size / heads;
-        let config = ModelConfig {
-            model_type: self.model_type().to_owned(),
+        let dimensions = Dimensions {
             vocab_size: fields.optional_dimension("vocab_size")?.unwrap_or(50257),
             hidden_size,
             intermediate_size: fields.optional_dimension("n_inner")?.unwrap_or(4 * hidden_size),
             layers,
             heads,
             kv_heads: heads,
-            head_dim,
+            head_dim: hidden_size / heads,
             max_positions: fields.optional_dimension("n_positions")?.unwrap_or(1024),
+        };
+        let config = ModelConfig {
             norm: NormKind::Layer,
             norm_epsilon: fields.optional_positive("layer_norm_epsilon")?.unwrap_or(1e-5) as f32,
-            norm_offset: 0.0,
-            embedding_scale: 1.0,
             activation: activation(fields, "activation_function")?.unwrap_or(Activation::GeluTanh),
             tie_word_embeddings: fields.flag("tie_word_embeddings", true)?,
             qkv_bias: true,
             output_bias: true,
             mlp_bias: true,
-            attention_scale: 1.0 / (head_dim as f32).sqrt(),
             attention_scale_by_depth: fields.flag("scale_attn_by_inverse_layer_idx", false)?,
-            logit_softcap: None,
-            rope: None,
-            window_rope: None,
             learned_positions: true,
-            experts: None,
-            dense_blocks: Vec::new(),
-            windows: vec![None; layers],
-            bos_token_id: fields.tokens("bos_token_id")?.first().copied(),
-            eos_token_ids: fields.tokens("eos_token_id")?,
-            dtype: dtype(fields)?,
+            ..ModelConfig::plain(fields, self.model_type(), dimensions)?
         };
         config.check_products()?;
         Ok(config)

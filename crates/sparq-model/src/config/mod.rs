@@ -106,6 +106,18 @@ pub enum NormKind {
     Layer,
 }
 
+/// The dimensions of a model, whatever a family calls them.
+pub(crate) struct Dimensions {
+    pub(crate) vocab_size: usize,
+    pub(crate) hidden_size: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) max_positions: usize,
+}
+
 impl ModelConfig {
     /// Reads and checks a parsed config.json.
     ///
@@ -178,8 +190,7 @@ impl ModelConfig {
         }
         let epsilon = fields.optional_positive("rms_norm_eps")?.unwrap_or(1e-6);
         let max_positions = fields.optional_dimension("max_position_embeddings")?.unwrap_or(2048);
-        let config = Self {
-            model_type: model_type.to_owned(),
+        let dimensions = Dimensions {
             vocab_size: fields.dimension("vocab_size")?,
             hidden_size,
             intermediate_size: fields.dimension("intermediate_size")?,
@@ -188,12 +199,38 @@ impl ModelConfig {
             kv_heads,
             head_dim,
             max_positions,
-            norm: NormKind::Rms,
+        };
+        let config = Self {
             norm_epsilon: epsilon as f32,
-            norm_offset: 0.0,
-            embedding_scale: 1.0,
             activation: activation(fields, "hidden_act")?.unwrap_or(Activation::Silu),
             tie_word_embeddings: fields.flag("tie_word_embeddings", false)?,
+            ..Self::plain(fields, model_type, dimensions)?
+        };
+        config.check_products()?;
+        Ok(config)
+    }
+
+    /// A config of these dimensions in which nothing else departs from a plain Llama, with the tokens and the type that
+    /// every family names alike.
+    pub(crate) fn plain(fields: Fields<'_>, model_type: &'static str, dimensions: Dimensions) -> Result<Self> {
+        let Dimensions { vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, max_positions } =
+            dimensions;
+        Ok(Self {
+            model_type: model_type.to_owned(),
+            vocab_size,
+            hidden_size,
+            intermediate_size,
+            layers,
+            heads,
+            kv_heads,
+            head_dim,
+            max_positions,
+            norm: NormKind::Rms,
+            norm_epsilon: 1e-6,
+            norm_offset: 0.0,
+            embedding_scale: 1.0,
+            activation: Activation::Silu,
+            tie_word_embeddings: false,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
@@ -209,9 +246,7 @@ impl ModelConfig {
             bos_token_id: fields.tokens("bos_token_id")?.first().copied(),
             eos_token_ids: fields.tokens("eos_token_id")?,
             dtype: dtype(fields)?,
-        };
-        config.check_products()?;
-        Ok(config)
+        })
     }
 
     /// Dimensions of the rotary embedding in which a family differs from Llama.

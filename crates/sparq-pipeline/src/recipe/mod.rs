@@ -167,10 +167,15 @@ impl Recipe {
         self.allocation.as_ref().and_then(|allocation| allocation.layers.get(layer)).copied().unwrap_or(own)
     }
 
+    /// The grid of a layer with this budget; none leaves it unquantized.
+    pub fn scheme_of(&self, budget: LayerBudget) -> Option<QuantScheme> {
+        let grid = self.scheme.unwrap_or_else(|| Self::default_scheme(Bits::B4));
+        budget.bits.map(|bits| QuantScheme { bits, ..grid })
+    }
+
     /// The same recipe with this sparsity and these bits for every layer.
     pub fn with_budget(&self, budget: LayerBudget) -> Self {
-        let grid = self.scheme.unwrap_or_else(|| Self::default_scheme(Bits::B4));
-        let scheme = budget.bits.map(|bits| QuantScheme { bits, ..grid });
+        let scheme = self.scheme_of(budget);
         Self { sparsity: budget.sparsity, scheme, allocation: None, ..self.clone() }
     }
 
@@ -203,11 +208,6 @@ impl Recipe {
             QuantizerKind::Gptq if self.refit == 0 => PipelineKind::Joint,
             _ => PipelineKind::SequentialB,
         })
-    }
-
-    /// Whether layers are asked to undo drift, which takes the dense model's activations beside the compressed one's.
-    pub fn undoes_drift(&self) -> bool {
-        self.drift > 0.0
     }
 
     /// The method; none if the recipe neither prunes nor quantizes.

@@ -95,7 +95,8 @@ impl Search {
     ) -> Result<DamageCurves> {
         let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
         let store = directory.map(Store::open).transpose()?;
-        let content_hash = model.checkpoint().content_hash()?;
+        // Reads the whole checkpoint, for keys that only a store needs.
+        let content_hash = if store.is_some() { model.checkpoint().content_hash()? } else { String::new() };
         let common = fingerprint(&["search 1", env!("CARGO_PKG_VERSION"), &content_hash, &calibration.fingerprint()]);
         let recipes: Vec<Recipe> =
             self.candidates.iter().map(|&candidate| self.plain().with_budget(candidate)).collect();
@@ -181,7 +182,7 @@ impl Search {
                 });
             }
             probe.pass(index)?;
-            sensitivity::announce(observer, index + 1, model.block_count());
+            sparq_eval::Observer::progress(observer, index + 1, model.block_count(), "search");
         }
         Ok(units)
     }

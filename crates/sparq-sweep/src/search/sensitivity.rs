@@ -1,6 +1,6 @@
 //! How much the whole model minds when a few layers alone are compressed.
 
-use crate::{Observer, Result};
+use crate::Result;
 use ndarray::{Array2, Axis};
 use sparq_eval::mean_divergence;
 use sparq_model::{BatchLayout, Block, LinearId, Model};
@@ -62,9 +62,4 @@ impl<'a> Probe<'a> {
         let hidden = self.model.finish(residual.select(Axis(0), &rows));
         Ok(self.model.logits(hidden.view())?)
     }
-}
-
-/// Told once for each unit.
-pub(super) fn announce(observer: &dyn Observer, done: usize, total: usize) {
-    sparq_eval::Observer::progress(observer, done, total, "search");
 }

@@ -92,16 +92,8 @@ impl RopeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Result;
-    use crate::config::{Fields, RopeContext};
-    use serde_json::{Value, json};
-
-    const CONTEXT: RopeContext =
-        RopeContext { theta: 10000.0, head_dim: 8, max_positions: 64, original_positions: None, partial: false };
-
-    fn parse(value: &Value) -> Result<RopeConfig> {
-        RopeConfig::parse(Fields::new(value)?, CONTEXT)
-    }
+    use crate::config::rope::testing::parse;
+    use serde_json::json;
 
     #[test]
     fn llama3_keeps_high_and_stretches_low_frequencies() {

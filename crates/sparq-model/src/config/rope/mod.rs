@@ -2,6 +2,8 @@
 
 mod frequencies;
 mod read;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use read::RopeContext;
 

@@ -163,14 +163,8 @@ fn yarn_attention_factor(fields: Fields<'_>, factor: f64) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
-
-    const CONTEXT: RopeContext =
-        RopeContext { theta: 10000.0, head_dim: 8, max_positions: 64, original_positions: None, partial: false };
-
-    fn parse(value: &Value) -> Result<RopeConfig> {
-        RopeConfig::parse(Fields::new(value)?, CONTEXT)
-    }
+    use crate::config::rope::testing::parse;
+    use serde_json::json;
 
     #[test]
     fn both_styles_of_config_mean_the_same() {
