@@ -11,6 +11,7 @@ use common::tasks::TaskArgs;
 use indicatif::ProgressBar;
 use sparq::eval::{Evaluation, EvaluationReport, ResultCache, TextEvaluation, TextSettings, pool};
 use sparq::metric::Bootstrap;
+use sparq::model::Precision;
 use sparq::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +50,9 @@ struct Arguments {
     /// Threads; 0 uses every core. The numbers do not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// What linear layers are multiplied in: f32, or bf16 (faster where the processor multiplies bfloat16, and rougher)
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = precision)]
+    forward: Precision,
     /// Keep results of model and base here, and use those that are there already
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -85,23 +89,22 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     }
     let bar = Bar::new();
     model.make_resident()?;
+    let model = model.with_precision(arguments.forward);
     let cache = arguments.cache.as_deref().map(ResultCache::open).transpose()?;
     let baseline = match &arguments.base {
         Some(path) => {
             let mut base = Model::open(common::hub::resolve(path)?)?;
             base.make_resident()?;
+            let base = base.with_precision(arguments.forward);
             Some(match &cache {
-                Some(cache) => evaluation.baseline_cached(&base, &base.checkpoint().content_hash()?, cache, &bar)?,
+                Some(cache) => evaluation.baseline_cached(&base, &identity(&base)?, cache, &bar)?,
                 None => evaluation.baseline(&base, &bar)?,
             })
         }
         None => None,
     };
     let report = match &cache {
-        Some(cache) => {
-            let content_hash = model.checkpoint().content_hash()?;
-            evaluation.evaluate_cached(&model, &content_hash, cache, baseline.as_ref(), &bar)?
-        }
+        Some(cache) => evaluation.evaluate_cached(&model, &identity(&model)?, cache, baseline.as_ref(), &bar)?,
         None => evaluation.evaluate(&model, baseline.as_ref(), &bar)?,
     };
     bar.bar.finish_and_clear();
@@ -110,6 +113,23 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     }
     print(&report);
     Ok(())
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        other => Err(format!("{other:?} is neither f32 nor bf16")),
+    }
+}
+
+/// What cached results are kept under.
+fn identity(model: &Model) -> Result<String> {
+    let hash = model.checkpoint().content_hash()?;
+    Ok(match model.precision() {
+        Precision::F32 => hash,
+        other => format!("{hash} in {other:?}"),
+    })
 }
 
 fn print(report: &EvaluationReport) {

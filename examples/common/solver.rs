@@ -53,6 +53,10 @@ pub(crate) struct SolverArgs {
     /// Share of the drift from the dense model that a layer is asked to undo, 0 to 1
     #[arg(long, value_name = "SHARE")]
     drift: Option<f64>,
+    /// What the model is run in on calibration text: f32 or bf16 (faster where the processor multiplies bfloat16)
+    /// [default: f32]
+    #[arg(long, value_name = "PRECISION")]
+    forward: Option<String>,
     /// What each of a mixture of experts is calibrated on: routed (the tokens sent to it) or all [default: routed]
     #[arg(long, value_name = "TOKENS")]
     expert_tokens: Option<String>,
@@ -83,6 +87,7 @@ impl SolverArgs {
         put("refit", self.refit.map(|steps| steps.to_string()));
         put("descent", self.descent.map(|rounds| rounds.to_string()));
         put("drift", self.drift.map(|share| share.to_string()));
+        put("forward", self.forward.clone());
         put("expert-tokens", self.expert_tokens.clone());
         put("damping", self.damping.map(|damping| damping.to_string()));
         put("reference-compat", self.reference_compat.then(|| "true".to_owned()));

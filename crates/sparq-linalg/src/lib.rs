@@ -17,16 +17,19 @@
 //!
 //! # Contents
 //! * [`gemm`], [`gemm_sequential`], [`linear`]: products.
+//! * [`linear_bf16`]: the product of a linear layer with both sides rounded to bfloat16, for processors that have it.
 //! * [`syrk_lower`], [`mirror_lower`]: one triangle of `XᵀX`, the Hessian of a linear layer.
 //! * [`inverse_factor`]: `U` upper triangular with `H⁻¹ = UᵀU`, the factor that GPTQ and SparseGPT sweep with.
-#![deny(unsafe_code)] // one instruction in transition.rs, with its argument
+#![deny(unsafe_code)] // one instruction in transition.rs and the kernel of bf16/kernel.rs, with their arguments
 
+mod bf16;
 mod error;
 mod factor;
 mod gemm;
 mod syrk;
 mod transition;
 
+pub use bf16::linear_bf16;
 pub use error::{Error, Result};
 pub use factor::inverse_factor;
 pub use gemm::{gemm, gemm_sequential, linear};

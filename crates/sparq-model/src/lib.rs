@@ -10,6 +10,7 @@ mod error;
 mod generate;
 mod model;
 mod ops;
+mod precision;
 mod tokenizer;
 
 pub use block::{BatchLayout, Block, BlockPlan, BlockState, ExpertTokens, Linear, LinearId, LinearShape};
@@ -19,4 +20,5 @@ pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Sampler};
 pub use model::{MemoryEstimate, Model};
 pub use ops::Activation;
+pub use precision::Precision;
 pub use tokenizer::Tokenizer;

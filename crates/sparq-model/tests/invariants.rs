@@ -5,7 +5,7 @@ mod common;
 
 use common::{as_slices, difference, llama, model_fixtures, token_sequences};
 use ndarray::{Array2, Axis, concatenate, s};
-use sparq_model::{BatchLayout, Error, ExpertTokens, Model, RopeScaling};
+use sparq_model::{BatchLayout, Error, ExpertTokens, Model, Precision, RopeScaling};
 use std::sync::Arc;
 
 #[test]
@@ -114,6 +114,25 @@ fn any_number_of_threads_gives_the_same_bits() {
         let one = run(1);
         assert_eq!(one, run(2), "{}", folder.display());
         assert_eq!(one, run(3), "{}", folder.display());
+    }
+}
+
+#[test]
+fn bfloat16_products_are_near_and_the_same_for_any_number_of_threads() {
+    for folder in model_fixtures() {
+        let exact = Model::open(&folder).unwrap();
+        let rounded = exact.clone().with_precision(Precision::Bf16);
+        let vocabulary = exact.config().vocab_size;
+        let length = if exact.config().learned_positions { exact.config().max_positions } else { 60 };
+        let tokens: Vec<u32> = (0..length).map(|i| (i * 37 % vocabulary) as u32).collect();
+        let run = |model: &Model, threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| model.hidden(&[&tokens, &tokens[..20]]).unwrap())
+        };
+        let hidden = run(&rounded, 1);
+        assert_eq!(hidden, run(&rounded, 3), "{}", folder.display());
+        let off = difference(hidden.view(), run(&exact, 2).view());
+        assert!(off > 0.0 && off < 0.1, "{}: {off}", folder.display());
     }
 }
 

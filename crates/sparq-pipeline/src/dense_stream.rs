@@ -3,19 +3,21 @@
 use crate::Result;
 use crate::driver::begin;
 use ndarray::Array2;
-use sparq_model::{BatchLayout, Block, BlockState, Model};
+use sparq_model::{BatchLayout, Block, BlockState, Model, Precision};
 use std::sync::Arc;
 
 /// What enters the next block in the dense model, batch by batch.
 #[derive(Debug)]
 pub(crate) struct DenseStream {
     residuals: Vec<Array2<f32>>,
+    precision: Precision,
 }
 
 /// A dense block and the batches on their way through it.
 #[derive(Debug)]
 pub(crate) struct DenseBlock {
     block: Arc<Block>,
+    precision: Precision,
     states: Vec<BlockState>,
 }
 
@@ -25,22 +27,22 @@ impl DenseStream {
         model: &Model,
         first: usize,
         layouts: &[BatchLayout],
-        mut residuals: Vec<Array2<f32>>,
+        residuals: Vec<Array2<f32>>,
+        precision: Precision,
     ) -> Result<Self> {
+        let mut stream = Self { residuals, precision };
         for index in 0..first {
-            let block = model.block(index)?;
-            let batches = layouts.iter().zip(residuals);
-            residuals = batches
-                .map(|(layout, residual)| block.forward(residual, layout.clone()))
-                .collect::<std::result::Result<_, _>>()?;
+            let mut block = stream.enter(model.block(index)?, layouts)?;
+            (0..block.block.stages()).try_for_each(|stage| block.apply(stage))?;
+            stream = block.leave();
         }
-        Ok(Self { residuals })
+        Ok(stream)
     }
 
     /// Starts a pass through `block`.
     pub(crate) fn enter(self, block: Arc<Block>, layouts: &[BatchLayout]) -> Result<DenseBlock> {
-        let states = begin(&block, layouts, self.residuals)?;
-        Ok(DenseBlock { block, states })
+        let states = begin(&block, layouts, self.residuals, self.precision)?;
+        Ok(DenseBlock { block, precision: self.precision, states })
     }
 }
 
@@ -60,6 +62,7 @@ impl DenseBlock {
 
     /// The stream behind the block.
     pub(crate) fn leave(self) -> DenseStream {
-        DenseStream { residuals: self.states.into_iter().map(|state| self.block.end(state)).collect() }
+        let residuals = self.states.into_iter().map(|state| self.block.end(state)).collect();
+        DenseStream { residuals, precision: self.precision }
     }
 }

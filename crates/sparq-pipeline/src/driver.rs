@@ -6,7 +6,7 @@ use crate::{
 };
 use ndarray::{Array1, Array2};
 use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, Statistics};
-use sparq_model::{BatchLayout, Block, BlockState, Linear, LinearId, Model};
+use sparq_model::{BatchLayout, Block, BlockState, Linear, LinearId, Model, Precision};
 use sparq_obs::{Damping, Drift, HessianAccumulator, InverseFactor};
 use std::sync::Arc;
 use std::time::Instant;
@@ -108,7 +108,7 @@ impl<'a> Compression<'a> {
             observer.resumed(&layers, first, plan.blocks);
         }
         let mut dense = match start_of_dense.filter(|_| first < plan.blocks) {
-            Some(start) => Some(DenseStream::new(model, first, &layouts, start)?),
+            Some(start) => Some(DenseStream::new(model, first, &layouts, start, self.recipe.forward)?),
             None => None,
         };
         let mut commit_seconds = 0.0;
@@ -120,7 +120,7 @@ impl<'a> Compression<'a> {
                 None => None,
             };
             let mut block = Arc::unwrap_or_clone(whole);
-            let mut states = begin(&block, &layouts, std::mem::take(&mut residuals))?;
+            let mut states = begin(&block, &layouts, std::mem::take(&mut residuals), self.recipe.forward)?;
             for stage in 0..block.stages() {
                 let ids = block.stage_linears(stage).to_vec();
                 let method = |id: LinearId| {
@@ -310,8 +310,16 @@ fn batches(model: &Model, calibration: &Calibration) -> Result<Vec<Stream>> {
 }
 
 /// Starts a pass of all batches through a block.
-pub(crate) fn begin(block: &Block, layouts: &[BatchLayout], residuals: Vec<Array2<f32>>) -> Result<Vec<BlockState>> {
-    layouts.iter().zip(residuals).map(|(layout, residual)| Ok(block.begin(residual, layout.clone())?)).collect()
+pub(crate) fn begin(
+    block: &Block,
+    layouts: &[BatchLayout],
+    residuals: Vec<Array2<f32>>,
+    precision: Precision,
+) -> Result<Vec<BlockState>> {
+    let begin = |(layout, residual): (&BatchLayout, Array2<f32>)| {
+        Ok(block.begin(residual, layout.clone())?.with_precision(precision))
+    };
+    layouts.iter().zip(residuals).map(begin).collect()
 }
 
 /// What is known of a stage's inputs.

@@ -1,7 +1,8 @@
+use crate::Precision;
 use crate::ops::wide;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
-use sparq_linalg::gemm;
+use sparq_linalg::{gemm, linear_bf16};
 use sparq_tensor::TensorPart;
 
 /// A linear layer `y = W x + b` and its name.
@@ -47,13 +48,19 @@ impl Linear {
     /// ```
     pub fn forward(&self, input: ArrayView2<'_, f32>) -> Array2<f32> {
         let mut output = Array2::zeros((input.nrows(), self.out_features()));
-        self.write(input, 0.0, output.view_mut());
+        self.write(input, Precision::F32, 0.0, output.view_mut());
         output
     }
 
     /// `output = W x + b + beta * output`
-    pub(crate) fn write(&self, input: ArrayView2<'_, f32>, beta: f32, mut output: ArrayViewMut2<'_, f32>) {
-        gemm(1.0, input, self.weight.t(), beta, output.view_mut());
+    pub(crate) fn write(
+        &self,
+        input: ArrayView2<'_, f32>,
+        precision: Precision,
+        beta: f32,
+        mut output: ArrayViewMut2<'_, f32>,
+    ) {
+        multiply(input, self.weight.view(), precision, beta, output.view_mut());
         let Some(bias) = self.bias.as_ref().and_then(|bias| bias.as_slice()) else { return };
         if let Some(data) = output.as_slice_mut() {
             data.par_chunks_mut((bias.len() * 32).max(1)).for_each(|rows| {
@@ -69,5 +76,22 @@ impl Linear {
                 );
             });
         }
+    }
+}
+
+/// Fewer tokens than this are bound by reading the weights.
+const FEW_TOKENS: usize = 16;
+
+/// `output = input · weightᵀ + beta * output`
+pub(crate) fn multiply(
+    input: ArrayView2<'_, f32>,
+    weight: ArrayView2<'_, f32>,
+    precision: Precision,
+    beta: f32,
+    output: ArrayViewMut2<'_, f32>,
+) {
+    match precision {
+        Precision::Bf16 if input.nrows() >= FEW_TOKENS => linear_bf16(input, weight, beta, output),
+        _ => gemm(1.0, input, weight.t(), beta, output),
     }
 }

@@ -13,13 +13,14 @@ pub(crate) use build::PlanBuilder;
 pub use experts::ExpertTokens;
 pub use layout::BatchLayout;
 pub use linear::Linear;
+pub(crate) use linear::multiply;
 pub use plan::{BlockPlan, LinearId, LinearShape};
 pub(crate) use plan::{Feeds, Role};
 pub use state::BlockState;
 
 use crate::cache::LayerCache;
 use crate::ops::{RopeTables, Workspace};
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, Precision, Result};
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 use std::sync::Arc;
 
@@ -117,7 +118,8 @@ impl Block {
         }
         let residual =
             if residual.is_standard_layout() { residual } else { residual.as_standard_layout().into_owned() };
-        Ok(BlockState { residual, layout, caches, stage: 0, input: None, outputs: Vec::new(), routed: None })
+        let precision = Precision::default();
+        Ok(BlockState { residual, layout, caches, precision, stage: 0, input: None, outputs: Vec::new(), routed: None })
     }
 
     /// The input of the stage whose turn it is, `[tokens, in]`, in standard layout; computed once, however often it is
@@ -171,12 +173,12 @@ impl Block {
         let linears = self.stage_linears(stage).iter().map(|id| &self.linears[*id]);
         if self.plan.stages[stage].adds_to_residual {
             for linear in linears {
-                linear.write(input.view(), 1.0, state.residual.view_mut());
+                linear.write(input.view(), state.precision, 1.0, state.residual.view_mut());
             }
         } else {
             let outputs = linears.map(|linear| {
                 let mut output = self.workspace.take(input.nrows(), linear.out_features());
-                linear.write(input.view(), 0.0, output.view_mut());
+                linear.write(input.view(), state.precision, 0.0, output.view_mut());
                 output
             });
             let outputs = outputs.collect();

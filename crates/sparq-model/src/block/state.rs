@@ -1,5 +1,6 @@
 use super::BatchLayout;
 use super::experts::Routed;
+use crate::Precision;
 use crate::cache::LayerCache;
 use ndarray::{Array2, ArrayView2};
 
@@ -11,6 +12,7 @@ pub struct BlockState {
     pub(crate) layout: BatchLayout,
     /// One per sequence, or none at all when nothing is kept for later tokens.
     pub(crate) caches: Vec<LayerCache>,
+    pub(crate) precision: Precision,
     /// The stage whose turn it is.
     pub(crate) stage: usize,
     /// Its input, once computed.
@@ -22,6 +24,11 @@ pub struct BlockState {
 }
 
 impl BlockState {
+    /// The same pass, its linear layers multiplied in `precision`; `f32` unless this is called.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
     /// The stage whose turn it is; the number of stages when all have been applied.
     pub fn stage(&self) -> usize {
         self.stage

@@ -1,5 +1,5 @@
 use super::Model;
-use crate::block::BatchLayout;
+use crate::block::{BatchLayout, multiply};
 use crate::cache::{KvCache, LayerCache};
 use crate::ops::{exp, layer_norm, rms_norm};
 use crate::{Error, Result};
@@ -79,7 +79,10 @@ impl Model {
         for index in 0..self.block_count() {
             let block = self.block(index)?;
             for (layout, residual) in &mut groups {
-                *residual = block.forward(std::mem::take(residual), layout.clone())?;
+                let state = block.begin(std::mem::take(residual), layout.clone())?;
+                let mut state = state.with_precision(self.precision);
+                block.run(&mut state)?;
+                *residual = block.end(state);
             }
         }
         let mut finished: Vec<_> = groups.into_iter().map(|(_, residual)| self.finish(residual)).collect();
@@ -125,7 +128,8 @@ impl Model {
                 found: hidden.shape().to_vec(),
             });
         }
-        let mut logits = sparq_linalg::linear(hidden, head.view());
+        let mut logits = Array2::zeros((hidden.nrows(), head.nrows()));
+        multiply(hidden, head.view(), self.precision, 0.0, logits.view_mut());
         if let (Some(cap), Some(logits)) = (shared.config.logit_softcap, logits.as_slice_mut()) {
             logits.par_iter_mut().for_each(|logit| *logit = cap * softcap(*logit / cap));
         }
@@ -214,7 +218,8 @@ impl Model {
             let block = self.block(index)?;
             let layers: Vec<LayerCache> =
                 caches.iter_mut().map(|cache| std::mem::take(&mut cache.layers[index])).collect();
-            let mut state = block.begin_with_caches(residual, layout.clone(), layers)?;
+            let state = block.begin_with_caches(residual, layout.clone(), layers)?;
+            let mut state = state.with_precision(self.precision);
             let result = block.run(&mut state);
             for (cache, layer) in caches.iter_mut().zip(state.caches.drain(..)) {
                 cache.layers[index] = layer;

@@ -4,7 +4,7 @@ use crate::block::{Block, BlockPlan, Linear, LinearShape};
 use crate::config::Fields;
 use crate::model::weights::LazyMatrix;
 use crate::ops::{RopeTables, Workspace};
-use crate::{Error, NormKind, Result};
+use crate::{Error, NormKind, Precision, Result};
 use ndarray::{Array1, Array2, s};
 use rayon::prelude::*;
 use sparq_tensor::Checkpoint;
@@ -72,7 +72,7 @@ impl Model {
             checkpoint,
             plans,
         };
-        Ok(Self { shared: Arc::new(shared), blocks: None })
+        Ok(Self { shared: Arc::new(shared), blocks: None, precision: Precision::default() })
     }
 
     /// Reads block `index` from the checkpoint as f32: a fresh copy, to be changed at will.

@@ -10,7 +10,7 @@ pub use memory::MemoryEstimate;
 use crate::block::{Block, BlockPlan};
 use crate::ops::{RopeTables, Workspace};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, Precision, Result};
 use ndarray::Array1;
 use rayon::prelude::*;
 use sparq_tensor::Checkpoint;
@@ -26,6 +26,7 @@ use weights::LazyMatrix;
 pub struct Model {
     shared: Arc<Shared>,
     blocks: Option<Vec<Arc<Block>>>,
+    precision: Precision,
 }
 
 /// What all models over one checkpoint have in common.
@@ -57,6 +58,16 @@ impl Model {
     /// Dimensions and switches.
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
+    }
+
+    /// The same model, its linear layers multiplied in `precision`; `f32` unless this is called.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// What linear layers are multiplied in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The checkpoint's tokenizer, built when first asked for.
@@ -148,7 +159,7 @@ impl Model {
             }
             (0..block.linears.len()).try_for_each(|id| block.check_linear(id))?;
         }
-        Ok(Self { shared: Arc::clone(&self.shared), blocks: Some(blocks) })
+        Ok(Self { shared: Arc::clone(&self.shared), blocks: Some(blocks), precision: self.precision })
     }
 
     /// Drops the embedding and output matrices and the memory kept between block passes; they come back when needed.

@@ -9,7 +9,7 @@ use crate::{Result, Targets};
 use serde::{Deserialize, Serialize};
 use sparq_core::{Bits, CompressError, Granularity, LayerCompressor, QuantScheme, Sparsity};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
-use sparq_model::ExpertTokens;
+use sparq_model::{ExpertTokens, Precision};
 use sparq_obs::{CoordinateDescent, Damping, Refit};
 use sparq_prune::{Magnitude, Obs, Pruner, Refitted, SparseGpt, Wanda};
 use sparq_quant::{Clip, Descended, Gptq, Quantizer, Rtn};
@@ -82,6 +82,7 @@ pub enum PipelineKind {
 /// | `drift` | by preset | share of the drift from the dense model that a layer is asked to undo, 0 to 1 |
 /// | `residual-drift` | true | whether that includes the drift of the residual stream |
 /// | `damping` | 0.01 | added to the diagonal of the Hessian, times its mean |
+/// | `forward` | f32 | what the model is run in for calibration: `f32`, `bf16` ([`Precision`]) |
 /// | `expert-tokens` | routed | what each of a mixture of experts is calibrated on: `routed` (its own tokens), `all` |
 ///
 /// `pruner`, `quantizer`, `pipeline` and `reference-compat` name published methods: a recipe that gives one of them and
@@ -129,6 +130,8 @@ pub struct Recipe {
     pub residual_drift: bool,
     /// Fraction of the mean diagonal added to the Hessian.
     pub damping: f64,
+    /// What linear layers are multiplied in while the model runs on calibration text; statistics are always `f32`.
+    pub forward: Precision,
     /// Which tokens each of a mixture of experts is calibrated on.
     pub expert_tokens: ExpertTokens,
     /// Reproduce the reference implementations, quirks included.

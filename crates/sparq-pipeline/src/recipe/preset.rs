@@ -2,7 +2,7 @@ use super::{PrunerKind, QuantizerKind, Recipe};
 use crate::Targets;
 use serde::{Deserialize, Serialize};
 use sparq_core::Sparsity;
-use sparq_model::ExpertTokens;
+use sparq_model::{ExpertTokens, Precision};
 use sparq_obs::Damping;
 use sparq_quant::Clip;
 
@@ -58,6 +58,7 @@ impl Preset {
             drift: 0.0,
             residual_drift: true,
             damping: Damping::default().fraction(),
+            forward: Precision::default(),
             expert_tokens: ExpertTokens::default(),
             reference_compat: false,
             allocation: None,

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every key that text may hold.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "preset",
     "s",
     "q",
@@ -28,6 +28,7 @@ const KEYS: [&str; 20] = [
     "drift",
     "residual-drift",
     "damping",
+    "forward",
     "expert-tokens",
 ];
 /// Keys that name a published method, and with it the preset that adds nothing.
@@ -71,6 +72,7 @@ impl Recipe {
         put(self.drift != base.drift, "drift", self.drift.to_string());
         put(self.residual_drift != base.residual_drift, "residual-drift", self.residual_drift.to_string());
         put(self.damping != base.damping, "damping", self.damping.to_string());
+        put(self.forward != base.forward, "forward", name_of(&self.forward));
         put(self.expert_tokens != base.expert_tokens, "expert-tokens", name_of(&self.expert_tokens));
         put(self.reference_compat != base.reference_compat, "reference-compat", self.reference_compat.to_string());
         settings
@@ -161,6 +163,7 @@ impl FromStr for Recipe {
                 "drift" => recipe.drift = number()?,
                 "residual-drift" => recipe.residual_drift = flag()?,
                 "damping" => recipe.damping = number()?,
+                "forward" => recipe.forward = value_of(value).map_err(named)?,
                 "expert-tokens" => recipe.expert_tokens = value_of(value).map_err(named)?,
                 "reference-compat" => recipe.reference_compat = flag()?,
                 "allocation" => return Err(bad("an allocation is too long for text: give its file".into())),
@@ -219,7 +222,7 @@ mod tests {
     fn stored_recipes_keep_their_meaning() {
         // Written before descent and drift existed.
         let mut json = serde_json::to_value(Recipe { refit: 5, ..Preset::Reference.recipe() }).expect("serializable");
-        for new in ["descent", "scale_fit", "drift", "residual_drift"] {
+        for new in ["descent", "scale_fit", "drift", "residual_drift", "forward"] {
             assert!(json.as_object_mut().expect("an object").remove(new).is_some(), "{new}");
         }
         let recipe: Recipe = serde_json::from_value(json).expect("old recipes are read");
@@ -243,6 +246,7 @@ mod tests {
             ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),
             ("expert-tokens=some", "some"),
+            ("forward=f64", "f64"),
             ("speed=9", "unknown key"),
             ("q", "key=value"),
         ] {
