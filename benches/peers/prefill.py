@@ -16,10 +16,10 @@ def main():
     tokens = torch.arange(4 * 512).reshape(4, 512) * 37 % model.config.vocab_size
     rates = []
     with torch.no_grad():
-        model.model(tokens, use_cache=False)
+        model(tokens, use_cache=False)
         for _ in range(runs):
             start = time.monotonic()
-            model.model(tokens, use_cache=False)
+            model(tokens, use_cache=False)
             rates.append(tokens.numel() / (time.monotonic() - start))
     print(json.dumps({"tokens_per_second": rates}))
 

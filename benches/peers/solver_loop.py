@@ -1,5 +1,6 @@
 """One layer of random weights through the reference algorithms as they are usually written in PyTorch, on the CPU:
-python solver_loop.py gptq|sparsegpt N [RUNS]; prints JSON. Blocks of 128 columns, groups of 128, damping 0.01."""
+python solver_loop.py gptq|sparsegpt N LAYER.safetensors; prints JSON and writes the layer to the file if it is not there.
+Blocks of 128 columns, groups of 128, damping 0.01."""
 
 import json
 import os
@@ -7,6 +8,7 @@ import sys
 import time
 
 import torch
+from safetensors.torch import load_file, save_file
 
 
 def inverse_factor(h, damping=0.01):
@@ -50,19 +52,18 @@ def solve(method, w, h, block=128, sparsity=0.5):
 
 
 def main():
-    method, n, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    method, n, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     torch.manual_seed(0)
-    x = torch.randn(2 * n, n)
-    h = x.t() @ x / n
-    w = torch.randn(n, n)
-    seconds = []
+    if not os.path.exists(file):
+        save_file({"weight": torch.randn(n, n), "inputs": torch.randn(2 * n, n)}, file)
+    layer = load_file(file)
+    x, w = layer["inputs"], layer["weight"]
+    h = x.t() @ x * (2 / len(x))
     with torch.no_grad():
-        for _ in range(runs):
-            start = time.monotonic()
-            solve(method, w, h)
-            seconds.append(time.monotonic() - start)
-    print(json.dumps({"seconds": seconds}))
+        start = time.monotonic()
+        solve(method, w, h)
+        print(json.dumps({"seconds": time.monotonic() - start}))
 
 
 main()

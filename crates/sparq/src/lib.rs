@@ -25,12 +25,12 @@ pub use sparq_pipeline::{Calibration, CompressionReport, Recipe};
 
 /// Pruners.
 pub mod prune {
-    pub use sparq_prune::{Choice, Magnitude, Pruner, Refitted, Scope, SparseGpt, Wanda};
+    pub use sparq_prune::{Choice, Magnitude, Obs, Pruner, Refitted, Scope, SparseGpt, Wanda};
 }
 
 /// Quantizers.
 pub mod quant {
-    pub use sparq_quant::{Clip, Gptq, GridFinder, Quantizer, Rtn};
+    pub use sparq_quant::{Clip, Descended, Gptq, GridFinder, Quantizer, Rtn};
 }
 
 /// Pruning and quantization together.

@@ -24,6 +24,7 @@ impl Default for Tile {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel(());
 
+#[allow(clippy::unused_self, reason = "a kernel is needed for what it proves")]
 impl Kernel {
     /// Asks the processor.
     pub(super) fn detect() -> Option<Self> {
@@ -83,6 +84,9 @@ mod avx512 {
 
     const LANES: usize = 16;
     const REGISTERS: usize = COLUMNS / LANES;
+    /// Which quarters of two registers go together.
+    const EVEN: i32 = 0b10_00_10_00;
+    const ODD: i32 = 0b11_01_11_01;
     const _: () = assert!(COLUMNS.is_multiple_of(LANES) && PAIRS.is_multiple_of(LANES));
 
     #[target_feature(enable = "avx512f,avx512bf16")]
@@ -130,7 +134,7 @@ mod avx512 {
                 for (register, row) in square.iter_mut().zip(rows) {
                     *register = load(&row.as_chunks().0[first / LANES]);
                 }
-                for (register, pairs) in transposed(square).into_iter().zip(&mut panel[first..]) {
+                for (register, pairs) in transposed(&square).into_iter().zip(&mut panel[first..]) {
                     let to = &mut pairs.as_chunks_mut::<LANES>().0[group];
                     // SAFETY: `to` is 16 `u32` long, the 64 bytes that are written; the store needs no alignment.
                     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), register) };
@@ -150,8 +154,8 @@ mod avx512 {
     /// their quarters, then quarter by quarter.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
-        let mut twos = rows;
+    fn transposed(rows: &[__m512i; LANES]) -> [__m512i; LANES] {
+        let mut twos = *rows;
         for (two, rows) in twos.as_chunks_mut::<2>().0.iter_mut().zip(rows.as_chunks::<2>().0) {
             *two = [_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[0], rows[1])];
         }
@@ -165,8 +169,6 @@ mod avx512 {
                 _mm512_unpackhi_epi64(two[1], two[3]),
             ];
         }
-        const EVEN: i32 = 0b10_00_10_00;
-        const ODD: i32 = 0b11_01_11_01;
         let mut columns = fours;
         for j in 0..4 {
             let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
@@ -186,6 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::large_stack_arrays, reason = "48 KiB, on their way to the heap")]
     fn panels_are_transposed_rows() {
         let Some(kernel) = Kernel::detect() else { return };
         let rows: [Row; COLUMNS] = std::array::from_fn(|row| std::array::from_fn(|pair| (row << 16 | pair) as u32));

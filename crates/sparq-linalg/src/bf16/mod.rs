@@ -40,10 +40,8 @@ pub fn linear_bf16(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, beta: f32, mu
     if beta != 0.0 && beta != 1.0 {
         y.mapv_inplace(|value| value * beta);
     }
-    if x.ncols() == 0 {
-        return if beta == 0.0 {
-            y.fill(0.0)
-        };
+    if x.ncols() == 0 && beta == 0.0 {
+        y.fill(0.0);
     }
     let mut tasks = Vec::new();
     for (x, y) in x.axis_chunks_iter(Axis(0), TASK_ROWS).zip(y.axis_chunks_iter_mut(Axis(0), TASK_ROWS)) {
@@ -68,6 +66,7 @@ struct Buffers {
 }
 
 impl Default for Buffers {
+    #[allow(clippy::large_stack_arrays, reason = "48 KiB, on their way to the heap")]
     fn default() -> Self {
         let panel = Box::new([[0; COLUMNS]; PAIRS]);
         Self { inputs: Vec::new(), weights: Vec::new(), panel, tile: Tile::default() }

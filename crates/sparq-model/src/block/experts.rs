@@ -66,9 +66,7 @@ pub(super) fn input_of_all(block: &Block, stage: usize, state: &mut BlockState) 
         Role::FeedForwardOutput(Feeds::Expert(expert)) => {
             let before = (0..stage).find(|stage| is_of(*stage, Role::FeedForward(Feeds::Expert(expert))))?;
             let all = &routed(block, state).input;
-            let mut outputs = block.stage_linears(before).iter().map(|id| block.linears[*id].forward(all.view()));
-            let first = outputs.next()?;
-            Some(walk::activated(block, first, outputs.next()))
+            walk::activated(block, block.stage_linears(before).iter().map(|id| block.linears[*id].forward(all.view())))
         }
         _ => None,
     }

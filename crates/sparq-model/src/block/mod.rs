@@ -119,7 +119,7 @@ impl Block {
         let residual =
             if residual.is_standard_layout() { residual } else { residual.as_standard_layout().into_owned() };
         let precision = Precision::default();
-        Ok(BlockState { residual, layout, caches, precision, stage: 0, input: None, outputs: Vec::new(), routed: None })
+        Ok(BlockState { residual, layout, caches, precision, stage: 0, input: None, routed: None })
     }
 
     /// The input of the stage whose turn it is, `[tokens, in]`, in standard layout; computed once, however often it is

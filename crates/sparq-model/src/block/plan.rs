@@ -171,11 +171,10 @@ impl BlockPlan {
     }
 
     /// Number of f32 values per token that a batch holds between two stages at most: the residual stream, what experts
-    /// read, and the input of the stage to come or the outputs of the one before. That is what every batch of a
-    /// calibration takes, where [`activations_per_token`](Self::activations_per_token) is what the one at work takes.
+    /// read, and the input of the stage to come. That is what every batch of a calibration takes, where [`activations_per_token`](Self::activations_per_token) is what the one at work takes.
     pub fn kept_per_token(&self, hidden_size: usize) -> usize {
-        let of_stage = |stage: &Stage| self.input_width(stage).max(self.outputs_width(stage));
-        hidden_size + self.routed_per_token() + self.stages.iter().map(of_stage).max().unwrap_or(0)
+        let inputs = self.stages.iter().map(|stage| self.input_width(stage));
+        hidden_size + self.routed_per_token() + inputs.max().unwrap_or(0)
     }
 
     fn input_width(&self, stage: &Stage) -> usize {

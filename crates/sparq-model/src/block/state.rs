@@ -15,10 +15,8 @@ pub struct BlockState {
     pub(crate) precision: Precision,
     /// The stage whose turn it is.
     pub(crate) stage: usize,
-    /// Its input, once computed.
+    /// Its input, once computed or left by the stage before.
     pub(crate) input: Option<Array2<f32>>,
-    /// What the stages before left for those to come.
-    pub(crate) outputs: Vec<Array2<f32>>,
     /// Set while the experts of a block take their turns.
     pub(crate) routed: Option<Routed>,
 }
@@ -39,8 +37,8 @@ impl BlockState {
         self.residual.view()
     }
 
-    /// The input of the stage whose turn it is, `[tokens, in]`; none before
-    /// [`Block::stage_input`](crate::Block::stage_input) has computed it.
+    /// The input of the stage whose turn it is, `[tokens, in]`; none before the stage
+    /// in front of it has left it or [`Block::stage_input`](crate::Block::stage_input) has computed it.
     pub fn input(&self) -> Option<ArrayView2<'_, f32>> {
         self.input.as_ref().map(|input| input.view())
     }

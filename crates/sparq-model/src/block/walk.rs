@@ -14,45 +14,46 @@ use crate::NormKind;
 use crate::ops::{add, layer_norm, rms_norm};
 use ndarray::Array2;
 
-/// Computes the input of a stage, `[tokens, in]`, from the residual stream and what stages before it left.
+/// Computes the input of a stage, `[tokens, in]`, from the residual stream, where it is not what the stage before has left.
 pub(super) fn input(block: &Block, stage: usize, state: &mut BlockState) -> Array2<f32> {
-    let mut left = std::mem::take(&mut state.outputs).into_iter();
     let norms = block.plan.norms;
-    match (block.plan.stages[stage].role, left.next(), left.next(), left.next()) {
-        (Role::Attention, ..) => normed(block, norms.before_attention, &state.residual),
-        (Role::AttentionOutput, Some(queries), Some(keys), Some(values)) => {
-            let attended = attention::attend(block, &queries, &keys, &values, state);
-            for done in [queries, keys, values] {
-                block.workspace.put(done);
-            }
-            attended
-        }
-        (Role::FeedForward(Feeds::AllTokens), ..) => normed(block, norms.before_feed_forward, &state.residual),
-        (Role::FeedForward(Feeds::Expert(expert)), ..) => experts::input(block, expert, state),
-        (Role::FeedForwardOutput(_), Some(first), second, _) => activated(block, first, second),
-        // The order of stages, which `Block` checks, leaves outputs before every stage that takes them.
-        _ => Array2::zeros((state.layout.tokens(), 0)),
+    match block.plan.stages[stage].role {
+        Role::Attention => normed(block, norms.before_attention, &state.residual),
+        Role::FeedForward(Feeds::AllTokens) => normed(block, norms.before_feed_forward, &state.residual),
+        Role::FeedForward(Feeds::Expert(expert)) => experts::input(block, expert, state),
+        // The order of stages, which `Block` checks, leaves these an input.
+        Role::AttentionOutput | Role::FeedForwardOutput(_) => Array2::zeros((state.layout.tokens(), 0)),
     }
 }
 
 /// Takes the outputs of a stage's linears; not called for stages whose output is added to the residual stream.
-pub(super) fn advance(block: &Block, stage: usize, mut outputs: Vec<Array2<f32>>, state: &mut BlockState) {
+///
+/// What the next stage reads is made of them at once: a batch that waits for others keeps one matrix, not two or three.
+pub(super) fn advance(block: &Block, stage: usize, outputs: Vec<Array2<f32>>, state: &mut BlockState) {
     let norms = block.plan.norms;
     match block.plan.stages[stage].role {
-        Role::Attention => {
-            for (rotated, norm) in outputs.iter_mut().zip([norms.queries, norms.keys]) {
-                apply_norm(block, norm, rotated);
-                if let Some(rope) = &block.rope {
-                    rope.rotate(rotated, &state.layout);
-                }
-            }
-            state.outputs = outputs;
-        }
-        Role::FeedForward(_) => state.outputs = outputs,
+        Role::Attention => state.input = attended(block, outputs, state),
+        Role::FeedForward(_) => state.input = activated(block, outputs),
         Role::AttentionOutput => add_normed(block, norms.after_attention, outputs, state),
         Role::FeedForwardOutput(Feeds::AllTokens) => add_normed(block, norms.after_feed_forward, outputs, state),
         Role::FeedForwardOutput(Feeds::Expert(expert)) => experts::add(block, expert, outputs, state),
     }
+}
+
+fn attended(block: &Block, outputs: Vec<Array2<f32>>, state: &mut BlockState) -> Option<Array2<f32>> {
+    let norms = block.plan.norms;
+    let [mut queries, mut keys, values] = <[Array2<f32>; 3]>::try_from(outputs).ok()?;
+    for (rotated, norm) in [(&mut queries, norms.queries), (&mut keys, norms.keys)] {
+        apply_norm(block, norm, rotated);
+        if let Some(rope) = &block.rope {
+            rope.rotate(rotated, &state.layout);
+        }
+    }
+    let attended = attention::attend(block, &queries, &keys, &values, state);
+    for done in [queries, keys, values] {
+        block.workspace.put(done);
+    }
+    Some(attended)
 }
 
 /// A normalised copy.
@@ -82,9 +83,11 @@ fn add_normed(block: &Block, norm: Option<Norm>, outputs: Vec<Array2<f32>>, stat
 }
 
 /// `act(gate) * up`, or `act(up)` where there is no gate.
-pub(super) fn activated(block: &Block, mut first: Array2<f32>, second: Option<Array2<f32>>) -> Array2<f32> {
+pub(super) fn activated(block: &Block, outputs: impl IntoIterator<Item = Array2<f32>>) -> Option<Array2<f32>> {
+    let mut outputs = outputs.into_iter();
+    let mut first = outputs.next()?;
     let activation = block.config.activation;
-    match (first.as_slice_mut(), second) {
+    match (first.as_slice_mut(), outputs.next()) {
         (Some(gate), Some(up)) => {
             activation.gate(gate, up.as_slice().unwrap_or_default());
             block.workspace.put(up);
@@ -92,5 +95,5 @@ pub(super) fn activated(block: &Block, mut first: Array2<f32>, second: Option<Ar
         (Some(up), None) => activation.apply(up),
         _ => {}
     }
-    first
+    Some(first)
 }

@@ -7,7 +7,7 @@ pub use preset::Preset;
 
 use crate::{Result, Targets};
 use serde::{Deserialize, Serialize};
-use sparq_core::{Bits, CompressError, Granularity, LayerCompressor, QuantScheme, Sparsity};
+use sparq_core::{Bits, CompressError, Granularity, LayerCompressor, QuantScheme, Sparsity, Statistics};
 use sparq_joint::{OnePass, SequentialA, SequentialB};
 use sparq_model::{ExpertTokens, Precision};
 use sparq_obs::{CoordinateDescent, Damping, Refit};
@@ -218,6 +218,22 @@ impl Recipe {
     /// # Errors
     /// [`Error::Compress`](crate::Error::Compress) for settings out of range or that cannot be combined.
     pub fn compressor(&self) -> Result<Option<Box<dyn LayerCompressor>>> {
+        let method = self.method()?;
+        match &method {
+            Some(method) if self.drift > 0.0 && method.needs() < Statistics::Hessian => Err(CompressError::Conflict {
+                first: "drift".into(),
+                second: method.name().into_owned(),
+                reason:
+                    "what undoes drift is found with a Hessian, which this method does without; use obs, sparsegpt or \
+                         gptq, or drift=0"
+                        .into(),
+            }
+            .into()),
+            _ => Ok(method),
+        }
+    }
+
+    fn method(&self) -> Result<Option<Box<dyn LayerCompressor>>> {
         let damping = Damping::new(self.damping)?;
         if !(0.0..=1.0).contains(&self.drift) {
             return Err(CompressError::Setting {

@@ -242,6 +242,7 @@ mod tests {
             ("damping=-1", "damping"),
             ("refit=-1", "whole number"),
             ("drift=1.5", "drift"),
+            ("s=0.5,q=4,preset=fast,drift=0.5", "Hessian"),
             ("preset=magic", "magic"),
             ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),

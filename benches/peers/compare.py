@@ -1,0 +1,112 @@
+"""Runs sparq and its peers in turns on the same work and prints a table of medians and their ratios.
+
+    python benches/peers/compare.py --programs target/release/examples --model DIR --text FILE --work DIR [--runs 3]
+
+Both sides get OMP_NUM_THREADS / --threads 2. Seconds are of whole processes, from start to files on disk, except where a
+program of the peer reports less (its imports are left out: "seconds" of llm_compressor.py)."""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+THREADS = "2"
+
+
+def run(command):
+    """Standard output, seconds and peak memory of a command."""
+    timed = ["/usr/bin/time", "--format", "%e %M", *map(str, command)]
+    done = subprocess.run(timed, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": THREADS})
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
+    seconds, kilobytes = done.stderr.strip().splitlines()[-1].split()
+    return done.stdout, float(seconds), int(kilobytes) * 1024
+
+
+def peer(script, *arguments):
+    output, _, _ = run([sys.executable, HERE / script, *arguments])
+    return json.loads(output.strip().splitlines()[-1])
+
+
+class Sparq:
+    def __init__(self, options):
+        self.options = options
+
+    def compress(self, *settings):
+        options = self.options
+        command = [options.programs / "compress", "--model", options.model, "--calibration", options.text]
+        command += ["--samples", 32, "--seq-len", 512, "--bits", 4, "--group-size", 128, "--threads", THREADS]
+        command += ["--format", "compressed-tensors", "--out", options.work / "ours", "--overwrite", *settings]
+        _, seconds, peak = run(command)
+        return {"seconds": seconds, "peak_bytes": peak}
+
+    def solve(self, layer, *settings):
+        command = [self.options.programs / "layer", "--input", layer, "--preset", "reference", "--group-size", 128]
+        output, _, _ = run([*command, "--threads", THREADS, *settings])
+        return json.loads(output)["seconds"]["solve"]
+
+    def prefill(self, precision):
+        options = self.options
+        command = [options.programs / "evaluate", "--model", options.model, "--perplexity", options.text]
+        command += ["--window", 512, "--text-tokens", 8192, "--threads", THREADS, "--forward", precision]
+        output, _, _ = run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command])
+        scored, seconds = re.search(r"text: (\d+) in ([0-9.]+) s", output).groups()
+        return int(scored) / float(seconds)
+
+
+def row(name, ours, theirs, unit, digits=1):
+    """More than 1 is in our favour."""
+    a, b = statistics.median(ours), statistics.median(theirs)
+    ratio = b / a if unit in ("s", "GB") else a / b
+    spread = lambda values: f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    print(f"| {name} | {spread(ours)} | {spread(theirs)} | {unit} | {ratio:.2f} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ["programs", "model", "text", "work"]:
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    sparq = Sparq(options)
+    works = {
+        "GPTQ int4 g128": ("gptq", ["--sparsity", 0, "--preset", "reference"]),
+        "25 % + int4: one pass / SparseGPT, then GPTQ": ("joint", ["--sparsity", 0.25, "--preset", "reference"]),
+    }
+    print("| work | sparq, median (range) | peer, median (range) | | ratio |\n|---|---:|---:|---|---:|")
+    for name, (method, settings) in works.items():
+        f32, bf16, theirs = [], [], []
+        for _ in range(options.runs):
+            f32.append(sparq.compress(*settings))
+            theirs.append(peer("llm_compressor.py", method, options.model, options.text, options.work / "theirs"))
+            bf16.append(sparq.compress(*settings, "--forward", "bf16"))
+        of = lambda results, key, scale=1: [result[key] / scale for result in results]
+        row(f"{name}, f32", of(f32, "seconds"), of(theirs, "seconds"), "s")
+        row(f"{name}, bf16 forward", of(bf16, "seconds"), of(theirs, "seconds"), "s")
+        row(f"{name}, f32, peak memory", of(f32, "peak_bytes", 1e9), of(theirs, "peak_bytes", 1e9), "GB", 2)
+    layer = options.work / "layer.safetensors"
+    solvers = {
+        "GPTQ int4 g128": ("gptq", ["--sparsity", 0, "--bits", 4]),
+        "SparseGPT 50 %": ("sparsegpt", ["--sparsity", 0.5, "--bits", 16]),
+    }
+    for name, (method, settings) in solvers.items():
+        ours, theirs = [], []
+        for _ in range(options.runs):
+            theirs.append(peer("solver_loop.py", method, 4096, layer)["seconds"])
+            ours.append(sparq.solve(layer, *settings))
+        row(f"{name}, one 4096 x 4096 layer, H given, against a loop in PyTorch", ours, theirs, "s", 2)
+    for precision in ["f32", "bf16"]:
+        ours, theirs = [], []
+        for _ in range(options.runs):
+            theirs += peer("prefill.py", options.model, precision, 1)["tokens_per_second"]
+            ours.append(sparq.prefill(precision))
+        row(f"prefill with the output layer, sequences of 512, {precision}, against transformers", ours, theirs, "tokens/s", 0)
+
+
+main()
