@@ -1,9 +1,11 @@
-//! Kernels and solvers at the shapes of real layers: 576 x 1536 (SmolLM2-135M down projection) and 1024 x 1024.
+//! Solvers at the shapes of real layers: 576 x 1536 (SmolLM2-135M down projection) and 1024 x 1024.
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ndarray::Array2;
+mod common;
+
+use common::noise;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sparq::joint::OnePass;
 use sparq::linalg;
 use sparq::prelude::*;
@@ -11,33 +13,6 @@ use std::hint::black_box;
 
 const SHAPES: [(usize, usize); 2] = [(576, 1536), (1024, 1024)];
 const TOKENS: usize = 2048;
-
-/// Reproducible values in -1..1 without structure.
-fn noise(rows: usize, columns: usize, seed: u32) -> Array2<f32> {
-    let mut state = seed;
-    Array2::from_shape_simple_fn((rows, columns), || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from((state >> 16) as i16) / 32_768.0
-    })
-}
-
-fn products(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("products");
-    group.sample_size(20);
-    for (out, width) in SHAPES {
-        let (x, w) = (noise(TOKENS, width, 1), noise(out, width, 2));
-        group.throughput(Throughput::Elements((2 * TOKENS * out * width) as u64));
-        group.bench_function(BenchmarkId::new("linear", format!("{TOKENS}x{width}x{out}")), |bencher| {
-            bencher.iter(|| linalg::linear(black_box(x.view()), black_box(w.view())));
-        });
-        group.throughput(Throughput::Elements((TOKENS * width * width) as u64));
-        group.bench_function(BenchmarkId::new("syrk", format!("{TOKENS}x{width}")), |bencher| {
-            let mut h = Array2::zeros((width, width));
-            bencher.iter(|| linalg::syrk_lower(1.0, black_box(x.view()), black_box(h.view_mut())));
-        });
-    }
-    group.finish();
-}
 
 fn solvers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("solvers");
@@ -70,5 +45,5 @@ fn solvers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products, solvers);
+criterion_group!(benches, solvers);
 criterion_main!(benches);
