@@ -97,14 +97,17 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
             base.make_resident()?;
             let base = base.with_precision(arguments.forward);
             Some(match &cache {
-                Some(cache) => evaluation.baseline_cached(&base, &identity(&base)?, cache, &bar)?,
+                Some(cache) => evaluation.baseline_cached(&base, &base.checkpoint().content_hash()?, cache, &bar)?,
                 None => evaluation.baseline(&base, &bar)?,
             })
         }
         None => None,
     };
     let report = match &cache {
-        Some(cache) => evaluation.evaluate_cached(&model, &identity(&model)?, cache, baseline.as_ref(), &bar)?,
+        Some(cache) => {
+            let content_hash = model.checkpoint().content_hash()?;
+            evaluation.evaluate_cached(&model, &content_hash, cache, baseline.as_ref(), &bar)?
+        }
         None => evaluation.evaluate(&model, baseline.as_ref(), &bar)?,
     };
     bar.bar.finish_and_clear();
@@ -116,20 +119,7 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
 }
 
 fn precision(text: &str) -> Result<Precision, String> {
-    match text {
-        "f32" => Ok(Precision::F32),
-        "bf16" => Ok(Precision::Bf16),
-        other => Err(format!("{other:?} is neither f32 nor bf16")),
-    }
-}
-
-/// What cached results are kept under.
-fn identity(model: &Model) -> Result<String> {
-    let hash = model.checkpoint().content_hash()?;
-    Ok(match model.precision() {
-        Precision::F32 => hash,
-        other => format!("{hash} in {other:?}"),
-    })
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
 fn print(report: &EvaluationReport) {

@@ -13,24 +13,24 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 HERE = Path(__file__).parent
 THREADS = "2"
 
 
 def run(command):
-    """Standard output, seconds and peak memory of a command."""
+    """What a command said on standard output and error, its seconds and its peak memory."""
     timed = ["/usr/bin/time", "--format", "%e %M", *map(str, command)]
     done = subprocess.run(timed, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": THREADS})
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
     seconds, kilobytes = done.stderr.strip().splitlines()[-1].split()
-    return done.stdout, float(seconds), int(kilobytes) * 1024
+    return SimpleNamespace(output=done.stdout, log=done.stderr, seconds=float(seconds), peak_bytes=int(kilobytes) * 1024)
 
 
 def peer(script, *arguments):
-    output, _, _ = run([sys.executable, HERE / script, *arguments])
-    return json.loads(output.strip().splitlines()[-1])
+    return json.loads(run([sys.executable, HERE / script, *arguments]).output.strip().splitlines()[-1])
 
 
 class Sparq:
@@ -42,20 +42,17 @@ class Sparq:
         command = [options.programs / "compress", "--model", options.model, "--calibration", options.text]
         command += ["--samples", 32, "--seq-len", 512, "--bits", 4, "--group-size", 128, "--threads", THREADS]
         command += ["--format", "compressed-tensors", "--out", options.work / "ours", "--overwrite", *settings]
-        _, seconds, peak = run(command)
-        return {"seconds": seconds, "peak_bytes": peak}
+        return vars(run(command))
 
     def solve(self, layer, *settings):
         command = [self.options.programs / "layer", "--input", layer, "--preset", "reference", "--group-size", 128]
-        output, _, _ = run([*command, "--threads", THREADS, *settings])
-        return json.loads(output)["seconds"]["solve"]
+        return json.loads(run([*command, "--threads", THREADS, *settings]).output)["seconds"]["solve"]
 
     def prefill(self, precision):
         options = self.options
         command = [options.programs / "evaluate", "--model", options.model, "--perplexity", options.text]
         command += ["--window", 512, "--text-tokens", 8192, "--threads", THREADS, "--forward", precision]
-        output, _, _ = run(["sh", "-c", 'exec "$@" 2>&1', "sh", *command])
-        scored, seconds = re.search(r"text: (\d+) in ([0-9.]+) s", output).groups()
+        scored, seconds = re.search(r"text: (\d+) in ([0-9.]+) s", run(command).log).groups()
         return int(scored) / float(seconds)
 
 

@@ -135,6 +135,7 @@ mod tests {
     use super::*;
     use crate::testing::Fake;
     use crate::{Evaluation, Task, TextSettings};
+    use sparq_model::Precision;
 
     type Damage = fn(&[u8]) -> Vec<u8>;
 
@@ -163,6 +164,9 @@ mod tests {
         let other = Fake::new(2);
         let different = evaluation.baseline_cached(&other, "other hash", &cache, &()).unwrap();
         assert_ne!(different.tasks[0].items[0].log_likelihoods, first.tasks[0].items[0].log_likelihoods);
+        let rougher = Fake { precision: Precision::Bf16, ..Fake::new(1) };
+        evaluation.baseline_cached(&rougher, "hash", &cache, &()).unwrap();
+        assert_ne!(rougher.done()[0], 0, "kept in another precision");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use sparq_metric::{Bootstrap, Retention, TaskScores, retention};
+use sparq_model::Precision;
 
 /// What a model is evaluated on: a text, tasks, or both; the same for the base and every compressed model.
 ///
@@ -137,6 +138,7 @@ impl Evaluation {
         cache: &ResultCache,
         observer: &dyn Observer,
     ) -> Result<Baseline<M>> {
+        let content_hash = &identity(base, content_hash);
         let text = match &self.text {
             None => None,
             Some(text) => Some(if let Some(hidden) = cache.hidden(content_hash, text) {
@@ -164,7 +166,7 @@ impl Evaluation {
         observer: &dyn Observer,
     ) -> Result<EvaluationReport> {
         let text = self.evaluate_text(model, baseline, observer)?;
-        let tasks = self.run_tasks_cached(model, content_hash, cache, observer)?;
+        let tasks = self.run_tasks_cached(model, &identity(model, content_hash), cache, observer)?;
         self.report(text, tasks, baseline)
     }
 
@@ -245,6 +247,14 @@ impl Evaluation {
 
     fn run_tasks<M: LanguageModel>(&self, model: &M, observer: &dyn Observer) -> Result<Vec<TaskResult>> {
         self.tasks.iter().map(|task| task.evaluate(model, &self.options, observer)).collect()
+    }
+}
+
+/// What results of this model, opened from files of this hash, are kept under.
+fn identity(model: &impl LanguageModel, content_hash: &str) -> String {
+    match model.precision() {
+        Precision::F32 => content_hash.to_owned(),
+        other => format!("{content_hash} in {other:?}"),
     }
 }
 

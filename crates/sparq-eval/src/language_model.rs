@@ -1,6 +1,6 @@
 use crate::Result;
 use ndarray::{Array2, ArrayView2};
-use sparq_model::{KvCache, Model};
+use sparq_model::{KvCache, Model, Precision};
 
 /// What an evaluation needs of a model. [`Model`] implements it; tests use small fakes.
 ///
@@ -53,6 +53,11 @@ pub trait LanguageModel: Clone + Sync {
     /// # Errors
     /// The tokenizer's own.
     fn end_tokens(&self) -> Result<Vec<u32>>;
+
+    /// What the files of a model do not tell of its results; cached ones are kept under it as well.
+    fn precision(&self) -> Precision {
+        Precision::default()
+    }
 }
 
 impl LanguageModel for Model {
@@ -89,5 +94,9 @@ impl LanguageModel for Model {
 
     fn end_tokens(&self) -> Result<Vec<u32>> {
         Ok(self.tokenizer()?.eos_ids().to_vec())
+    }
+
+    fn precision(&self) -> Precision {
+        Model::precision(self)
     }
 }

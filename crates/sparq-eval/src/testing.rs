@@ -2,6 +2,7 @@
 
 use crate::{LanguageModel, Result};
 use ndarray::{Array2, ArrayView2};
+use sparq_model::Precision;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,6 +15,7 @@ pub(crate) struct Fake {
     /// Put in front of every text that is encoded with special tokens.
     pub(crate) start: Option<u32>,
     pub(crate) end: Vec<u32>,
+    pub(crate) precision: Precision,
     /// All logits are this, if any.
     pub(crate) constant: Option<f32>,
     /// Tokens that went through the model, and through its output layer.
@@ -28,6 +30,7 @@ impl Fake {
             vocabulary: 128,
             start: Some(1),
             end: vec![2],
+            precision: Precision::default(),
             constant: None,
             work: Arc::default(),
         }
@@ -70,6 +73,10 @@ impl LanguageModel for Fake {
     fn logits(&self, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         self.work[1].fetch_add(hidden.nrows(), Ordering::Relaxed);
         Ok(hidden.to_owned())
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
     fn new_cache(&self) -> Vec<u32> {

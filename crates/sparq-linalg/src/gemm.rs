@@ -113,7 +113,7 @@ pub fn linear(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>) -> Array2<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::syrk::tests::random;
+    use crate::testing::{assert_close, on_any_threads, random};
     use ndarray::s;
     use proptest::prelude::*;
 
@@ -121,10 +121,6 @@ mod tests {
         Array2::from_shape_fn((a.nrows(), b.ncols()), |(i, j)| {
             (0..a.ncols()).map(|k| f64::from(a[[i, k]]) * f64::from(b[[k, j]])).sum::<f64>() as f32
         })
-    }
-
-    fn assert_close(x: &Array2<f32>, y: &Array2<f32>, inner: usize) {
-        approx::assert_abs_diff_eq!(*x, *y, epsilon = 8.0 * f32::EPSILON * inner as f32 + 1e-6);
     }
 
     proptest! {
@@ -146,13 +142,7 @@ mod tests {
     fn tiled_products_agree_and_do_not_depend_on_threads() {
         for (m, k, n) in [(300, 65, 1100), (5, 300, 1500), (1, 512, 700)] {
             let (a, w) = (random(m, k, 1), random(n, k, 2));
-            let results = [1, 2, 4].map(|threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
-                pool.install(|| linear(a.view(), w.view()))
-            });
-            assert_close(&results[0], &naive(a.view(), w.t()), k);
-            assert_eq!(results[0], results[1]);
-            assert_eq!(results[0], results[2]);
+            assert_close(&on_any_threads(|| linear(a.view(), w.view())), &naive(a.view(), w.t()), k);
         }
     }
 

@@ -27,6 +27,8 @@ mod error;
 mod factor;
 mod gemm;
 mod syrk;
+#[cfg(test)]
+mod testing;
 mod transition;
 
 pub use bf16::linear_bf16;

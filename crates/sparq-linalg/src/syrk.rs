@@ -82,30 +82,22 @@ pub fn mirror_lower(mut h: ArrayViewMut2<'_, f32>) {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::testing::{on_any_threads, random};
     use ndarray::Array2;
-    use rand::{RngExt, SeedableRng};
-
-    pub(crate) fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        Array2::from_shape_fn((rows, columns), |_| rng.random_range(-1.0_f32..1.0))
-    }
 
     #[test]
     fn lower_triangle_agrees_with_the_product_for_any_thread_count() {
         for (tokens, n) in [(7, 3), (50, 300), (33, 520)] {
             let x = random(tokens, n, 3);
-            let results = [1, 2, 4].map(|threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            let lower = on_any_threads(|| {
                 let mut h = Array2::from_elem((n, n), 0.5_f32);
-                pool.install(|| syrk_lower(2.0, x.view(), h.view_mut()));
+                syrk_lower(2.0, x.view(), h.view_mut());
                 h
             });
-            assert_eq!(results[0], results[1]);
-            assert_eq!(results[0], results[2]);
             let full = x.t().dot(&x);
-            for ((i, j), value) in results[0].indexed_iter() {
+            for ((i, j), value) in lower.indexed_iter() {
                 let expected = if j <= i { 0.5 + 2.0 * full[[i, j]] } else { 0.5 };
                 assert!((value - expected).abs() <= 1e-4, "{i},{j}: {value} {expected}");
             }

@@ -10,14 +10,12 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct DenseStream {
     residuals: Vec<Array2<f32>>,
-    precision: Precision,
 }
 
 /// A dense block and the batches on their way through it.
 #[derive(Debug)]
 pub(crate) struct DenseBlock {
     block: Arc<Block>,
-    precision: Precision,
     states: Vec<BlockState>,
 }
 
@@ -27,22 +25,21 @@ impl DenseStream {
         model: &Model,
         first: usize,
         layouts: &[BatchLayout],
-        residuals: Vec<Array2<f32>>,
+        mut residuals: Vec<Array2<f32>>,
         precision: Precision,
     ) -> Result<Self> {
-        let mut stream = Self { residuals, precision };
         for index in 0..first {
-            let mut block = stream.enter(model.block(index)?, layouts)?;
-            (0..block.block.stages()).try_for_each(|stage| block.apply(stage))?;
-            stream = block.leave();
+            let block = model.block(index)?;
+            let states = begin(&block, layouts, residuals, precision)?.into_iter();
+            residuals = states.map(|state| block.finish(state)).collect::<std::result::Result<_, _>>()?;
         }
-        Ok(stream)
+        Ok(Self { residuals })
     }
 
     /// Starts a pass through `block`.
-    pub(crate) fn enter(self, block: Arc<Block>, layouts: &[BatchLayout]) -> Result<DenseBlock> {
-        let states = begin(&block, layouts, self.residuals, self.precision)?;
-        Ok(DenseBlock { block, precision: self.precision, states })
+    pub(crate) fn enter(self, block: Arc<Block>, layouts: &[BatchLayout], precision: Precision) -> Result<DenseBlock> {
+        let states = begin(&block, layouts, self.residuals, precision)?;
+        Ok(DenseBlock { block, states })
     }
 }
 
@@ -62,7 +59,6 @@ impl DenseBlock {
 
     /// The stream behind the block.
     pub(crate) fn leave(self) -> DenseStream {
-        let residuals = self.states.into_iter().map(|state| self.block.end(state)).collect();
-        DenseStream { residuals, precision: self.precision }
+        DenseStream { residuals: self.states.into_iter().map(|state| self.block.end(state)).collect() }
     }
 }

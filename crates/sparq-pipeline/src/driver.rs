@@ -116,7 +116,7 @@ impl<'a> Compression<'a> {
         for index in first..plan.blocks {
             let whole = model.block(index)?;
             let mut dense_block = match dense.take() {
-                Some(stream) => Some(stream.enter(Arc::clone(&whole), &layouts)?),
+                Some(stream) => Some(stream.enter(Arc::clone(&whole), &layouts, self.recipe.forward)?),
                 None => None,
             };
             let mut block = Arc::unwrap_or_clone(whole);

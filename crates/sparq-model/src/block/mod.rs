@@ -199,13 +199,20 @@ impl Block {
     /// # Errors
     /// Those of [`begin`](Self::begin) and [`apply`](Self::apply).
     pub fn forward(&self, residual: Array2<f32>, layout: BatchLayout) -> Result<Array2<f32>> {
-        let mut state = self.begin(residual, layout)?;
+        self.finish(self.begin(residual, layout)?)
+    }
+
+    /// What is left of a pass that was begun: the residual stream after the block.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub fn finish(&self, mut state: BlockState) -> Result<Array2<f32>> {
         self.run(&mut state)?;
         Ok(self.end(state))
     }
 
     pub(crate) fn run(&self, state: &mut BlockState) -> Result<()> {
-        (0..self.stages()).try_for_each(|stage| self.apply(stage, state))
+        (state.stage..self.stages()).try_for_each(|stage| self.apply(stage, state))
     }
 
     fn check_order(&self, stage: usize, state: &BlockState) -> Result<()> {

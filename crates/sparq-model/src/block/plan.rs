@@ -171,7 +171,8 @@ impl BlockPlan {
     }
 
     /// Number of f32 values per token that a batch holds between two stages at most: the residual stream, what experts
-    /// read, and the input of the stage to come. That is what every batch of a calibration takes, where [`activations_per_token`](Self::activations_per_token) is what the one at work takes.
+    /// read, and the input of the stage to come. That is what every batch of a calibration takes, where
+    /// [`activations_per_token`](Self::activations_per_token) is what the one at work takes.
     pub fn kept_per_token(&self, hidden_size: usize) -> usize {
         let inputs = self.stages.iter().map(|stage| self.input_width(stage));
         hidden_size + self.routed_per_token() + inputs.max().unwrap_or(0)

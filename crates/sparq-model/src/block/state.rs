@@ -37,8 +37,8 @@ impl BlockState {
         self.residual.view()
     }
 
-    /// The input of the stage whose turn it is, `[tokens, in]`; none before the stage
-    /// in front of it has left it or [`Block::stage_input`](crate::Block::stage_input) has computed it.
+    /// The input of the stage whose turn it is, `[tokens, in]`; none before the stage in front of
+    /// it has left it or [`Block::stage_input`](crate::Block::stage_input) has computed it.
     pub fn input(&self) -> Option<ArrayView2<'_, f32>> {
         self.input.as_ref().map(|input| input.view())
     }

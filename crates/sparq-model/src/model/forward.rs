@@ -80,9 +80,7 @@ impl Model {
             let block = self.block(index)?;
             for (layout, residual) in &mut groups {
                 let state = block.begin(std::mem::take(residual), layout.clone())?;
-                let mut state = state.with_precision(self.precision);
-                block.run(&mut state)?;
-                *residual = block.end(state);
+                *residual = block.finish(state.with_precision(self.precision))?;
             }
         }
         let mut finished: Vec<_> = groups.into_iter().map(|(_, residual)| self.finish(residual)).collect();
