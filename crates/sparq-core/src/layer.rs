@@ -1,8 +1,10 @@
-use crate::{CompressError, Mask, Quantized, Result, SolveReport};
+use crate::{CompressError, Mask, Quantized, Result, SharedHessian, SolveReport};
 use ndarray::{Array1, Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a method needs to know about a layer's inputs. Ordered: each kind includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -105,6 +107,7 @@ pub struct LayerProblem<'a> {
     name: &'a str,
     weight: ArrayView2<'a, f32>,
     hessian: &'a Hessian,
+    shared: Option<&'a SharedHessian>,
 }
 
 impl<'a> LayerProblem<'a> {
@@ -123,7 +126,15 @@ impl<'a> LayerProblem<'a> {
         if let Some(((row, column), &value)) = weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
             return Err(CompressError::NotFinite { layer: name.to_owned(), row, column, value });
         }
-        Ok(Self { name, weight, hessian })
+        Ok(Self { name, weight, hessian, shared: None })
+    }
+
+    /// The same, with statistics that other layers have too: what one solver derives from them serves the next.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn sharing(name: &'a str, weight: ArrayView2<'a, f32>, shared: &'a SharedHessian) -> Result<Self> {
+        Ok(Self { shared: Some(shared), ..Self::new(name, weight, shared.hessian())? })
     }
 
     /// Name of the layer, for messages.
@@ -150,7 +161,16 @@ impl<'a> LayerProblem<'a> {
         'a: 'b,
     {
         CompressError::check_shape(self.name, "weight", weight.dim(), self.weight.dim())?;
-        LayerProblem::new(self.name, weight, self.hessian)
+        Ok(LayerProblem { shared: self.shared, ..LayerProblem::new(self.name, weight, self.hessian)? })
+    }
+
+    /// What `make` derives from the statistics; if they are [shared](Self::sharing), made once for the same `key`, which
+    /// stands for the settings that go into it.
+    pub fn derive<T: Any + Send + Sync>(&self, key: u64, make: impl FnOnce(&Hessian) -> T) -> Arc<T> {
+        match self.shared {
+            Some(shared) => shared.derive(key, make),
+            None => Arc::new(make(self.hessian)),
+        }
     }
 
     /// # Errors

@@ -26,6 +26,7 @@ mod grid;
 mod layer;
 mod mask;
 mod report;
+mod shared;
 mod sparsity;
 
 pub use error::{CompressError, Result};
@@ -33,4 +34,5 @@ pub use grid::{Bits, Granularity, QuantScheme, Quantized, ScaleType};
 pub use layer::{CompressedLayer, Hessian, LayerCompressor, LayerProblem, Statistics};
 pub use mask::Mask;
 pub use report::{Fallback, SolveReport};
+pub use shared::SharedHessian;
 pub use sparsity::Sparsity;

@@ -1,6 +1,7 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use serde::{Deserialize, Serialize};
-use sparq_core::{CompressError, Fallback, Hessian, Result};
+use sparq_core::{CompressError, Fallback, Hessian, LayerProblem, Result, SharedHessian};
+use std::sync::Arc;
 
 /// What is added to the diagonal of the Hessian before it is factored, as a fraction of the mean of that diagonal.
 ///
@@ -39,6 +40,11 @@ impl Damping {
     /// The fraction.
     pub fn fraction(self) -> f64 {
         self.fraction
+    }
+
+    /// Tells dampings apart.
+    fn key(self) -> u64 {
+        self.fraction.to_bits() // the limit follows from it
     }
 
     /// What it adds to the diagonal of a Hessian with this `diagonal`; none if that carries no information.
@@ -110,6 +116,17 @@ impl InverseFactor {
         let fraction = damping.fraction.max(1e-4);
         let factor = Self::from_diagonal(diagonal.view(), fraction * mean);
         Factored { factor, damping: fraction, fallbacks }
+    }
+
+    /// As [`factorize`](Self::factorize), of the statistics of `problem`: once for all that share them.
+    pub fn of(problem: &LayerProblem<'_>, damping: Damping) -> Arc<Factored> {
+        let width = problem.weight().ncols();
+        problem.derive(damping.key(), |hessian| Self::factorize(hessian, width, damping))
+    }
+
+    /// As [`factorize`](Self::factorize), of statistics over `width` channels: once for all that share them.
+    pub fn of_shared(shared: &SharedHessian, width: usize, damping: Damping) -> Arc<Factored> {
+        shared.derive(damping.key(), |hessian| Self::factorize(hessian, width, damping))
     }
 
     /// The factor of the identity: every weight counts the same and nothing is compensated.

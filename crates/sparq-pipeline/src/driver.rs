@@ -5,7 +5,7 @@ use crate::{
     Calibration, CompressionReport, Error, LayerReport, Observer, Plan, Progress, Recipe, Result, Resumed, Sink,
 };
 use ndarray::{Array1, Array2};
-use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, Statistics};
+use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics};
 use sparq_model::{BatchLayout, Block, BlockState, Linear, LinearId, Model, Precision};
 use sparq_obs::{Damping, Drift, HessianAccumulator, InverseFactor};
 use std::sync::Arc;
@@ -203,9 +203,7 @@ impl<'a> Compression<'a> {
                 drift.add_residual(dense.residual(), state.residual(), inputs)?;
             }
         }
-        let (skipped, hessian) = (accumulator.skipped(), accumulator.finish());
-        let damping = Damping::new(self.recipe.damping)?;
-        let drift = drift.map(|drift| (drift, InverseFactor::factorize(&hessian, width, damping).factor));
+        let (skipped, hessian) = (accumulator.skipped(), SharedHessian::new(accumulator.finish()));
         Ok(StageStatistics { hessian, drift, skipped })
     }
 
@@ -217,10 +215,12 @@ impl<'a> Compression<'a> {
         compressor: &dyn LayerCompressor,
     ) -> Result<(CompressedLayer, LayerReport)> {
         let start = Instant::now();
-        let hessian = &statistics.hessian;
+        let (shared, hessian) = (&statistics.hessian, statistics.hessian.hessian());
         let target = match &statistics.drift {
-            Some((drift, factor)) => {
-                let target = drift.target(linear.weight.view(), factor, self.recipe.drift as f32)?;
+            Some(drift) => {
+                let damping = Damping::new(self.recipe.damping)?;
+                let factored = InverseFactor::of_shared(shared, linear.in_features(), damping);
+                let target = drift.target(linear.weight.view(), &factored.factor, self.recipe.drift as f32)?;
                 // A target that overflowed says nothing; the dense weight is the next best.
                 Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
             }
@@ -231,7 +231,7 @@ impl<'a> Compression<'a> {
         let layer = if untouched {
             Err(Fallback::NoTokens)
         } else {
-            let layer = compressor.compress(&LayerProblem::new(&linear.name, weight, hessian)?)?;
+            let layer = compressor.compress(&LayerProblem::sharing(&linear.name, weight, shared)?)?;
             let is_finite = layer.weight.iter().all(|value| value.is_finite());
             if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
         };
@@ -324,9 +324,9 @@ pub(crate) fn begin(
 
 /// What is known of a stage's inputs.
 struct StageStatistics {
-    hessian: Hessian,
-    /// How far they are from the dense model's, if a layer is to make up for it, with the factor of the Hessian.
-    drift: Option<(Drift, InverseFactor)>,
+    hessian: SharedHessian,
+    /// How far they are from the dense model's, if a layer is to make up for it.
+    drift: Option<Drift>,
     /// Tokens left out because their inputs are not finite.
     skipped: u64,
 }

@@ -57,10 +57,10 @@ impl Obs {
     fn mask(&self, problem: &LayerProblem<'_>) -> Result<(Mask, SolveReport)> {
         problem.require(Statistics::Hessian, "OBS")?;
         let weight = problem.weight();
-        let factored = InverseFactor::factorize(problem.hessian(), weight.ncols(), self.damping);
+        let factored = InverseFactor::of(problem, self.damping);
         let inverse = factored.factor.inverse_diagonal();
         let score = |row, column: usize| f32::powi(weight[[row, column]], 2) / inverse[column];
-        let report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks };
+        let report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks.clone() };
         Ok((mask_by_rows(problem, self.sparsity, score)?, report))
     }
 }

@@ -5,6 +5,7 @@ use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Result, SolveRe
 use sparq_obs::{BlockRule, Damping, InverseFactor, Rounding, RowRule, Sweep};
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// SparseGPT: removes weights column by column and lets the columns to come make up for it.
 ///
@@ -82,18 +83,19 @@ impl LayerCompressor for SparseGpt {
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         let choice = self.choose(problem)?;
-        let (weight, hessian) = if self.reference_compat {
-            sparq_obs::reference::clear_dead_channels(problem)
+        let (weight, factored) = if self.reference_compat {
+            let (weight, hessian) = sparq_obs::reference::clear_dead_channels(problem);
+            let factored = InverseFactor::factorize(&hessian, weight.ncols(), self.damping);
+            (weight, Arc::new(factored))
         } else {
-            (problem.weight().to_owned(), Cow::Borrowed(problem.hessian()))
+            (problem.weight().to_owned(), InverseFactor::of(problem, self.damping))
         };
-        let factored = InverseFactor::factorize(&hessian, weight.ncols(), self.damping);
         let swept = Sweep::new(&factored.factor).block_columns(self.block_columns).run(
             weight,
             &choice.selection(),
             &Rounding::None,
         )?;
-        let report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks };
+        let report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks.clone() };
         Ok(CompressedLayer { weight: swept.weight, mask: swept.mask, quantized: None, report })
     }
 }

@@ -6,6 +6,7 @@ use sparq_core::{
 };
 use sparq_obs::{ColumnOrder, Damping, GridFit, InverseFactor, Rounding, Selection, Sweep};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// GPTQ: quantizes `W` column by column, pushing each column's rounding error onto the columns not yet quantized.
 ///
@@ -129,7 +130,14 @@ impl Gptq {
             CompressError::check_shape(problem.name(), "mask", mask.dim(), (rows, width))?;
         }
         let order = self.act_order.then(|| ColumnOrder::by_activation(hessian.diagonal().unwrap_or_default().view()));
-        let hessian = order.as_ref().map_or(hessian.clone(), |order| Cow::Owned(permuted(&hessian, order)));
+        // A factor of the statistics as they came serves all that share them; one of a changed matrix is for this layer.
+        let factored = match (&order, &hessian) {
+            (None, Cow::Borrowed(_)) => InverseFactor::of(problem, self.damping),
+            (None, Cow::Owned(hessian)) => Arc::new(InverseFactor::factorize(hessian, width, self.damping)),
+            (Some(order), hessian) => {
+                Arc::new(InverseFactor::factorize(&permuted(hessian, order), width, self.damping))
+            }
+        };
         let ordered = |weight: ArrayView2<'_, f32>| {
             order.as_ref().map_or_else(|| weight.to_owned(), |order| order.permute_columns(weight))
         };
@@ -139,7 +147,6 @@ impl Gptq {
         };
         let selection = mask.as_ref().map_or(*selection, Selection::Fixed);
 
-        let factored = InverseFactor::factorize(&hessian, width, self.damping);
         let sweep = Sweep::new(&factored.factor).block_columns(self.block_columns);
         let restored = |matrix: ArrayView2<'_, f32>| {
             order.as_ref().map_or_else(|| matrix.to_owned(), |order| order.restore_columns(matrix))
@@ -172,7 +179,7 @@ impl Gptq {
             swept.grid = swept.grid.map(|(codes, grids)| (order.restore_columns(codes.view()), grids));
         }
         let quantized = swept.grid.map(|(codes, grids)| self.finder.quantized(codes, &grids));
-        let mut report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks };
+        let mut report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks.clone() };
         report.fallbacks.extend(quantized.iter().flat_map(|quantized| quantized.remarks(swept.mask.as_ref())));
         let weight = quantized.as_ref().map_or(swept.weight, sparq_core::Quantized::dequantize);
         Ok(CompressedLayer { weight, mask: swept.mask, quantized, report })
