@@ -1,6 +1,6 @@
 use crate::{CompressError, Fallback, Mask, Result};
 use half::{bf16, f16};
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::{Array2, ArrayView1, Axis, Zip};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -308,26 +308,17 @@ impl Quantized {
     /// `scale · (code - zero)` for every weight, `[out, in]`. Exact zeros are `+0.0`.
     pub fn dequantize(&self) -> Array2<f32> {
         let (rows, width) = self.codes.dim();
-        let size = self.scheme.granularity.size(width);
+        let size = self.scheme.granularity.size(width).max(1);
         let mut weight = Array2::zeros((rows, width));
         for (row, mut out) in weight.outer_iter_mut().enumerate() {
-            let (codes, scales, zeros) = (self.codes.row(row), self.scales.row(row), self.zeros.row(row));
-            dequantize_row(codes, scales, zeros, size, out.as_slice_mut().unwrap_or_default());
+            let groups = self.scales.row(row).into_iter().zip(self.zeros.row(row));
+            let codes = self.codes.row(row);
+            let parts = out.axis_chunks_iter_mut(Axis(0), size).zip(codes.axis_chunks_iter(Axis(0), size));
+            for ((mut out, codes), (&scale, &zero)) in parts.zip(groups) {
+                Zip::from(&mut out).and(codes).for_each(|value, &code| *value = dequantized(code, scale, zero));
+            }
         }
         weight
-    }
-}
-
-fn dequantize_row(
-    codes: ArrayView1<'_, u8>,
-    scales: ArrayView1<'_, f32>,
-    zeros: ArrayView1<'_, u8>,
-    size: usize,
-    out: &mut [f32],
-) {
-    for (column, (value, &code)) in out.iter_mut().zip(codes).enumerate() {
-        let group = column / size;
-        *value = dequantized(code, scales[group], zeros[group]);
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// let weight = array![[1.0_f32, -2.0]];
 /// let trace = |hessian: &Hessian| hessian.diagonal().map(|diagonal| diagonal.sum());
 /// let q = LayerProblem::sharing("q", weight.view(), &shared)?.derive(0, trace);
-/// let k = LayerProblem::sharing("k", weight.view(), &shared)?.derive(0, |_| unreachable!("it is there"));
+/// let k = LayerProblem::sharing("k", weight.view(), &shared)?.derive::<Option<f32>>(0, |_| None); // it is there
 /// assert_eq!((*q, *k), (Some(2.0), Some(2.0)));
 /// # Ok::<(), sparq_core::CompressError>(())
 /// ```
