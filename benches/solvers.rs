@@ -1,18 +1,25 @@
-//! Solvers at the shapes of real layers: 576 x 1536 (SmolLM2-135M down projection) and 1024 x 1024.
+//! Solvers at the shapes of real layers: whole methods at 576 x 1536 (SmolLM2-135M down projection) and 1024 x 1024; the
+//! parts they are made of, square, at the widths of SmolLM2-135M (576), Qwen2.5-0.5B (896) and Llama-3.2-1B (2048).
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 mod common;
 
 use common::noise;
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ndarray::Array2;
 use sparq::joint::OnePass;
 use sparq::linalg;
+use sparq::obs::{CoordinateDescent, Damping, InverseFactor, Refit, Rounded, Rounding, Selection, Sweep};
 use sparq::prelude::*;
+use sparq::quant::GridFinder;
+use sparq::{Mask, ScaleType};
 use std::hint::black_box;
 
 const SHAPES: [(usize, usize); 2] = [(576, 1536), (1024, 1024)];
+const WIDTHS: [usize; 3] = [576, 896, 2048];
 const TOKENS: usize = 2048;
+const GROUP: usize = 128;
 
 fn solvers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("solvers");
@@ -45,5 +52,95 @@ fn solvers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, solvers);
+/// The column loop alone: the factor is there already.
+fn sweeps(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sweeps");
+    group.sample_size(10);
+    for width in WIDTHS {
+        let (weight, hessian) = layer(width);
+        let factor = InverseFactor::factorize(&hessian, width, Damping::default()).factor;
+        let (mask, finder) = (half_of(&weight), int4());
+        let round = Rounding::Dynamic { fit: &finder, group_size: GROUP, stale: false };
+        // An error reaches the columns behind its own: half of all pairs.
+        group.throughput(Throughput::Elements(products(width) / 2));
+        for (name, selection, rounding) in [
+            ("round int4 g128", Selection::All, round),
+            ("remove 50 %", Selection::Fixed(&mask), Rounding::None),
+            ("remove 50 %, round int4 g128", Selection::Fixed(&mask), round),
+        ] {
+            group.bench_function(BenchmarkId::new(name, width), |bencher| {
+                let sweep = |weight| Sweep::new(black_box(&factor)).run(weight, &selection, &rounding).expect("fits");
+                bencher.iter_batched(|| weight.clone(), sweep, BatchSize::LargeInput);
+            });
+        }
+    }
+    group.finish();
+}
+
+fn refits(criterion: &mut Criterion) {
+    const STEPS: usize = 5;
+    let mut group = criterion.benchmark_group("refits");
+    group.sample_size(10);
+    for width in WIDTHS {
+        let (weight, hessian) = layer(width);
+        let mask = half_of(&weight);
+        // One more for the first residual.
+        group.throughput(Throughput::Elements((STEPS as u64 + 1) * products(width)));
+        group.bench_function(BenchmarkId::new(format!("50 %, {STEPS} steps"), width), |bencher| {
+            let refit = Refit::new(STEPS);
+            bencher.iter(|| refit.run(black_box(weight.view()), &mask, &hessian, Damping::default()).expect("fits"));
+        });
+    }
+    group.finish();
+}
+
+fn descents(criterion: &mut Criterion) {
+    const ROUNDS: usize = 3;
+    let mut group = criterion.benchmark_group("descents");
+    group.sample_size(10);
+    for width in WIDTHS {
+        let (weight, hessian) = layer(width);
+        let (finder, max_code) = (int4(), Bits::B4.max_code());
+        let grids = finder.fit_all(weight.view(), None);
+        let nearest =
+            |((row, column), &value): ((usize, usize), &f32)| grids[[row, column / GROUP]].encode(value, max_code);
+        let codes: Vec<u8> = weight.indexed_iter().map(nearest).collect();
+        let codes = Array2::from_shape_vec(weight.dim(), codes).expect("one for each weight");
+        let storable = |scale| ScaleType::F16.round(scale);
+        // Two in each round, for scales and for codes; one for the first gradient.
+        group.throughput(Throughput::Elements((2 * ROUNDS as u64 + 1) * products(width)));
+        group.bench_function(BenchmarkId::new(format!("int4 g128, {ROUNDS} rounds"), width), |bencher| {
+            let descend = |(codes, parameters): &mut (Array2<u8>, _)| {
+                let rounded = Rounded { codes, parameters, group_size: GROUP, max_code };
+                CoordinateDescent::new(ROUNDS)
+                    .run(black_box(weight.view()), None, rounded, &hessian, Damping::default(), &storable)
+                    .expect("fits");
+            };
+            bencher.iter_batched_ref(|| (codes.clone(), grids.clone()), descend, BatchSize::LargeInput);
+        });
+    }
+    group.finish();
+}
+
+/// A square layer and the Hessian of its inputs.
+fn layer(width: usize) -> (Array2<f32>, Hessian) {
+    let hessian = calibrate(noise(TOKENS, width, 4).view()).expect("small enough");
+    (noise(width, width, 3), hessian)
+}
+
+/// Floating-point operations of the product of a square layer's weight with its Hessian.
+fn products(width: usize) -> u64 {
+    2 * (width as u64).pow(3)
+}
+
+/// Keeps the larger half of what is spread evenly over -1..1.
+fn half_of(weight: &Array2<f32>) -> Mask {
+    Mask::new(weight.mapv(|value| value.abs() > 0.5))
+}
+
+fn int4() -> GridFinder {
+    GridFinder::new(QuantScheme::new(Bits::B4).group(GROUP).expect("not 0"), Clip::MinMax)
+}
+
+criterion_group!(benches, solvers, sweeps, refits, descents);
 criterion_main!(benches);
