@@ -26,10 +26,28 @@ impl GroupParameters {
     /// The nearest code to `value`, in `0..=max_code`; halves go to the even step.
     #[inline]
     pub fn encode(self, value: f32, max_code: u8) -> u8 {
+        self.nearest(value, max_code) as u8
+    }
+
+    /// What `value` becomes by way of its code: [`decode`](Self::decode) of [`encode`](Self::encode), in a form that
+    /// vectorises.
+    ///
+    /// ```
+    /// let grid = sparq_obs::GroupParameters { scale: 0.5, zero: 8 };
+    /// assert_eq!(grid.round(1.3, 15), grid.decode(grid.encode(1.3, 15)));
+    /// ```
+    #[inline]
+    pub fn round(self, value: f32, max_code: u8) -> f32 {
+        self.scale * (self.nearest(value, max_code) - f32::from(self.zero)) + 0.0
+    }
+
+    /// The nearest code as a whole number.
+    #[inline]
+    fn nearest(self, value: f32, max_code: u8) -> f32 {
         let zero = f32::from(self.zero);
         let steps = (value / self.scale).clamp(-zero - 1.0, f32::from(max_code) - zero + 1.0);
         let steps = (steps + ROUNDER) - ROUNDER;
-        (steps + zero).clamp(0.0, f32::from(max_code)) as u8
+        (steps + zero).clamp(0.0, f32::from(max_code))
     }
 
     /// The value of a code.

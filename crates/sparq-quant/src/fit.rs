@@ -116,16 +116,22 @@ impl GridFinder {
         GroupParameters { scale, zero: rounded_zero(low, scale).min(bits.max_code()) }
     }
 
-    fn error(&self, grid: GroupParameters, values: &[f32], kept: &[bool]) -> f32 {
+    /// The rounding error of `values` on `grid`; `differences` is scratch space of the same length.
+    fn error(&self, grid: GroupParameters, values: &[f32], differences: &mut [f32]) -> f32 {
         let max_code = self.max_code();
-        let mut sum = 0.0;
-        for (index, &value) in values.iter().enumerate() {
-            if kept.get(index) != Some(&false) {
-                let difference = (value - grid.decode(grid.encode(value, max_code))).abs();
-                sum += if self.reference_compat { difference.powf(REFERENCE_NORM) } else { difference * difference };
-            }
-        }
-        sum
+        // Two loops: the first goes eight at a time, the second keeps the order of the sum.
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (difference, &value) in differences.iter_mut().zip(values) {
+                    *difference = (value - grid.round(value, max_code)).abs();
+                }
+            },
+        );
+        let power = |difference: &f32| {
+            if self.reference_compat { difference.powf(REFERENCE_NORM) } else { difference * difference }
+        };
+        differences.iter().map(power).sum()
     }
 }
 
@@ -139,12 +145,12 @@ impl GridFit for GridFinder {
     }
 
     fn fit(&self, values: &[f32], kept: &[bool]) -> GroupParameters {
+        let stay = |(index, value): (usize, &f32)| (kept.get(index) != Some(&false)).then_some(*value);
+        let values: Vec<f32> = values.iter().enumerate().filter_map(stay).collect();
         let (mut low, mut high) = (0.0_f32, 0.0_f32);
-        for (index, &value) in values.iter().enumerate() {
-            if kept.get(index) != Some(&false) {
-                low = low.min(value);
-                high = high.max(value);
-            }
+        for &value in &values {
+            low = low.min(value);
+            high = high.max(value);
         }
         let full = self.grid(low, high);
         if self.clip == Clip::MinMax || (low == 0.0 && high == 0.0) {
@@ -158,11 +164,12 @@ impl GridFit for GridFinder {
             }
             high = reach;
         }
+        let mut differences = vec![0.0; values.len()];
         let (mut best, mut least) = (full, f32::INFINITY);
         for step in 0..SHRINK_STEPS {
             let share = 1.0 - step as f32 / SHRINK_GRID;
             let grid = self.grid(share * low, share * high);
-            let error = self.error(grid, values, kept);
+            let error = self.error(grid, &values, &mut differences);
             if error < least {
                 (best, least) = (grid, error);
             }
@@ -202,7 +209,7 @@ mod tests {
         fn clipping_never_raises_the_squared_error(values in proptest::collection::vec(-5.0_f32..5.0, 1..40), symmetric: bool) {
             let error = |clip| {
                 let finder = GridFinder::new(scheme(3, symmetric), clip);
-                finder.error(finder.fit(&values, &[]), &values, &[])
+                finder.error(finder.fit(&values, &[]), &values, &mut vec![0.0; values.len()])
             };
             prop_assert!(error(Clip::Mse) <= error(Clip::MinMax) * 1.000_01);
         }
