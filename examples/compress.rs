@@ -81,6 +81,9 @@ struct Arguments {
     /// Write the per-layer report here, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Print where the time went: seconds by phase, cores at work, GFLOP/s, peak memory (also in --report)
+    #[arg(long)]
+    profile: bool,
     /// Print the report as JSON instead of a summary
     #[arg(long)]
     json: bool,
@@ -165,6 +168,9 @@ fn main() -> ExitCode {
             println!("{}", serde_json::to_string_pretty(&done.compression)?);
         } else {
             summarise(&recipe, &done);
+            if arguments.profile {
+                println!("{}", done.compression.profile);
+            }
         }
         Ok(0)
     })

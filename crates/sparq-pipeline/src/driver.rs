@@ -2,7 +2,8 @@ use crate::compressors::Compressors;
 use crate::dense_stream::{DenseBlock, DenseStream};
 use crate::plan::BATCH_TOKENS;
 use crate::{
-    Calibration, CompressionReport, Error, LayerReport, Observer, Plan, Progress, Recipe, Result, Resumed, Sink,
+    Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe, Result, Resumed,
+    Sink,
 };
 use ndarray::{Array1, Array2};
 use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics};
@@ -111,10 +112,10 @@ impl<'a> Compression<'a> {
             Some(start) => Some(DenseStream::new(model, first, &layouts, start, self.recipe.forward)?),
             None => None,
         };
-        let mut commit_seconds = 0.0;
+        let mut profile = Profile::default();
         let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
         for index in first..plan.blocks {
-            let whole = model.block(index)?;
+            let whole = profile.time(Phase::Read, 0, || model.block(index))?;
             let mut dense_block = match dense.take() {
                 Some(stream) => Some(stream.enter(Arc::clone(&whole), &layouts, self.recipe.forward)?),
                 None => None,
@@ -132,25 +133,31 @@ impl<'a> Compression<'a> {
                 };
                 let chosen: Vec<_> = ids.into_iter().filter_map(method).collect();
                 if !chosen.is_empty() {
-                    let statistics = self.gather(&block, stage, &mut states, needs, dense_block.as_mut())?;
+                    let statistics =
+                        self.gather(&block, stage, &mut states, needs, dense_block.as_mut(), &mut profile)?;
                     for (id, compressor) in chosen {
                         if observer.stop() {
                             return Err(stopped(index));
                         }
                         let linear = block.linear_mut(id);
-                        let (layer, report) = self.solve(index, linear, &statistics, compressor)?;
+                        let (layer, report) =
+                            profile.time(Phase::Solve, 0, || self.solve(index, linear, &statistics, compressor))?;
                         self.check_strict(&report)?;
-                        sink.layer(linear, &layer)?;
+                        profile.time(Phase::Commit, 0, || sink.layer(linear, &layer))?;
                         linear.weight = layer.weight;
                         observer.layer(&report);
                         layers.push(report);
                     }
                 }
-                for state in &mut states {
-                    block.apply(stage, state)?;
+                if index + 1 == plan.blocks && stage + 1 == block.stages() {
+                    continue; // nobody reads what leaves the model
                 }
+                let operations = operations(&block, stage, &layouts);
+                profile.time(Phase::Forward, operations, || {
+                    states.iter_mut().try_for_each(|state| block.apply(stage, state))
+                })?;
                 if let Some(dense) = &mut dense_block {
-                    dense.apply(stage)?;
+                    profile.time(Phase::Forward, operations, || dense.apply(stage))?;
                 }
             }
             dense = dense_block.map(DenseBlock::leave);
@@ -158,21 +165,16 @@ impl<'a> Compression<'a> {
             sink.block(block)?;
             let done = index + 1;
             let seconds = before + start.elapsed().as_secs_f64();
-            let before_commit = Instant::now();
-            sink.commit(&Progress {
-                blocks: done,
-                of: plan.blocks,
-                layers: &layers,
-                activations: &residuals,
-                seconds,
-            })?;
-            commit_seconds += before_commit.elapsed().as_secs_f64();
+            let progress =
+                Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &residuals, seconds };
+            profile.time(Phase::Commit, 0, || sink.commit(&progress))?;
             observer.block(done, plan.blocks);
             if done < plan.blocks && (observer.stop() || self.stop_after.is_some_and(|blocks| done - first >= blocks)) {
                 return Err(stopped(done));
             }
         }
-        Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64(), commit_seconds))
+        profile.look_at_memory();
+        Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64(), profile))
     }
 
     /// Sums up the inputs of a stage over all batches, in their order.
@@ -183,6 +185,7 @@ impl<'a> Compression<'a> {
         states: &mut [BlockState],
         needs: Statistics,
         mut dense: Option<&mut DenseBlock>,
+        profile: &mut Profile,
     ) -> Result<StageStatistics> {
         let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
         let hidden = (self.recipe.residual_drift && block.plan().adds_to_residual(stage))
@@ -191,19 +194,26 @@ impl<'a> Compression<'a> {
         // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
         let mut drift = (dense.is_some() && !block.plan().is_routed(stage)).then(|| Drift::new(width, hidden));
         let dense_states = match &mut dense {
-            Some(dense) if drift.is_some() => dense.inputs(stage)?,
+            Some(dense) if drift.is_some() => profile.time(Phase::Forward, 0, || dense.inputs(stage))?,
             _ => &[],
         };
         for (batch, state) in states.iter_mut().enumerate() {
-            accumulator.add(block.calibration_input(stage, state, self.recipe.expert_tokens)?.view())?;
+            let input =
+                profile.time(Phase::Forward, 0, || block.calibration_input(stage, state, self.recipe.expert_tokens))?;
+            let squares = (input.len() * if needs == Statistics::Hessian { width } else { 1 }) as u64;
+            profile.time(Phase::Statistics, squares, || accumulator.add(input.view()))?;
             if let (Some(drift), Some(dense), Some(inputs)) = (&mut drift, dense_states.get(batch), state.input())
                 && let Some(dense_inputs) = dense.input()
             {
-                drift.add_inputs(dense_inputs, inputs)?;
-                drift.add_residual(dense.residual(), state.residual(), inputs)?;
+                let products = 2 * (inputs.len() * (width + hidden.unwrap_or(0))) as u64;
+                profile.time(Phase::Statistics, products, || {
+                    drift.add_inputs(dense_inputs, inputs)?;
+                    drift.add_residual(dense.residual(), state.residual(), inputs)
+                })?;
             }
         }
-        let (skipped, hessian) = (accumulator.skipped(), SharedHessian::new(accumulator.finish()));
+        let skipped = accumulator.skipped();
+        let hessian = SharedHessian::new(profile.time(Phase::Statistics, 0, || accumulator.finish()));
         Ok(StageStatistics { hessian, drift, skipped })
     }
 
@@ -320,6 +330,16 @@ pub(crate) fn begin(
         Ok(block.begin(residual, layout.clone())?.with_precision(precision))
     };
     layouts.iter().zip(residuals).map(begin).collect()
+}
+
+/// Floating-point operations of a stage's linears, for all tokens; 0 if the tokens go to experts.
+fn operations(block: &Block, stage: usize, layouts: &[BatchLayout]) -> u64 {
+    if block.plan().is_routed(stage) {
+        return 0;
+    }
+    let tokens: usize = layouts.iter().map(BatchLayout::tokens).sum();
+    let weights: usize = block.stage_linears(stage).iter().map(|id| block.linears()[*id].weight.len()).sum();
+    2 * (tokens * weights) as u64
 }
 
 /// What is known of a stage's inputs.

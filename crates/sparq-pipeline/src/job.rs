@@ -1,7 +1,7 @@
 use crate::sink::SOLUTION;
 use crate::state::State;
 use crate::{
-    Calibration, Compression, CompressionReport, Error, Fingerprint, Observer, Plan, Recipe, Result, SolutionSink,
+    Calibration, Compression, CompressionReport, Error, Fingerprint, Observer, Phase, Plan, Recipe, Result, SolutionSink,
 };
 use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
 use sparq_model::Model;
@@ -134,11 +134,13 @@ impl<'a> Job<'a> {
 
         let lock = self.open_partial(&partial)?;
         let mut sink = SolutionSink::open(&partial, fingerprint, recipe.act_order)?;
-        let compression = self.compression.run(&mut sink, observer)?;
+        let mut compression = self.compression.run(&mut sink, observer)?;
         let solution = sink.finish()?;
         let checkpoint = partial.join(CHECKPOINT);
         let settings = ExportSettings { overwrite: false, ..self.settings };
-        let mut export = export(source, &solution, format, &checkpoint, &settings)?;
+        let mut export = (compression.profile)
+            .time(Phase::Export, 0, || export(source, &solution, format, &checkpoint, &settings))?;
+        compression.profile.look_at_memory();
         drop(solution);
         self.keep(&partial)?;
         sparq_tensor::move_checkpoint(&checkpoint, &self.destination, self.settings.overwrite)?;

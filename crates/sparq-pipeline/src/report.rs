@@ -1,4 +1,4 @@
-use crate::{Plan, Recipe};
+use crate::{Plan, Profile, Recipe};
 use serde::{Deserialize, Serialize};
 use sparq_core::Fallback;
 use std::fmt;
@@ -63,8 +63,9 @@ pub struct CompressionReport {
     pub layers_with_fallbacks: usize,
     /// Wall time, that of interrupted parts of the run included.
     pub seconds: f64,
-    /// Of that, making blocks safe on disk; only of the part that ended here.
-    pub commit_seconds: f64,
+    /// Where it went; only of the part that ended here.
+    #[serde(default)]
+    pub profile: Profile,
     /// Every layer, in order.
     pub layers: Vec<LayerReport>,
 }
@@ -75,7 +76,7 @@ impl CompressionReport {
         plan: Plan,
         layers: Vec<LayerReport>,
         seconds: f64,
-        commit_seconds: f64,
+        profile: Profile,
     ) -> Self {
         let weights: usize = layers.iter().map(|layer| layer.weights).sum();
         let mean = |value: &dyn Fn(&LayerReport) -> f64| {
@@ -90,7 +91,7 @@ impl CompressionReport {
             bits_per_weight: mean(&|layer| layer.bits_per_weight),
             layers_with_fallbacks: layers.iter().filter(|layer| !layer.fallbacks.is_empty()).count(),
             seconds,
-            commit_seconds,
+            profile,
             layers,
         }
     }
