@@ -5,8 +5,11 @@ use faer_ext::IntoFaer;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-/// Side of the square tiles of `H` that one task computes.
-const TILE: usize = 256;
+/// Side of the square tiles of `H` that one task computes: multiples of the kernel's 96, smaller where few tiles would
+/// leave a thread without work (measured from 576 to 4864 on two cores).
+fn tile(n: usize) -> usize {
+    if n < 768 { 192 } else { 288 }
+}
 
 /// Adds `alpha · XᵀX` to the **lower triangle** of `h`, for `x` of shape `[tokens, n]` and `h` of shape `[n, n]`.
 ///
@@ -26,17 +29,18 @@ const TILE: usize = 256;
 /// ```
 pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, h: ArrayViewMut2<'_, f32>) {
     let n = x.ncols();
+    let side = tile(n);
     debug_assert_eq!((n, n), h.dim(), "h must be square of the order of x's columns");
     let mut tiles = Vec::new();
     let mut rest = h;
     let mut row = 0;
     while row < n {
-        let height = TILE.min(n - row);
+        let height = side.min(n - row);
         let (rows, below) = rest.split_at(Axis(0), height);
         let mut rows = rows;
         let mut column = 0;
         while column <= row {
-            let width = TILE.min(n - column);
+            let width = side.min(n - column);
             let (tile, right) = rows.split_at(Axis(1), width);
             tiles.push((row, column, tile));
             rows = right;
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn lower_triangle_agrees_with_the_product_for_any_thread_count() {
-        for (tokens, n) in [(7, 3), (50, 300), (33, 520)] {
+        for (tokens, n) in [(7, 3), (50, 300), (33, 520), (20, 800)] {
             let x = random(tokens, n, 3);
             let lower = on_any_threads(|| {
                 let mut h = Array2::from_elem((n, n), 0.5_f32);
