@@ -2,10 +2,14 @@
 
 use crate::{Error, ExportContext, ExportFormat, ExportReport, ExportTensor, LayerCheck, Result, SolvedLayers};
 use ndarray::ArrayD;
-use sparq_tensor::{Checkpoint, StagedCheckpoint};
+use rayon::prelude::*;
+use sparq_tensor::{Checkpoint, StagedCheckpoint, TensorInfo};
 use std::collections::BTreeMap;
 
-/// Opens what was staged and compares every tensor, one at a time.
+/// Values compared at a time, unless a single tensor has more.
+const ELEMENTS_AT_ONCE: usize = 4 << 20;
+
+/// Opens what was staged and compares every tensor, few at a time.
 pub(crate) fn verify(
     context: &ExportContext<'_>,
     solved: &dyn SolvedLayers,
@@ -34,39 +38,72 @@ pub(crate) fn verify(
         engines: format.engines(context),
     };
     let mut checks = BTreeMap::new();
-    for info in context.source.tensors() {
-        let Some(stored) = written.get(&info.name) else {
-            return Err(Error::MismatchedTensors { tensor: info.name.clone(), what: "missing".into() });
-        };
-        if stored.shape != info.shape {
-            let what = format!("of shape {:?}, expected {:?}", stored.shape, info.shape);
-            return Err(Error::MismatchedTensors { tensor: info.name.clone(), what });
-        }
-        let elements = info.elements() as u64;
-        report.stored_bytes += stored.bytes;
-        report.sixteen_bit_bytes += 2 * elements;
-        report.parameters += elements;
-        let found = written.read(&info.name)?;
-        if let Some(shape) = context.layer_of(&info.name) {
-            let layer = solved.layer(&shape.name)?;
-            let expected = format.expected(context, &ExportTensor::Solved(shape, &layer))?;
-            compare(&info.name, &found, &expected)?;
-            report.layer_bytes += stored.bytes;
-            report.layer_weights += elements;
-            checks.insert(shape.name.as_str(), check(&shape.name, &found, &shape.as_stored(layer.weight)));
-        } else {
-            let values = context.source.read(&info.name)?;
-            let expected = format.expected(context, &ExportTensor::Copied(info, values.view()))?;
-            compare(&info.name, &found, &expected)?;
+    for group in groups(&context.source.tensors().collect::<Vec<_>>()) {
+        let read_back = |info: &&TensorInfo| read_back(context, solved, format, &written, info);
+        for (info, read) in group.iter().zip(group.par_iter().map(read_back).collect::<Vec<_>>()) {
+            let (stored_bytes, layer) = read?;
+            let elements = info.elements() as u64;
+            report.stored_bytes += stored_bytes;
+            report.sixteen_bit_bytes += 2 * elements;
+            report.parameters += elements;
+            if let Some(layer) = layer {
+                report.layer_bytes += stored_bytes;
+                report.layer_weights += elements;
+                checks.insert(layer.name.clone(), layer);
+            }
         }
     }
-    report.layers = context.layers.iter().filter_map(|layer| checks.remove(layer.name.as_str())).collect();
+    report.layers = context.layers.iter().filter_map(|layer| checks.remove(&layer.name)).collect();
     for layer in &report.layers {
         report.largest_difference = report.largest_difference.max(layer.largest_difference);
         report.zeros += layer.zeros as u64;
         report.zeros_lost += layer.zeros_lost as u64;
     }
     Ok(report)
+}
+
+/// Reads one tensor back: its stored bytes, and how it compares with the solver's weight if it is a layer.
+fn read_back(
+    context: &ExportContext<'_>,
+    solved: &dyn SolvedLayers,
+    format: &dyn ExportFormat,
+    written: &Checkpoint,
+    info: &TensorInfo,
+) -> Result<(u64, Option<LayerCheck>)> {
+    let Some(stored) = written.get(&info.name) else {
+        return Err(Error::MismatchedTensors { tensor: info.name.clone(), what: "missing".into() });
+    };
+    if stored.shape != info.shape {
+        let what = format!("of shape {:?}, expected {:?}", stored.shape, info.shape);
+        return Err(Error::MismatchedTensors { tensor: info.name.clone(), what });
+    }
+    let found = written.read(&info.name)?;
+    let Some(shape) = context.layer_of(&info.name) else {
+        let values = context.source.read(&info.name)?;
+        let expected = format.expected(context, &ExportTensor::Copied(info, values.view()))?;
+        compare(&info.name, &found, &expected)?;
+        return Ok((stored.bytes, None));
+    };
+    let layer = solved.layer(&shape.name)?;
+    let expected = format.expected(context, &ExportTensor::Solved(shape, &layer))?;
+    compare(&info.name, &found, &expected)?;
+    Ok((stored.bytes, Some(check(&shape.name, &found, &shape.as_stored(layer.weight)))))
+}
+
+/// Neighbouring tensors that are looked at together, without more of them in memory than a large one takes alone.
+fn groups<'a, 'b>(tensors: &'b [&'a TensorInfo]) -> Vec<&'b [&'a TensorInfo]> {
+    let (mut groups, mut rest) = (Vec::new(), tensors);
+    while !rest.is_empty() {
+        let mut elements = 0_usize;
+        let within = |info: &&&TensorInfo| {
+            elements = elements.saturating_add(info.elements());
+            elements <= ELEMENTS_AT_ONCE
+        };
+        let (group, after) = rest.split_at(rest.iter().take_while(within).count().max(1));
+        groups.push(group);
+        rest = after;
+    }
+    groups
 }
 
 /// Bit by bit, but for the sign of zero: `-0.0` and `0.0` are the same weight.
