@@ -72,6 +72,12 @@ pub trait ExportFormat: fmt::Debug + Send + Sync {
     /// As [`stage`](Self::stage).
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>>;
 
+    /// The name under which a reader presents a tensor of the source; none if the format does without it.
+    fn presented_name(&self, context: &ExportContext<'_>, info: &TensorInfo) -> Option<String> {
+        let _ = context;
+        Some(info.name.clone())
+    }
+
     /// What an engine can make of the result, in one or two sentences.
     fn engines(&self, context: &ExportContext<'_>) -> String;
 }

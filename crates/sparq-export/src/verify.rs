@@ -4,7 +4,7 @@ use crate::{Error, ExportContext, ExportFormat, ExportReport, ExportTensor, Laye
 use ndarray::ArrayD;
 use rayon::prelude::*;
 use sparq_tensor::{Checkpoint, StagedCheckpoint, TensorInfo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Values compared at a time, unless a single tensor has more.
 const ELEMENTS_AT_ONCE: usize = 4 << 20;
@@ -17,8 +17,13 @@ pub(crate) fn verify(
     staged: &StagedCheckpoint,
 ) -> Result<ExportReport> {
     let written = Checkpoint::open(staged.path())?;
+    let presented: Vec<(&TensorInfo, String)> = {
+        let name = |info| Some((info, format.presented_name(context, info)?));
+        context.source.tensors().filter_map(name).collect()
+    };
+    let expected: BTreeSet<&str> = presented.iter().map(|(_, name)| name.as_str()).collect();
     for tensor in written.tensors() {
-        if !context.source.contains(&tensor.name) {
+        if !expected.contains(tensor.name.as_str()) {
             let what = "not a tensor of the source".to_owned();
             return Err(Error::MismatchedTensors { tensor: tensor.name.clone(), what });
         }
@@ -38,9 +43,9 @@ pub(crate) fn verify(
         engines: format.engines(context),
     };
     let mut checks = BTreeMap::new();
-    for group in groups(&context.source.tensors().collect::<Vec<_>>()) {
-        let read_back = |info: &&TensorInfo| read_back(context, solved, format, &written, info);
-        for (info, read) in group.iter().zip(group.par_iter().map(read_back).collect::<Vec<_>>()) {
+    for group in groups(&presented) {
+        let read_back = |(info, name): &(&TensorInfo, String)| read_back(context, solved, format, (&written, name), info);
+        for ((info, _), read) in group.iter().zip(group.par_iter().map(read_back).collect::<Vec<_>>()) {
             let (stored_bytes, layer) = read?;
             let elements = info.elements() as u64;
             report.stored_bytes += stored_bytes;
@@ -62,22 +67,22 @@ pub(crate) fn verify(
     Ok(report)
 }
 
-/// Reads one tensor back: its stored bytes, and how it compares with the solver's weight if it is a layer.
+/// Reads back what `info` was written as, by its name there: its stored bytes, and how it compares with the solver's weight if it is a layer.
 fn read_back(
     context: &ExportContext<'_>,
     solved: &dyn SolvedLayers,
     format: &dyn ExportFormat,
-    written: &Checkpoint,
+    (written, name): (&Checkpoint, &str),
     info: &TensorInfo,
 ) -> Result<(u64, Option<LayerCheck>)> {
-    let Some(stored) = written.get(&info.name) else {
+    let Some(stored) = written.get(name) else {
         return Err(Error::MismatchedTensors { tensor: info.name.clone(), what: "missing".into() });
     };
     if stored.shape != info.shape {
         let what = format!("of shape {:?}, expected {:?}", stored.shape, info.shape);
         return Err(Error::MismatchedTensors { tensor: info.name.clone(), what });
     }
-    let found = written.read(&info.name)?;
+    let found = written.read(name)?;
     let Some(shape) = context.layer_of(&info.name) else {
         let values = context.source.read(&info.name)?;
         let expected = format.expected(context, &ExportTensor::Copied(info, values.view()))?;
@@ -91,11 +96,11 @@ fn read_back(
 }
 
 /// Neighbouring tensors that are looked at together, without more of them in memory than a large one takes alone.
-fn groups<'a, 'b>(tensors: &'b [&'a TensorInfo]) -> Vec<&'b [&'a TensorInfo]> {
+fn groups<'a, 'b>(tensors: &'b [(&'a TensorInfo, String)]) -> Vec<&'b [(&'a TensorInfo, String)]> {
     let (mut groups, mut rest) = (Vec::new(), tensors);
     while !rest.is_empty() {
         let mut elements = 0_usize;
-        let within = |info: &&&TensorInfo| {
+        let within = |(info, _): &&(&TensorInfo, String)| {
             elements = elements.saturating_add(info.elements());
             elements <= ELEMENTS_AT_ONCE
         };

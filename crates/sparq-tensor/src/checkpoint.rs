@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::gguf::Synthesised;
-use crate::gguf::interleaving::HeadInterleaving;
+use crate::gguf::arrangement::{Arrangement, transposed};
 use crate::gguf::metadata::Metadata;
 use crate::mmap::MappedFile;
 use crate::packed::{self, PackedWeight, Packing};
@@ -58,8 +58,8 @@ impl TensorInfo {
 ///
 /// Whatever the source (a Hugging Face directory, a single safetensors file, a GGUF file), it is presented as a
 /// Hugging Face checkpoint: Hugging Face tensor names and row order, a `config.json`, a `tokenizer.json`. For GGUF
-/// these are made from the file's metadata, and the rows of the query and key projections of the llama architecture
-/// are put back into Hugging Face's order.
+/// these are made from the file's metadata, the rows of the query and key projections of the llama architecture
+/// are put back into Hugging Face's order, and the matrices of GPT-2 are `[in, out]` again.
 ///
 /// Quantized checkpoints whose `config.json` names compressed-tensors (integer formats) or GPTQ as their method are
 /// presented as dense ones: `X.weight` stands for codes, scales and zero points, its values are computed when read, and
@@ -108,19 +108,10 @@ pub(crate) struct Entry {
     pub(crate) file: usize,
     /// Position in the file; checked to lie inside and to fit shape and type.
     pub(crate) range: Range<usize>,
-    /// Set if the rows on disk are in llama.cpp's rotary order.
-    pub(crate) head_interleaving: Option<HeadInterleaving>,
-    /// Subtracted from the stored values, which are F32 unless it is 0.
-    pub(crate) offset: f32,
+    /// How the elements lie on disk.
+    pub(crate) arrangement: Arrangement,
     /// Set if the tensor stands for codes, scales and zero points; `file` and `range` are then those of the codes.
     pub(crate) packed: Option<Box<PackedWeight>>,
-}
-
-impl Entry {
-    /// Whether the bytes on disk are those of the tensor as it is presented.
-    pub(crate) fn is_stored_as_presented(&self) -> bool {
-        self.head_interleaving.is_none() && self.offset == 0.0
-    }
 }
 
 /// What a format's reader hands over.
@@ -246,7 +237,7 @@ impl Checkpoint {
     }
 
     /// Reads the weight of one linear layer, `[rows, in]`, that is a part of a tensor, as f32: no more of the tensor is
-    /// decoded than that, unless it is stored transposed or in several parts itself.
+    /// decoded than that, unless its features are not rows on disk, or it is stored in several parts itself.
     ///
     /// # Errors
     /// [`Error::Rank`] if the part does not lie inside the tensor, and those of [`read`](Self::read).
@@ -258,8 +249,13 @@ impl Checkpoint {
             return Err(outside());
         }
         let wanted = part.first_row..part.first_row + rows;
-        let is_plain = entry.is_stored_as_presented() && entry.packed.is_none() && !part.transposed;
-        if rows < all && is_plain {
+        let has_rows = match entry.arrangement {
+            Arrangement::AsPresented => !part.transposed && rows < all,
+            // Turned twice is not at all.
+            Arrangement::Transposed => part.transposed,
+            Arrangement::Interleaved(_) | Arrangement::Offset(_) => false,
+        };
+        if has_rows && entry.packed.is_none() {
             let bytes = self.raw(entry)?;
             let row_bytes = bytes.len().checked_div(all).unwrap_or(0);
             let mut info = entry.info.clone();
@@ -280,7 +276,9 @@ impl Checkpoint {
     /// [`packing`](TensorInfo::packing) is decoded, and encoded in the type its values have.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`]; for a weight with a packing those of [`read`](Self::read).
+    /// [`Error::UnknownTensor`]; [`Error::Unsupported`] for block types in matrices that are presented the other way
+    /// round than the file has them ([`GgufWriter::copy`](crate::GgufWriter::copy) copies those); for a weight with a
+    /// packing those of [`read`](Self::read).
     pub fn read_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
         let entry = self.entry(name)?;
         if entry.packed.is_some() {
@@ -296,22 +294,12 @@ impl Checkpoint {
             })?;
             return Ok(Cow::Owned(bytes));
         }
-        let bytes = self.raw(entry)?;
-        if entry.offset != 0.0 {
-            let presented = |four: &[u8; 4]| (f32::from_le_bytes(*four) - entry.offset).to_le_bytes();
-            return Ok(Cow::Owned(bytes.as_chunks().0.iter().flat_map(presented).collect()));
-        }
-        let Some(interleaving) = entry.head_interleaving else {
-            return Ok(Cow::Borrowed(bytes));
-        };
-        let rows = entry.info.shape.first().copied().unwrap_or(1);
-        let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
-        let mut moved = Vec::with_capacity(bytes.len());
-        for row in 0..rows {
-            let start = interleaving.source_row(row) * row_bytes;
-            moved.extend_from_slice(&bytes[start..start + row_bytes]);
-        }
-        Ok(Cow::Owned(moved))
+        let (bytes, info) = (self.raw(entry)?, &entry.info);
+        entry.arrangement.presented(bytes, &info.shape, info.dtype).ok_or_else(|| Error::Unsupported {
+            file: info.file.clone(),
+            what: format!("the bytes of {name} in another order than the file's"),
+            value: format!("blocks of {}, which run along the other dimension", info.dtype),
+        })
     }
 
     /// The model's configuration: the contents of `config.json`, or its equivalent made from GGUF metadata.
@@ -411,6 +399,12 @@ impl Checkpoint {
         self.synthesised.as_ref().map(|synthesised| (synthesised.metadata(), self.files[0].bytes()))
     }
 
+    /// A tensor as it is on disk.
+    pub(crate) fn stored(&self, name: &str) -> Result<(&Entry, &[u8])> {
+        let entry = self.entry(name)?;
+        Ok((entry, self.raw(entry)?))
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry> {
         self.tensors.get(name).ok_or_else(|| Error::UnknownTensor { path: self.path.clone(), tensor: name.to_owned() })
     }
@@ -441,20 +435,29 @@ impl Checkpoint {
 /// Decodes one tensor and refuses non-finite values.
 pub(crate) fn decode_entry(entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
     let info = &entry.info;
-    let Some(interleaving) = entry.head_interleaving else {
-        let mut values = decode_plain(info, bytes)?;
-        if entry.offset != 0.0 {
+    match entry.arrangement {
+        Arrangement::AsPresented => decode_plain(info, bytes),
+        Arrangement::Offset(offset) => {
+            let mut values = decode_plain(info, bytes)?;
             for value in &mut values {
-                *value -= entry.offset;
+                *value -= offset;
             }
+            Ok(values)
         }
-        return Ok(values);
-    };
-    check_decodable(info)?;
-    let rows = info.shape.first().copied().unwrap_or(1);
-    let columns = info.elements().checked_div(rows).unwrap_or(0);
-    let values = decode::decode_rows(info.dtype, bytes, rows, columns, |row| interleaving.source_row(row));
-    checked(info, values)
+        Arrangement::Interleaved(interleaving) => {
+            check_decodable(info)?;
+            let rows = info.shape.first().copied().unwrap_or(1);
+            let columns = info.elements().checked_div(rows).unwrap_or(0);
+            let values = decode::decode_rows(info.dtype, bytes, rows, columns, |row| interleaving.source_row(row));
+            checked(info, values)
+        }
+        Arrangement::Transposed => {
+            check_decodable(info)?;
+            let values = decode::decode(info.dtype, bytes, info.elements());
+            let (Some(values), &[width, rows]) = (&values, info.shape.as_slice()) else { return checked(info, values) };
+            checked(info, transposed(values, rows, width))
+        }
+    }
 }
 
 /// Decodes what is stored in the order of its elements.

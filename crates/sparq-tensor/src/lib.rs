@@ -29,6 +29,7 @@ pub use dtype::DType;
 pub use error::{Error, Result};
 pub use fault::Fault;
 pub use gguf::imatrix::{Importance, read_imatrix, write_imatrix};
+pub use gguf::tensor_in_gguf::TensorInGguf;
 pub use gguf::writer::GgufWriter;
 pub use packed::Packing;
 pub use part::TensorPart;

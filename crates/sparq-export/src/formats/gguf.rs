@@ -1,10 +1,10 @@
 use crate::float_type::round_all;
 use crate::{Error, ExportContext, ExportFormat, ExportTensor, FloatType, Result, SolvedLayers, SolvedShape};
 use half::f16;
-use ndarray::{Array1, Array2, ArrayD, IxDyn};
+use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, QuantScheme, Quantized, ScaleType};
 use sparq_tensor::packing::gguf::{decode_rows, pack_rows, quantize_rows, type_of_grid};
-use sparq_tensor::{DType, GgufWriter, Importance, StagedCheckpoint, TensorInfo};
+use sparq_tensor::{DType, GgufWriter, Importance, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,11 +49,13 @@ impl Gguf {
 
     /// The type of a tensor in the file.
     fn dtype(&self, context: &ExportContext<'_>, info: &TensorInfo) -> DType {
-        if info.shape.len() < 2 || is_router(&info.name) {
+        let Some(there) = TensorInGguf::of(context.source, &info.name) else { return DType::F32 };
+        if info.shape.len() < 2 || stays_in_floats(&there.name) {
             return DType::F32;
         }
-        let width = info.shape.last().copied().unwrap_or(1);
-        let is_head = info.name == head(context);
+        let width = if there.transposed { info.shape.first() } else { info.shape.last() };
+        let width = width.copied().unwrap_or(1);
+        let is_head = there.name == head(context);
         match self.types {
             GgufTypes::Exact => match context.layer_of(&info.name).and_then(exact_type) {
                 Some(dtype) => dtype,
@@ -66,7 +68,7 @@ impl Gguf {
             GgufTypes::All(DType::Q4_K) if is_head => wide_enough(DType::Q6_K, width),
             GgufTypes::All(dtype) => wide_enough(dtype, width),
             GgufTypes::Q4KM => {
-                let gets_more = is_head || gets_more_bits(context, &info.name);
+                let gets_more = is_head || gets_more_bits(context, &there.name);
                 wide_enough(if gets_more { DType::Q6_K } else { DType::Q4_K }, width)
             }
         }
@@ -112,6 +114,13 @@ impl Gguf {
         quantize_rows(dtype, values.view(), importance.map(|list| list.view())).ok_or_else(unfit)
     }
 
+    /// The values of a matrix quantized anew.
+    fn quantized_again(&self, name: &str, dtype: DType, values: &Array2<f32>) -> Result<Array2<f32>> {
+        let bytes = self.quantize(name, dtype, values)?;
+        let decoded = decode_rows(dtype, &bytes, values.len()).ok_or_else(|| no_matrix(name, dtype))?;
+        Array2::from_shape_vec(values.dim(), decoded).map_err(|_| no_matrix(name, dtype))
+    }
+
     fn write(
         &self,
         writer: &mut GgufWriter,
@@ -120,12 +129,14 @@ impl Gguf {
         solved: &dyn SolvedLayers,
     ) -> Result<()> {
         let (name, dtype) = (&info.name, self.dtype(context, info));
+        let Some(there) = TensorInGguf::of(context.source, name) else { return Ok(()) };
         let Some(shape) = context.layer_of(name) else {
             if dtype == info.dtype {
-                return Ok(writer.write_bytes(name, &context.source.read_bytes(name)?)?);
+                return Ok(writer.copy(context.source, name)?);
             }
             if dtype.is_block_quantized() {
-                return Ok(writer.write_bytes(name, &self.quantize(name, dtype, &context.source.read_matrix(name)?)?)?);
+                let rows = turned(context.source.read_matrix(name)?, there.transposed);
+                return Ok(writer.write_rows(name, &self.quantize(name, dtype, &rows)?)?);
             }
             return Ok(writer.write_f32(name, context.source.read(name)?.view())?);
         };
@@ -135,12 +146,12 @@ impl Gguf {
             let size = quantized.scheme.granularity.size(shape.shape[1]);
             let (codes, scales, zeros) = (quantized.codes.view(), quantized.scales.view(), quantized.zeros.view());
             let bytes = pack_rows(dtype, codes, scales, zeros, size).ok_or_else(|| not_whole_blocks(shape))?;
-            return Ok(writer.write_bytes(name, &bytes)?);
+            return Ok(writer.write_rows(name, &bytes)?);
         }
         if dtype.is_block_quantized() {
-            return Ok(writer.write_bytes(name, &self.quantize(name, dtype, &layer.weight)?)?);
+            return Ok(writer.write_rows(name, &self.quantize(name, dtype, &layer.weight)?)?);
         }
-        Ok(writer.write_f32(name, layer.weight.view().into_dyn())?)
+        Ok(writer.write_f32(name, shape.as_stored(layer.weight).view())?)
     }
 
     /// The codes, if they are to be kept.
@@ -205,35 +216,40 @@ impl ExportFormat for Gguf {
     }
 
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
-        let again = |name: &str, dtype: DType, values: ArrayD<f32>| -> Result<ArrayD<f32>> {
-            if !dtype.is_block_quantized() {
-                return Ok(round_all(dtype, values));
-            }
-            let shape = values.shape().to_vec();
-            let wrong = || Error::MismatchedTensors { tensor: name.to_owned(), what: format!("no matrix of {dtype}") };
-            let matrix = values.into_dimensionality().map_err(|_| wrong())?;
-            let bytes = self.quantize(name, dtype, &matrix)?;
-            let decoded = decode_rows(dtype, &bytes, matrix.len()).ok_or_else(wrong)?;
-            ArrayD::from_shape_vec(IxDyn(&shape), decoded).map_err(|_| wrong())
-        };
         match tensor {
             ExportTensor::Copied(info, values) => {
                 let dtype = self.dtype(context, info);
-                let offset = GgufWriter::offset(context.source, &info.name);
+                let there = TensorInGguf::of(context.source, &info.name);
+                let (offset, transposed) = there.map_or((0.0, false), |there| (there.offset, there.transposed));
                 if offset != 0.0 {
                     return Ok(values.mapv(|value| (value + offset) - offset));
                 }
-                if dtype == info.dtype { Ok(values.to_owned()) } else { again(&info.name, dtype, values.to_owned()) }
+                if dtype == info.dtype {
+                    return Ok(values.to_owned());
+                }
+                if !dtype.is_block_quantized() {
+                    return Ok(round_all(dtype, values.to_owned()));
+                }
+                let matrix = values.to_owned().into_dimensionality().map_err(|_| no_matrix(&info.name, dtype))?;
+                let again = self.quantized_again(&info.name, dtype, &turned(matrix, transposed))?;
+                Ok(turned(again, transposed).into_dyn())
             }
             ExportTensor::Solved(shape, layer) => {
                 if let Some(quantized) = self.exact(layer) {
-                    return Ok(as_blocks_say(quantized).into_dyn());
+                    return Ok(shape.as_stored(as_blocks_say(quantized)));
                 }
                 let name = shape.weight_name();
                 let dtype = context.source.get(&name).map_or(DType::F32, |info| self.dtype(context, info));
-                again(&name, dtype, layer.weight.clone().into_dyn())
+                if !dtype.is_block_quantized() {
+                    return Ok(round_all(dtype, shape.as_stored(layer.weight.clone())));
+                }
+                Ok(shape.as_stored(self.quantized_again(&name, dtype, &layer.weight)?))
             }
         }
+    }
+
+    fn presented_name(&self, context: &ExportContext<'_>, info: &TensorInfo) -> Option<String> {
+        TensorInGguf::of(context.source, &info.name).map(|there| there.presented)
     }
 
     fn engines(&self, context: &ExportContext<'_>) -> String {
@@ -254,14 +270,23 @@ impl ExportFormat for Gguf {
     }
 }
 
-/// The tensor that makes logits: the output head, or the embedding it is tied to.
-fn head(context: &ExportContext<'_>) -> &'static str {
-    if context.source.contains("lm_head.weight") { "lm_head.weight" } else { "model.embed_tokens.weight" }
+fn no_matrix(name: &str, dtype: DType) -> Error {
+    Error::MismatchedTensors { tensor: name.to_owned(), what: format!("no matrix of {dtype}") }
 }
 
-/// Whether a matrix sends tokens to experts: llama.cpp wants it in floats.
-fn is_router(name: &str) -> bool {
-    name.ends_with(".mlp.gate.weight") || name.ends_with(".block_sparse_moe.gate.weight")
+/// A matrix the other way round, if it is to be.
+fn turned(matrix: Array2<f32>, transposed: bool) -> Array2<f32> {
+    if transposed { matrix.reversed_axes().as_standard_layout().into_owned() } else { matrix }
+}
+
+/// The tensor of the file that makes logits: the output head, or the embedding it is tied to.
+fn head(context: &ExportContext<'_>) -> &'static str {
+    if context.source.contains("lm_head.weight") { "output.weight" } else { "token_embd.weight" }
+}
+
+/// Whether llama.cpp wants a matrix of the file in floats: what sends tokens to experts, and positions.
+fn stays_in_floats(name: &str) -> bool {
+    name == "position_embd.weight" || name.ends_with(".ffn_gate_inp.weight")
 }
 
 /// The type that holds the layer's codes.
@@ -334,12 +359,14 @@ fn wide_enough(dtype: DType, width: usize) -> DType {
     [dtype, fallback].into_iter().find(|&dtype| fits(dtype)).unwrap_or(DType::F16)
 }
 
-/// Whether llama.cpp's Q4_K_M gives a matrix six bits: values and down projections of a part of the blocks.
+/// Whether llama.cpp's Q4_K_M gives a matrix of the file six bits: values and down projections of a part of the blocks.
 fn gets_more_bits(context: &ExportContext<'_>, name: &str) -> bool {
-    let is_one = name.ends_with("self_attn.v_proj.weight") || name.ends_with("mlp.down_proj.weight");
-    let block = |name: &str| name.strip_prefix("model.layers.")?.split_once('.')?.0.parse::<usize>().ok();
-    let count = context.source.tensors().filter_map(|info| block(&info.name)).max().map_or(0, |last| last + 1);
-    let Some(index) = block(name).filter(|_| is_one) else { return false };
-    let eighth = count / 8;
-    index < eighth || index >= 7 * count / 8 || (index - eighth) % 3 == 2
+    let Some((block, module)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else { return false };
+    let Ok(index) = block.parse::<u64>() else { return false };
+    let Ok(config) = context.source.config() else { return false };
+    let Some(count) = ["num_hidden_layers", "n_layer"].iter().find_map(|key| config[*key].as_u64()) else {
+        return false;
+    };
+    let (eighth, is_one) = (count / 8, matches!(module, "attn_v.weight" | "ffn_down.weight"));
+    is_one && (index < eighth || index >= 7_u64.saturating_mul(count) / 8 || (index - eighth) % 3 == 2)
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::architecture::Architecture;
+use super::gpt2;
 use super::metadata::Metadata;
-use super::names::Architecture;
 use super::rope_scaling::{self, RopeFactors};
 use crate::checkpoint::Entry;
 use crate::{DType, Error, Result, limits};
@@ -25,14 +26,14 @@ pub(crate) struct Dimensions {
 }
 
 /// Keys below the architecture's prefix.
-struct Keys<'a> {
-    metadata: &'a Metadata,
+pub(super) struct Keys<'a> {
+    pub(super) metadata: &'a Metadata,
     architecture: Architecture,
 }
 
 impl Keys<'_> {
     fn key(&self, suffix: &str) -> String {
-        format!("{}.{suffix}", self.architecture.name())
+        self.architecture.key(suffix)
     }
 
     fn integer(&self, suffix: &str) -> Result<Option<u64>> {
@@ -40,10 +41,15 @@ impl Keys<'_> {
     }
 
     /// An integer between 1 and 2³¹ − 1.
-    fn size(&self, suffix: &str) -> Result<u64> {
+    pub(super) fn size(&self, suffix: &str) -> Result<u64> {
         let key = self.key(suffix);
         let value = self.metadata.integer(&key)?.ok_or_else(|| self.metadata.missing(&key))?;
         self.check_size(&key, value)
+    }
+
+    pub(super) fn needed_float(&self, suffix: &str) -> Result<f64> {
+        let key = self.key(suffix);
+        self.metadata.float(&key)?.ok_or_else(|| self.metadata.missing(&key))
     }
 
     fn check_size(&self, key: &str, value: u64) -> Result<u64> {
@@ -106,21 +112,35 @@ pub(crate) fn synthesise(
     rope_factors: &RopeFactors,
 ) -> Result<Value> {
     let keys = Keys { metadata, architecture };
-    let has = |name: &str| tensors.contains_key(name);
-    let Some(embedding) = tensors.get("model.embed_tokens.weight") else {
-        return Err(Error::MissingTensor {
-            file: metadata.file().to_path_buf(),
-            tensor: "token_embd.weight".to_owned(),
-        });
+    let Some(embedding) = tensors.get(architecture.embedding()) else {
+        let file = metadata.file().to_path_buf();
+        return Err(Error::MissingTensor { file, tensor: "token_embd.weight".to_owned() });
     };
-    let epsilon_key = keys.key("attention.layer_norm_rms_epsilon");
-    let epsilon = metadata.float(&epsilon_key)?.ok_or_else(|| metadata.missing(&epsilon_key))?;
-    let theta = metadata.float(&keys.key("rope.freq_base"))?.unwrap_or(10_000.0);
-    let sliding_window = keys.integer("attention.sliding_window")?;
-    let (model_type, class) = match architecture {
+    let mut config = match decoder_class(&keys, dimensions)? {
+        None => gpt2::config(&keys, dimensions)?,
+        Some(class) => decoder(&keys, class, dimensions, tensors, rope_factors)?,
+    };
+    config["tie_word_embeddings"] = (!tensors.contains_key("lm_head.weight")).into();
+    config["vocab_size"] = embedding.info.shape[0].into();
+    config["torch_dtype"] = torch_dtype(tensors).into();
+    for (name, key) in [
+        ("bos_token_id", "tokenizer.ggml.bos_token_id"),
+        ("eos_token_id", "tokenizer.ggml.eos_token_id"),
+        ("pad_token_id", "tokenizer.ggml.padding_token_id"),
+    ] {
+        config[name] = metadata.integer(key)?.into();
+    }
+    Ok(config)
+}
+
+/// `model_type` and class of Llama and its relatives; none for GPT-2.
+fn decoder_class(keys: &Keys<'_>, dimensions: &Dimensions) -> Result<Option<(&'static str, &'static str)>> {
+    let has_window = keys.integer("attention.sliding_window")?.is_some();
+    Ok(Some(match keys.architecture {
+        Architecture::Gpt2 => return Ok(None),
         // Hugging Face's Llama has no sliding window; Mistral is the same model with one.
         Architecture::Llama if dimensions.experts > 0 => ("mixtral", "MixtralForCausalLM"),
-        Architecture::Llama if sliding_window.is_some() => ("mistral", "MistralForCausalLM"),
+        Architecture::Llama if has_window => ("mistral", "MistralForCausalLM"),
         Architecture::Llama => ("llama", "LlamaForCausalLM"),
         Architecture::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
         Architecture::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
@@ -128,7 +148,22 @@ pub(crate) fn synthesise(
         Architecture::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
         Architecture::Olmo2 => ("olmo2", "Olmo2ForCausalLM"),
         Architecture::Phi3 => ("phi3", "Phi3ForCausalLM"),
-    };
+    }))
+}
+
+/// Llama and its relatives.
+fn decoder(
+    keys: &Keys<'_>,
+    (model_type, class): (&str, &str),
+    dimensions: &Dimensions,
+    tensors: &BTreeMap<String, Entry>,
+    rope_factors: &RopeFactors,
+) -> Result<Value> {
+    let (metadata, architecture) = (keys.metadata, keys.architecture);
+    let has = |name: &str| tensors.contains_key(name);
+    let epsilon = keys.needed_float("attention.layer_norm_rms_epsilon")?;
+    let theta = metadata.float(&keys.key("rope.freq_base"))?.unwrap_or(10_000.0);
+    let sliding_window = keys.integer("attention.sliding_window")?;
     let mut config = json!({
         "architectures": [class],
         "model_type": model_type,
@@ -143,11 +178,8 @@ pub(crate) fn synthesise(
         "rms_norm_eps": epsilon,
         "rope_theta": theta,
         "rope_scaling": rope_scaling::from_metadata(metadata, architecture, theta, dimensions, rope_factors)?,
-        "tie_word_embeddings": !has("lm_head.weight"),
         "attention_bias": has("model.layers.0.self_attn.q_proj.bias"),
         "mlp_bias": has("model.layers.0.mlp.up_proj.bias"),
-        "vocab_size": embedding.info.shape[0],
-        "torch_dtype": torch_dtype(tensors),
     });
     if let Some(window) = sliding_window {
         config["sliding_window"] = window.into();
@@ -155,14 +187,7 @@ pub(crate) fn synthesise(
             config["use_sliding_window"] = true.into();
         }
     }
-    own_fields(&keys, architecture, dimensions, &mut config)?;
-    for (name, key) in [
-        ("bos_token_id", "tokenizer.ggml.bos_token_id"),
-        ("eos_token_id", "tokenizer.ggml.eos_token_id"),
-        ("pad_token_id", "tokenizer.ggml.padding_token_id"),
-    ] {
-        config[name] = metadata.integer(key)?.into();
-    }
+    own_fields(keys, architecture, dimensions, &mut config)?;
     Ok(config)
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::architecture::Architecture;
 use super::key_values::{KeyValues, put_string};
 use super::{names, parse};
 use crate::mmap::MappedFile;
@@ -55,7 +56,7 @@ pub fn write_imatrix(path: impl AsRef<Path>, layers: &[Importance], dataset: &st
     let mut tensors = Vec::new();
     for layer in layers {
         let invalid = |reason: &str| Error::InvalidPlan { tensor: layer.layer.clone(), reason: reason.to_owned() };
-        let (name, ..) = names::to_gguf(names::Architecture::Qwen3, &format!("{}.weight", layer.layer))
+        let (name, ..) = names::to_gguf(Architecture::Qwen3, &format!("{}.weight", layer.layer))
             .ok_or_else(|| invalid("GGUF has no name for the layer"))?;
         if layer.sums.is_empty() || layer.sums.iter().any(|sum| !sum.is_finite()) {
             return Err(invalid("its sums of squares must be finite numbers"));
@@ -126,7 +127,7 @@ pub fn read_imatrix(path: impl AsRef<Path>) -> Result<Vec<Importance>> {
     for tensor in &container.tensors {
         let Some(name) = tensor.name.strip_suffix(SUMS) else { continue };
         // Files do not say which architecture they are of: these are the names that most have.
-        let Some((weight, _)) = names::translate(names::Architecture::Qwen3, name, u64::MAX) else { continue };
+        let Some((weight, _)) = names::translate(Architecture::Qwen3, name, u64::MAX) else { continue };
         let Some(layer) = weight.strip_suffix(".weight") else { continue };
         let counts = container.tensors.iter().find(|other| other.name.strip_suffix(COUNTS) == Some(name));
         let counts = counts.map(&values).transpose()?;

@@ -1,9 +1,12 @@
 //! GGUF files, presented as Hugging Face checkpoints.
 
+mod architecture;
+pub(crate) mod arrangement;
 pub(crate) mod blocks;
 mod config;
 #[cfg(test)]
 mod golden;
+mod gpt2;
 pub(crate) mod imatrix;
 pub(crate) mod interleaving;
 pub(crate) mod k_quants;
@@ -14,6 +17,7 @@ mod names;
 mod parse;
 pub(crate) mod quantize;
 mod rope_scaling;
+pub(crate) mod tensor_in_gguf;
 mod to_metadata;
 mod to_tokenizer;
 mod tokenizer;
@@ -23,10 +27,12 @@ pub(crate) mod writer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use self::architecture::Architecture;
+use self::arrangement::Arrangement;
 use self::config::Dimensions;
 use self::interleaving::HeadInterleaving;
 use self::metadata::Metadata;
-use self::names::{Architecture, Role};
+use self::names::Role;
 use self::rope_scaling::RopeFactors;
 use crate::checkpoint::{Entry, Loaded, TensorInfo};
 use crate::mmap::MappedFile;
@@ -82,20 +88,29 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
             packing: None,
         };
         let mut entry =
-            Entry { info, file: 0, range: tensor.range, head_interleaving: None, offset: 0.0, packed: None };
+            Entry { info, file: 0, range: tensor.range, arrangement: Arrangement::AsPresented, packed: None };
         match role {
             Role::RopeFactors(which) => {
                 rope_factors[which] = Some(entry);
                 continue;
             }
             Role::QueryOrKey if architecture.interleaves_heads() => {
-                entry.head_interleaving = Some(interleaving(path, &tensor.name, &entry.info, &dimensions)?);
+                let interleaving = interleaving(path, &tensor.name, &entry.info, &dimensions)?;
+                entry.arrangement = Arrangement::Interleaved(interleaving);
+            }
+            Role::Conv1d if name.ends_with(".weight") => {
+                if entry.info.shape.len() != 2 {
+                    let reason = "the weight of a linear layer is a matrix";
+                    return Err(Error::tensor(path, &tensor.name, Fault::BadShape { shape: entry.info.shape, reason }));
+                }
+                entry.arrangement = Arrangement::Transposed;
+                entry.info.shape.reverse();
             }
             Role::Norm if architecture.norm_offset() != 0.0 => {
                 if entry.info.dtype != DType::F32 {
                     return Err(metadata.unsupported("a norm of another type than F32", entry.info.dtype.to_string()));
                 }
-                entry.offset = architecture.norm_offset();
+                entry.arrangement = Arrangement::Offset(architecture.norm_offset());
             }
             Role::Experts => {
                 for (expert, entry) in experts(path, &tensor.name, &entry, dimensions.experts)?.into_iter().enumerate()
@@ -106,7 +121,7 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
                 }
                 continue;
             }
-            Role::QueryOrKey | Role::Norm | Role::Other => {}
+            Role::QueryOrKey | Role::Norm | Role::Conv1d | Role::Other => {}
         }
         tensors.insert(name, entry);
     }
@@ -135,7 +150,7 @@ fn experts(path: &Path, gguf_name: &str, all: &Entry, count: u64) -> Result<Vec<
     let one = |expert: usize| {
         let start = all.range.start + expert * bytes;
         let info = TensorInfo { shape: vec![rows, columns], bytes: bytes as u64, ..all.info.clone() };
-        Entry { info, file: all.file, range: start..start + bytes, head_interleaving: None, offset: 0.0, packed: None }
+        Entry { info, file: all.file, range: start..start + bytes, arrangement: Arrangement::AsPresented, packed: None }
     };
     Ok((0..experts).map(one).collect())
 }

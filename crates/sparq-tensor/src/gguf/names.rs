@@ -1,84 +1,30 @@
-//! GGUF's architectures and tensor names in Hugging Face's words.
+//! GGUF's tensor names in Hugging Face's words.
 
-use super::metadata::Metadata;
-use crate::{Error, Result};
+use std::borrow::Cow;
 
-/// A model family whose GGUF files can be translated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Architecture {
-    Gemma3,
-    /// Llama 2 and 3, Mistral, Mixtral, SmolLM.
-    Llama,
-    Olmo2,
-    Phi3,
-    Qwen2,
-    Qwen3,
-    Qwen3Moe,
-}
-
-pub(crate) const SUPPORTED: &[&str] = &["gemma3", "llama", "olmo2", "phi3", "qwen2", "qwen3", "qwen3moe"];
+use super::architecture::Architecture;
 
 impl Architecture {
-    pub(crate) fn from_metadata(metadata: &Metadata) -> Result<Self> {
-        const KEY: &str = "general.architecture";
-        match metadata.string(KEY)? {
-            None => Err(metadata.missing(KEY)),
-            Some("gemma3") => Ok(Self::Gemma3),
-            Some("llama") => Ok(Self::Llama),
-            Some("olmo2") => Ok(Self::Olmo2),
-            Some("phi3") => Ok(Self::Phi3),
-            Some("qwen2") => Ok(Self::Qwen2),
-            Some("qwen3") => Ok(Self::Qwen3),
-            Some("qwen3moe") => Ok(Self::Qwen3Moe),
-            Some(other) => Err(Error::UnsupportedArchitecture {
-                file: metadata.file().to_path_buf(),
-                architecture: other.chars().take(100).collect(),
-                supported: SUPPORTED,
-            }),
-        }
+    /// Hugging Face's prefix of blocks, up to their number.
+    fn blocks(self) -> &'static str {
+        if self == Self::Gpt2 { "transformer.h." } else { "model.layers." }
     }
 
-    /// By Hugging Face's `model_type`.
-    pub(crate) fn from_model_type(model_type: &str) -> Option<Self> {
-        match model_type {
-            "gemma3_text" => Some(Self::Gemma3),
-            "llama" | "mistral" | "mixtral" => Some(Self::Llama),
-            "olmo2" => Some(Self::Olmo2),
-            "phi3" => Some(Self::Phi3),
-            "qwen2" => Some(Self::Qwen2),
-            "qwen3" => Some(Self::Qwen3),
-            "qwen3_moe" => Some(Self::Qwen3Moe),
-            _ => None,
-        }
+    /// Hugging Face's name of the token embedding.
+    pub(crate) fn embedding(self) -> &'static str {
+        if self == Self::Gpt2 { "transformer.wte.weight" } else { "model.embed_tokens.weight" }
     }
 
-    /// The value of `general.architecture`, which is also the prefix of the architecture's keys.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Gemma3 => "gemma3",
-            Self::Llama => "llama",
-            Self::Olmo2 => "olmo2",
-            Self::Phi3 => "phi3",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Qwen3Moe => "qwen3moe",
-        }
+    /// Tensors outside of blocks.
+    fn top_level(self) -> &'static [Row] {
+        if self == Self::Gpt2 { GPT2_TOP_LEVEL } else { TOP_LEVEL }
     }
 
-    /// Whether the rows of query and key projections are stored in llama.cpp's rotary order.
-    pub(crate) fn interleaves_heads(self) -> bool {
-        self == Self::Llama
-    }
-
-    /// What files add to the weights of norms.
-    pub(crate) fn norm_offset(self) -> f32 {
-        if self == Self::Gemma3 { 1.0 } else { 0.0 }
-    }
-
-    /// Modules of a block: GGUF's name, Hugging Face's name below `model.layers.N.`, and the role. `*` is the number of
+    /// Modules of a block: GGUF's name, Hugging Face's name below the block's, and the role. `*` is the number of
     /// an expert, all of whose matrices are one tensor in GGUF. The first that fits counts.
-    fn modules(self) -> impl Iterator<Item = &'static (&'static str, &'static str, Role)> {
+    fn modules(self) -> impl Iterator<Item = &'static Row> {
         let special: &[_] = match self {
+            Self::Gpt2 => return GPT2.iter().chain(&[]),
             Self::Gemma3 => &[
                 ("post_attention_norm", "post_attention_layernorm", Role::Norm),
                 ("ffn_norm", "pre_feedforward_layernorm", Role::Norm),
@@ -107,10 +53,24 @@ impl Architecture {
         };
         special.iter().chain(COMMON)
     }
+
+    /// The name that transformers would save today: the first checkpoints of GPT-2 have no prefix.
+    fn todays(self, name: &str) -> Cow<'_, str> {
+        let is_short = self == Self::Gpt2 && !name.starts_with("transformer.") && name != "lm_head.weight";
+        if is_short { Cow::Owned(format!("transformer.{name}")) } else { Cow::Borrowed(name) }
+    }
+
+    /// Whether files do without a tensor: the causal masks that the first checkpoints of GPT-2 carry.
+    pub(crate) fn leaves_out(self, name: &str) -> bool {
+        self == Self::Gpt2 && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"))
+    }
 }
 
+/// GGUF's name, Hugging Face's, and the role.
+type Row = (&'static str, &'static str, Role);
+
 /// Modules of a block in most architectures.
-const COMMON: &[(&str, &str, Role)] = &[
+const COMMON: &[Row] = &[
     ("attn_norm", "input_layernorm", Role::Norm),
     ("attn_q", "self_attn.q_proj", Role::QueryOrKey),
     ("attn_k", "self_attn.k_proj", Role::QueryOrKey),
@@ -124,10 +84,29 @@ const COMMON: &[(&str, &str, Role)] = &[
     ("ffn_down", "mlp.down_proj", Role::Other),
 ];
 
-/// Tensors outside of blocks.
-const TOP_LEVEL: &[(&str, &str, Role)] = &[
+/// Modules of a block of GPT-2.
+const GPT2: &[Row] = &[
+    ("attn_norm", "ln_1", Role::Norm),
+    ("attn_qkv", "attn.c_attn", Role::Conv1d),
+    ("attn_output", "attn.c_proj", Role::Conv1d),
+    ("ffn_norm", "ln_2", Role::Norm),
+    ("ffn_up", "mlp.c_fc", Role::Conv1d),
+    ("ffn_down", "mlp.c_proj", Role::Conv1d),
+];
+
+/// Tensors outside of blocks in most architectures.
+const TOP_LEVEL: &[Row] = &[
     ("token_embd.weight", "model.embed_tokens.weight", Role::Other),
     ("output_norm.weight", "model.norm.weight", Role::Norm),
+    ("output.weight", "lm_head.weight", Role::Other),
+];
+
+/// Those of GPT-2.
+const GPT2_TOP_LEVEL: &[Row] = &[
+    ("token_embd.weight", "transformer.wte.weight", Role::Other),
+    ("position_embd.weight", "transformer.wpe.weight", Role::Other),
+    ("output_norm.weight", "transformer.ln_f.weight", Role::Norm),
+    ("output_norm.bias", "transformer.ln_f.bias", Role::Norm),
     ("output.weight", "lm_head.weight", Role::Other),
 ];
 
@@ -140,6 +119,8 @@ pub(crate) enum Role {
     /// configuration.
     RopeFactors(usize),
     Norm,
+    /// A matrix that Hugging Face has as `[in, out]`; its bias.
+    Conv1d,
     /// Matrices of all experts; their names have a `*` where the expert's number goes.
     Experts,
     Other,
@@ -151,11 +132,15 @@ pub(crate) const ROPE_FACTORS: [&str; 3] =
 
 /// The Hugging Face name of a tensor and its role; `None` if it has none.
 pub(crate) fn translate(architecture: Architecture, name: &str, blocks: u64) -> Option<(String, Role)> {
-    if let Some((_, translated, role)) = TOP_LEVEL.iter().find(|(gguf, ..)| *gguf == name) {
+    if let Some((_, translated, role)) = architecture.top_level().iter().find(|(gguf, ..)| *gguf == name) {
         return Some(((*translated).to_owned(), *role));
     }
     if let Some(at) = ROPE_FACTORS.iter().position(|factors| *factors == name) {
-        let is_known = (at == 0) == (architecture != Architecture::Phi3);
+        let is_known = match architecture {
+            Architecture::Gpt2 => false,
+            Architecture::Phi3 => at != 0,
+            _ => at == 0,
+        };
         return is_known.then(|| (name.to_owned(), Role::RopeFactors(at)));
     }
     let (block, rest) = name.strip_prefix("blk.")?.split_once('.')?;
@@ -172,15 +157,16 @@ pub(crate) fn translate(architecture: Architecture, name: &str, blocks: u64) -> 
     if kind == "bias" && *role == Role::Experts {
         return None;
     }
-    Some((format!("model.layers.{number}.{translated}.{kind}"), *role))
+    Some((format!("{}{number}.{translated}.{kind}", architecture.blocks()), *role))
 }
 
 /// The inverse of [`translate`]: GGUF's name of a tensor, its role, and the number of the expert it belongs to.
 pub(crate) fn to_gguf(architecture: Architecture, name: &str) -> Option<(String, Role, Option<u64>)> {
-    if let Some((translated, _, role)) = TOP_LEVEL.iter().find(|(_, theirs, _)| *theirs == name) {
+    let name = &*architecture.todays(name);
+    if let Some((translated, _, role)) = architecture.top_level().iter().find(|(_, theirs, _)| *theirs == name) {
         return Some(((*translated).to_owned(), *role, None));
     }
-    let (block, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (block, rest) = name.strip_prefix(architecture.blocks())?.split_once('.')?;
     let (module, kind) = rest.rsplit_once('.')?;
     let fits = |theirs: &str| match theirs.split_once('*') {
         None => (theirs == module).then_some(None),
@@ -220,6 +206,12 @@ mod tests {
             (Architecture::Llama, "model.layers.1.block_sparse_moe.experts.7.w3.weight"),
             (Architecture::Qwen3Moe, "model.layers.1.mlp.experts.127.down_proj.weight"),
             (Architecture::Qwen3Moe, "model.layers.1.mlp.gate.weight"),
+            (Architecture::Gpt2, "transformer.h.11.attn.c_attn.weight"),
+            (Architecture::Gpt2, "transformer.h.0.mlp.c_proj.bias"),
+            (Architecture::Gpt2, "transformer.h.0.ln_2.bias"),
+            (Architecture::Gpt2, "transformer.wpe.weight"),
+            (Architecture::Gpt2, "transformer.ln_f.bias"),
+            (Architecture::Gpt2, "lm_head.weight"),
         ] {
             let (there, role, expert) = to_gguf(architecture, name).expect(name);
             let (back, same_role) = translate(architecture, &there, 100).expect(name);
@@ -234,6 +226,23 @@ mod tests {
             "visual.x.weight",
         ] {
             assert_eq!(to_gguf(Architecture::Llama, refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_first_names_of_gpt2_are_known_and_its_masks_left_out() {
+        let gguf = |name| to_gguf(Architecture::Gpt2, name).map(|(name, ..)| name);
+        assert_eq!(gguf("wte.weight").as_deref(), Some("token_embd.weight"));
+        assert_eq!(gguf("h.3.attn.c_attn.bias").as_deref(), Some("blk.3.attn_qkv.bias"));
+        for mask in ["h.0.attn.bias", "transformer.h.0.attn.masked_bias"] {
+            assert!(Architecture::Gpt2.leaves_out(mask) && gguf(mask).is_none(), "{mask}");
+        }
+        assert!(!Architecture::Gpt2.leaves_out("h.0.attn.c_attn.bias"));
+        for refused in ["model.layers.0.mlp.up_proj.weight", "h.0.mlp.c_fc.scale", "h.00.ln_1.weight"] {
+            assert_eq!(gguf(refused), None, "{refused}");
+        }
+        for refused in ["rope_freqs.weight", "blk.0.attn_q.weight", "blk.0.ffn_gate.weight"] {
+            assert_eq!(translate(Architecture::Gpt2, refused, 1), None, "{refused}");
         }
     }
 

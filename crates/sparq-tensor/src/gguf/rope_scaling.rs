@@ -4,9 +4,10 @@ use std::f64::consts::TAU;
 
 use serde_json::{Value, json};
 
+use super::architecture::Architecture;
 use super::config::Dimensions;
 use super::metadata::Metadata;
-use super::names::{Architecture, ROPE_FACTORS};
+use super::names::ROPE_FACTORS;
 use crate::{Error, Fault, Result};
 
 /// The value of `rope_scaling` in `config.json`: null, or an object with `rope_type` linear, yarn or llama3.

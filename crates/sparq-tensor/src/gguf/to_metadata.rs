@@ -4,17 +4,25 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::architecture::{Architecture, SUPPORTED};
 use super::config::{GEMMA3_LOCAL_THETA, GEMMA3_PATTERN};
 use super::key_values::KeyValues;
-use super::names::{Architecture, ROPE_FACTORS, SUPPORTED};
-use super::{rope_scaling, to_tokenizer};
-use crate::{Checkpoint, Error, Result};
+use super::names::{ROPE_FACTORS, to_gguf};
+use super::{gpt2, rope_scaling, to_tokenizer};
+use crate::{Checkpoint, Error, Result, TensorInfo};
 
 /// What the writer of a file needs to know about the model.
 #[derive(Debug)]
 pub(super) struct Description {
     pub(super) entries: KeyValues,
     pub(super) architecture: Architecture,
+    pub(super) layout: Layout,
+}
+
+/// What decides how tensors are laid out, beyond their names.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    /// 0 where it does not matter.
     pub(super) head_dimension: usize,
     /// 0 without a mixture of experts.
     pub(super) experts: u64,
@@ -23,17 +31,17 @@ pub(super) struct Description {
 }
 
 /// Fields of `config.json`.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     config: &'a Value,
     path: PathBuf,
 }
 
 impl Fields<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.config.get(key).filter(|value| !value.is_null())
     }
 
-    fn optional(&self, key: &str) -> Result<Option<u32>> {
+    pub(super) fn optional(&self, key: &str) -> Result<Option<u32>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64().and_then(|value| u32::try_from(value).ok()) {
             Some(value) if value > 0 => Ok(Some(value)),
@@ -50,11 +58,11 @@ impl Fields<'_> {
         self.optional(key)?.ok_or_else(|| self.missing(key))
     }
 
-    fn flag(&self, key: &str) -> Option<bool> {
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.get(key).and_then(Value::as_bool)
     }
 
-    fn unsupported(&self, what: &str, value: String) -> Error {
+    pub(super) fn unsupported(&self, what: &str, value: String) -> Error {
         Error::Unsupported { file: self.path.clone(), what: what.to_owned(), value }
     }
 
@@ -72,6 +80,35 @@ pub(super) fn describe(source: &Checkpoint, directory: &Path) -> Result<Descript
         architecture: model_type.chars().take(100).collect(),
         supported: SUPPORTED,
     })?;
+    let mut entries = KeyValues::default();
+    entries.string("general.architecture", architecture.name());
+    entries.string("general.type", "model");
+    let name = fields.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
+    entries.string("general.name", name.unwrap_or(model_type));
+    let layout = match architecture {
+        Architecture::Gpt2 => gpt2::describe(&fields, &mut entries).map(|()| Layout::default())?,
+        _ => decoder(&fields, architecture, model_type, &mut entries)?,
+    };
+    let is_embedding = |info: &&TensorInfo| {
+        let name = to_gguf(architecture, &info.name).map(|(name, ..)| name);
+        name.as_deref() == Some("token_embd.weight") && info.shape.len() == 2
+    };
+    let Some(embedding) = source.tensors().find(is_embedding) else {
+        let file = source.path().to_path_buf();
+        return Err(Error::MissingTensor { file, tensor: architecture.embedding().to_owned() });
+    };
+    entries.u32(&architecture.key("vocab_size"), embedding.shape[0] as u32);
+    to_tokenizer::describe(source, directory, embedding.shape[0], &mut entries)?;
+    Ok(Description { entries, architecture, layout })
+}
+
+/// Llama and its relatives.
+fn decoder(
+    fields: &Fields<'_>,
+    architecture: Architecture,
+    model_type: &str,
+    entries: &mut KeyValues,
+) -> Result<Layout> {
     let (hidden, heads) = (fields.needed("hidden_size")?, fields.needed("num_attention_heads")?);
     let default_head = match architecture {
         Architecture::Gemma3 => 256,
@@ -79,13 +116,7 @@ pub(super) fn describe(source: &Checkpoint, directory: &Path) -> Result<Descript
         _ => hidden / heads.max(1),
     };
     let head_dimension = fields.optional("head_dim")?.unwrap_or(default_head);
-
-    let mut entries = KeyValues::default();
-    entries.string("general.architecture", architecture.name());
-    entries.string("general.type", "model");
-    let name = fields.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
-    entries.string("general.name", name.unwrap_or(model_type));
-    let key = |suffix: &str| format!("{}.{suffix}", architecture.name());
+    let key = |suffix: &str| architecture.key(suffix);
     entries.u32(&key("block_count"), fields.needed("num_hidden_layers")?);
     entries.u32(&key("context_length"), fields.needed("max_position_embeddings")?);
     entries.u32(&key("embedding_length"), hidden);
@@ -98,7 +129,7 @@ pub(super) fn describe(source: &Checkpoint, directory: &Path) -> Result<Descript
     }
     let epsilon = fields.get("rms_norm_eps").and_then(Value::as_f64).ok_or_else(|| fields.missing("rms_norm_eps"))?;
     entries.f32(&key("attention.layer_norm_rms_epsilon"), epsilon as f32);
-    let rope_divisors = rope(&fields, architecture, head_dimension as usize, &mut entries)?;
+    let rope_divisors = rope(fields, architecture, head_dimension as usize, entries)?;
     let uses_window = match architecture {
         Architecture::Gemma3 | Architecture::Phi3 => true,
         Architecture::Llama => matches!(model_type, "mistral" | "mixtral"),
@@ -111,17 +142,11 @@ pub(super) fn describe(source: &Checkpoint, directory: &Path) -> Result<Descript
     if let Some(window) = fields.optional("sliding_window")?.filter(|_| uses_window) {
         entries.u32(&key("attention.sliding_window"), window);
     }
-    let experts = experts(&fields, architecture, model_type, &mut entries)?;
+    let experts = experts(fields, architecture, model_type, entries)?;
     if architecture == Architecture::Gemma3 {
-        gemma3(&fields, hidden / heads.max(1), head_dimension)?;
+        gemma3(fields, hidden / heads.max(1), head_dimension)?;
     }
-    let Some(embedding) = source.get("model.embed_tokens.weight").filter(|tensor| tensor.shape.len() == 2) else {
-        let file = source.path().to_path_buf();
-        return Err(Error::MissingTensor { file, tensor: "model.embed_tokens.weight".into() });
-    };
-    entries.u32(&key("vocab_size"), embedding.shape[0] as u32);
-    to_tokenizer::describe(source, directory, embedding.shape[0], &mut entries)?;
-    Ok(Description { entries, architecture, head_dimension: head_dimension as usize, experts, rope_divisors })
+    Ok(Layout { head_dimension: head_dimension as usize, experts, rope_divisors })
 }
 
 /// The rotary embedding; returns tensors of divisors that belong to it.
@@ -131,7 +156,7 @@ fn rope(
     head_dimension: usize,
     entries: &mut KeyValues,
 ) -> Result<Vec<(&'static str, Vec<f32>)>> {
-    let key = |suffix: &str| format!("{}.{suffix}", architecture.name());
+    let key = |suffix: &str| architecture.key(suffix);
     // Since transformers 5 the rotary settings are in an object of their own, for Gemma 3 in one for each kind of block.
     let parameters = fields.get("rope_parameters");
     let parameters = parameters.map(|object| object.get("full_attention").unwrap_or(object));
@@ -175,7 +200,7 @@ fn experts(fields: &Fields<'_>, architecture: Architecture, model_type: &str, en
     if !matches!(model_type, "mixtral" | "qwen3_moe") {
         return Ok(0);
     }
-    let key = |suffix: &str| format!("{}.{suffix}", architecture.name());
+    let key = |suffix: &str| architecture.key(suffix);
     let count = match fields.optional("num_local_experts")? {
         Some(count) => count,
         None => fields.needed("num_experts")?,

@@ -1,6 +1,6 @@
 //! Writing a GGUF file, one tensor at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,13 @@ use ndarray::ArrayViewD;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::architecture::Architecture;
+use super::arrangement::Arrangement;
 use super::interleaving::HeadInterleaving;
 use super::key_values::{KeyValues, put_string};
-use super::names::{Architecture, ROPE_FACTORS, Role, to_gguf};
+use super::names::{ROPE_FACTORS, Role, to_gguf};
 use super::rope_scaling::{Lengths, Written};
-use super::to_metadata::{self, Description};
+use super::to_metadata::{self, Description, Layout};
 use crate::destination::{check_file_destination, sync_directory, temporary_directory};
 use crate::{Checkpoint, DType, Error, Result, StagedCheckpoint, TensorInfo, encode};
 
@@ -21,8 +23,8 @@ use crate::{Checkpoint, DType, Error, Result, StagedCheckpoint, TensorInfo, enco
 const ALIGNMENT: u64 = 32;
 
 /// Writes a model as one GGUF file (version 3). Tensors may arrive in any order, under their Hugging Face names and in
-/// Hugging Face's row order; names, the row order of query and key projections, configuration, tokenizer and chat
-/// template are translated here.
+/// Hugging Face's row order; names, the row order of query and key projections, matrices that are the other way round,
+/// configuration, tokenizer and chat template are translated here.
 ///
 /// Everything goes to a temporary file beside the destination, which [`finish`](Self::finish) renames into place.
 ///
@@ -55,13 +57,19 @@ pub struct GgufWriter {
 #[derive(Debug)]
 struct Slot {
     dtype: DType,
+    /// As the source has it.
     shape: Vec<usize>,
     position: u64,
     bytes: u64,
-    interleaving: Option<HeadInterleaving>,
-    /// Added to the values, which are F32 unless it is 0.
-    offset: f32,
+    arrangement: Arrangement,
     written: bool,
+}
+
+impl Slot {
+    fn check_size(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (planned, found) = (self.bytes, bytes.len() as u64);
+        if planned == found { Ok(()) } else { Err(Error::SizeMismatch { tensor: name.to_owned(), planned, found }) }
+    }
 }
 
 /// A tensor of the file before it has a place.
@@ -91,21 +99,6 @@ impl GgufWriter {
     /// Those of [`create`](Self::create) that do not concern the destination.
     pub fn check(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<()> {
         plan(source, dtype).map(drop)
-    }
-
-    /// What files add to the elements of a tensor of `source`: 1 for the weights of Gemma's norms, else 0.
-    pub fn offset(source: &Checkpoint, name: &str) -> f32 {
-        let architecture = match source.gguf_metadata() {
-            Some((metadata, _)) => Architecture::from_metadata(metadata).ok(),
-            None => {
-                source.config().ok().and_then(|config| Architecture::from_model_type(config["model_type"].as_str()?))
-            }
-        };
-        let Some(architecture) = architecture else { return 0.0 };
-        match to_gguf(architecture, name) {
-            Some((_, Role::Norm, _)) => architecture.norm_offset(),
-            _ => 0.0,
-        }
     }
 
     /// Lays out a file for all tensors of `source`, each in the type that `dtype` says. `file_type` is what
@@ -149,41 +142,72 @@ impl GgufWriter {
         Ok(Self { destination: destination.to_path_buf(), overwrite, temporary, path, file, slots, bytes })
     }
 
-    /// Writes a tensor's bytes in its planned type, rows in Hugging Face's order.
+    /// Writes a tensor's bytes in its planned type, in the source's shape, rows in Hugging Face's order.
     ///
     /// # Errors
-    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::SizeMismatch`], [`Error::Io`]. After an error the
-    /// tensor counts as not written.
+    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::SizeMismatch`], [`Error::Io`]; [`Error::InvalidPlan`] for
+    /// a block type in a matrix that the file has the other way round, for which there is
+    /// [`write_rows`](Self::write_rows). After an error the tensor counts as not written.
     pub fn write_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let slot = match self.slots.get_mut(name) {
-            None => return Err(Error::NotPlanned { path: self.destination.clone(), tensor: name.to_owned() }),
-            Some(slot) if slot.written => return Err(Error::WrittenTwice { tensor: name.to_owned() }),
-            Some(slot) => slot,
+        let slot = self.free_slot(name)?;
+        slot.check_size(name, bytes)?;
+        let stored = slot.arrangement.stored(bytes, &slot.shape, slot.dtype).ok_or_else(|| {
+            let reason = format!("the file has it as [out, in], and blocks of {} cannot be turned", slot.dtype);
+            Error::InvalidPlan { tensor: name.to_owned(), reason }
+        })?;
+        self.put(name, &stored)
+    }
+
+    /// As [`write_bytes`](Self::write_bytes), for the rows of a linear layer, `[out, in]`, whichever way round the
+    /// source has them.
+    ///
+    /// # Errors
+    /// [`Error::NotPlanned`], [`Error::WrittenTwice`], [`Error::SizeMismatch`], [`Error::Io`]. After an error the tensor
+    /// counts as not written.
+    pub fn write_rows(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let slot = self.free_slot(name)?;
+        if slot.arrangement != Arrangement::Transposed {
+            return self.write_bytes(name, bytes);
+        }
+        slot.check_size(name, bytes)?;
+        self.put(name, bytes)
+    }
+
+    /// Copies a tensor of `source` that has its planned type already, whatever the type.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::InvalidPlan`] if it has another type, and those of
+    /// [`write_bytes`](Self::write_bytes).
+    pub fn copy(&mut self, source: &Checkpoint, name: &str) -> Result<()> {
+        let slot = self.free_slot(name)?;
+        let (entry, bytes) = source.stored(name)?;
+        if entry.info.dtype != slot.dtype {
+            let reason = format!("it is planned as {}, the source has it as {}", slot.dtype, entry.info.dtype);
+            return Err(Error::InvalidPlan { tensor: name.to_owned(), reason });
+        }
+        if entry.arrangement == slot.arrangement && entry.packed.is_none() {
+            slot.check_size(name, bytes)?;
+            return self.put(name, bytes);
+        }
+        self.write_bytes(name, &source.read_bytes(name)?)
+    }
+
+    /// The place of a tensor that is not written yet.
+    fn free_slot(&self, name: &str) -> Result<&Slot> {
+        match self.slots.get(name) {
+            None => Err(Error::NotPlanned { path: self.destination.clone(), tensor: name.to_owned() }),
+            Some(slot) if slot.written => Err(Error::WrittenTwice { tensor: name.to_owned() }),
+            Some(slot) => Ok(slot),
+        }
+    }
+
+    /// Writes what the file is to have.
+    fn put(&mut self, name: &str, stored: &[u8]) -> Result<()> {
+        let Some(slot) = self.slots.get_mut(name) else {
+            return Err(Error::NotPlanned { path: self.destination.clone(), tensor: name.to_owned() });
         };
-        if slot.bytes != bytes.len() as u64 {
-            let (planned, found) = (slot.bytes, bytes.len() as u64);
-            return Err(Error::SizeMismatch { tensor: name.to_owned(), planned, found });
-        }
         self.file.seek(SeekFrom::Start(slot.position)).map_err(Error::io("seek", &self.path))?;
-        if slot.offset != 0.0 {
-            let stored = |four: &[u8; 4]| (f32::from_le_bytes(*four) + slot.offset).to_le_bytes();
-            let stored: Vec<u8> = bytes.as_chunks().0.iter().flat_map(stored).collect();
-            self.file.write_all(&stored).map_err(Error::io("write", &self.path))?;
-            slot.written = true;
-            return Ok(());
-        }
-        match slot.interleaving {
-            None => self.file.write_all(bytes).map_err(Error::io("write", &self.path))?,
-            Some(interleaving) => {
-                let rows = slot.shape[0];
-                let row_bytes = bytes.len() / rows;
-                let mut moved = Vec::with_capacity(bytes.len());
-                for row in interleaving.stored_order(rows) {
-                    moved.extend_from_slice(&bytes[row * row_bytes..(row + 1) * row_bytes]);
-                }
-                self.file.write_all(&moved).map_err(Error::io("write", &self.path))?;
-            }
-        }
+        self.file.write_all(stored).map_err(Error::io("write", &self.path))?;
         slot.written = true;
         Ok(())
     }
@@ -249,41 +273,36 @@ fn nameless(info: &TensorInfo) -> Error {
 
 fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<FilePlan> {
     let description = describe(source)?;
-    let (architecture, head_dimension) = (description.architecture, description.head_dimension);
+    let Description { architecture, layout: Layout { experts, .. }, .. } = description;
     let mut tensors: Vec<Planned> = Vec::new();
-    let mut slots = BTreeMap::new();
-    for info in source.tensors() {
+    let (mut slots, mut names) = (BTreeMap::new(), BTreeSet::new());
+    for info in source.tensors().filter(|info| !architecture.leaves_out(&info.name)) {
         let invalid = |reason: String| Error::InvalidPlan { tensor: info.name.clone(), reason };
         let Some((gguf_name, role, expert)) = to_gguf(architecture, &info.name) else {
             return Err(nameless(info));
         };
         let dtype = dtype(info);
-        let bytes = dtype.checked_bytes(&info.shape).map_err(|fault| invalid(fault.to_string()))?;
+        let arrangement = arrangement(&description, role, info, dtype).map_err(invalid)?;
+        let (shape, stored_shape) = (info.shape.clone(), arrangement.stored_shape(&info.shape));
+        let bytes = dtype.checked_bytes(&stored_shape).map_err(|fault| invalid(fault.to_string()))?;
         if dtype.ggml_type().is_none() {
             return Err(invalid(format!("GGUF has no type {dtype}")));
         }
-        if !(1..=4).contains(&info.shape.len()) || info.shape.contains(&0) {
-            return Err(invalid(format!("a shape of {:?} is not possible in GGUF", info.shape)));
+        if !(1..=4).contains(&shape.len()) || shape.contains(&0) {
+            return Err(invalid(format!("a shape of {shape:?} is not possible in GGUF")));
         }
-        let interleaves = role == Role::QueryOrKey && architecture.interleaves_heads();
-        if interleaves && (head_dimension % 2 != 0 || head_dimension == 0 || info.shape[0] % head_dimension != 0) {
-            return Err(invalid(format!("its rows are no whole heads of {head_dimension}, an even number")));
-        }
-        let offset = if role == Role::Norm { architecture.norm_offset() } else { 0.0 };
-        if offset != 0.0 && dtype != DType::F32 {
-            return Err(invalid(format!("a norm must be F32, not {dtype}")));
-        }
-        let interleaving = interleaves.then_some(HeadInterleaving { head_dimension });
-        let shape = info.shape.clone();
-        let mut slot = Slot { dtype, shape: shape.clone(), position: 0, bytes, interleaving, offset, written: false };
+        let mut slot = Slot { dtype, shape, position: 0, bytes, arrangement, written: false };
         let Some(expert) = expert else {
+            if !names.insert(gguf_name.clone()) {
+                return Err(invalid(format!("another tensor is {gguf_name} in GGUF")));
+            }
             slots.insert(info.name.clone(), (slot, tensors.len()));
-            tensors.push(Planned { gguf_name, shape, dtype, bytes });
+            tensors.push(Planned { gguf_name, shape: stored_shape, dtype, bytes });
             continue;
         };
-        let all_shape = [&[description.experts as usize], shape.as_slice()].concat();
-        let all_bytes = bytes.checked_mul(description.experts).filter(|_| expert < description.experts);
-        let all_bytes = all_bytes.ok_or_else(|| invalid(format!("there are {} experts", description.experts)))?;
+        let all_shape = [&[experts as usize], stored_shape.as_slice()].concat();
+        let all_bytes = bytes.checked_mul(experts).filter(|_| expert < experts);
+        let all_bytes = all_bytes.ok_or_else(|| invalid(format!("there are {experts} experts")))?;
         slot.position = expert * bytes;
         let at = tensors.iter().position(|planned| planned.gguf_name == gguf_name).unwrap_or(tensors.len());
         if at == tensors.len() {
@@ -294,14 +313,37 @@ fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<Fil
         }
         slots.insert(info.name.clone(), (slot, at));
     }
-    check_experts(&tensors, &slots, description.experts)?;
+    check_experts(&tensors, &slots, experts)?;
     let mut made = Vec::new();
-    for (name, divisors) in &description.rope_divisors {
+    for (name, divisors) in &description.layout.rope_divisors {
         let (shape, bytes) = (vec![divisors.len()], 4 * divisors.len() as u64);
         made.push((tensors.len(), divisors.clone()));
         tensors.push(Planned { gguf_name: (*name).to_owned(), shape, dtype: DType::F32, bytes });
     }
     Ok(FilePlan { description, tensors, slots, made })
+}
+
+/// How the file has the elements of a tensor, or why it cannot.
+fn arrangement(description: &Description, role: Role, info: &TensorInfo, dtype: DType) -> Result<Arrangement, String> {
+    let Description { architecture, layout: Layout { head_dimension, .. }, .. } = *description;
+    match role {
+        Role::QueryOrKey if architecture.interleaves_heads() => {
+            let rows = info.shape.first().copied().unwrap_or(0);
+            if !head_dimension.is_multiple_of(2) || head_dimension == 0 || !rows.is_multiple_of(head_dimension) {
+                return Err(format!("its rows are no whole heads of {head_dimension}, an even number"));
+            }
+            Ok(Arrangement::Interleaved(HeadInterleaving { head_dimension }))
+        }
+        Role::Conv1d if info.name.ends_with(".weight") && info.shape.len() != 2 => {
+            Err(format!("the weight of a linear layer is a matrix, not of shape {:?}", info.shape))
+        }
+        Role::Conv1d if info.name.ends_with(".weight") => Ok(Arrangement::Transposed),
+        Role::Norm if architecture.norm_offset() != 0.0 && dtype != DType::F32 => {
+            Err(format!("a norm must be F32, not {dtype}"))
+        }
+        Role::Norm if architecture.norm_offset() != 0.0 => Ok(Arrangement::Offset(architecture.norm_offset())),
+        _ => Ok(Arrangement::AsPresented),
+    }
 }
 
 /// Refuses blocks in which an expert is missing.
@@ -342,7 +384,7 @@ fn describe(source: &Checkpoint) -> Result<Description> {
         _ => Vec::new(),
     };
     let experts = ["num_local_experts", "num_experts"].iter().find_map(|key| config[*key].as_u64()).unwrap_or(0);
-    Ok(Description { entries, architecture, head_dimension, experts, rope_divisors })
+    Ok(Description { entries, architecture, layout: Layout { head_dimension, experts, rope_divisors } })
 }
 
 /// Whether an entry of another file's metadata is true of a file with other types and a layout of its own.

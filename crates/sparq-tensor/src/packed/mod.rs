@@ -17,6 +17,7 @@ use serde_json::Value;
 
 pub(crate) use self::dequantize::PackedWeight;
 use crate::checkpoint::{Entry, Loaded, TensorInfo};
+use crate::gguf::arrangement::Arrangement;
 use crate::{DType, Error, Fault, Result, files};
 
 /// How the integer codes of a quantized weight are stored.
@@ -142,7 +143,7 @@ fn insert(loaded: &mut Loaded, module: &str, shape: [usize; 2], dtype: DType, pa
     };
     let (file, range) = (codes.file, codes.range.clone());
     let taken = codes.info.file.clone();
-    let entry = Entry { info, file, range, head_interleaving: None, offset: 0.0, packed: Some(Box::new(packed)) };
+    let entry = Entry { info, file, range, arrangement: Arrangement::AsPresented, packed: Some(Box::new(packed)) };
     if loaded.tensors.insert(name.clone(), entry).is_some() {
         return Err(Error::tensor(&taken, &name, Fault::Duplicate { what: "the weight", name: name.clone() }));
     }

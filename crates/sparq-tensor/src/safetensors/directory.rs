@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{INDEX_FILE, SINGLE_FILE, header};
 use crate::checkpoint::{Entry, Loaded, TensorInfo};
+use crate::gguf::arrangement::Arrangement;
 use crate::mmap::MappedFile;
 use crate::{Error, Fault, Result, SourceFormat, files, limits};
 
@@ -98,7 +99,7 @@ fn loaded_entry(path: &Path, file: usize, entry: header::HeaderEntry) -> Entry {
         file: path.to_path_buf(),
         packing: None,
     };
-    Entry { info, file, range: entry.range, head_interleaving: None, offset: 0.0, packed: None }
+    Entry { info, file, range: entry.range, arrangement: Arrangement::AsPresented, packed: None }
 }
 
 #[cfg(test)]

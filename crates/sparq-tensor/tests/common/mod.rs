@@ -96,9 +96,48 @@ impl Gguf {
         gguf
     }
 
+    /// A whole tiny GPT-2: hidden 32, 2 heads of 16, feed-forward 64, one block, 16 positions, 8 tokens, F32.
+    pub(crate) fn tiny_gpt2() -> Self {
+        let mut gguf = Self::empty();
+        gguf.set("general.architecture", Kv::Str("gpt2".into()));
+        for (key, value) in [
+            ("block_count", 1),
+            ("context_length", 16),
+            ("embedding_length", 32),
+            ("feed_forward_length", 64),
+            ("attention.head_count", 2),
+        ] {
+            gguf.set(&format!("gpt2.{key}"), Kv::U32(value));
+        }
+        gguf.set("gpt2.attention.layer_norm_epsilon", Kv::F32(1e-5));
+        for (name, dimensions) in
+            [("token_embd", vec![32, 8]), ("position_embd", vec![32, 16]), ("output_norm", vec![32])]
+        {
+            gguf.add_f32(&format!("{name}.weight"), &dimensions);
+        }
+        gguf.add_f32("output_norm.bias", &[32]);
+        for (module, dimensions) in [
+            ("attn_norm", vec![32]),
+            ("attn_qkv", vec![32, 96]),
+            ("attn_output", vec![32, 32]),
+            ("ffn_norm", vec![32]),
+            ("ffn_up", vec![32, 64]),
+            ("ffn_down", vec![64, 32]),
+        ] {
+            gguf.add_f32(&format!("blk.0.{module}.weight"), &dimensions);
+            gguf.add_f32(&format!("blk.0.{module}.bias"), &dimensions[dimensions.len() - 1..]);
+        }
+        gguf
+    }
+
     /// As [`Gguf::tiny`], with a byte-level tokenizer of 8 tokens.
     pub(crate) fn tiny_with_tokenizer(architecture: &str, pre: &str) -> Self {
-        let mut gguf = Self::tiny(architecture);
+        Self::tiny(architecture).with_tokenizer(pre)
+    }
+
+    /// Adds a byte-level tokenizer of 8 tokens.
+    pub(crate) fn with_tokenizer(mut self, pre: &str) -> Self {
+        let gguf = &mut self;
         let tokens = ["<s>", "</s>", "a", "b", "ab", "1", "Ġ", "<tool>"];
         gguf.set("tokenizer.ggml.model", Kv::Str("gpt2".into()));
         gguf.set("tokenizer.ggml.pre", Kv::Str(pre.into()));
@@ -108,7 +147,7 @@ impl Gguf {
         gguf.set("tokenizer.ggml.bos_token_id", Kv::U32(0));
         gguf.set("tokenizer.ggml.eos_token_id", Kv::U32(1));
         gguf.set("tokenizer.chat_template", Kv::Str("{{ messages }}".into()));
-        gguf
+        self
     }
 
     pub(crate) fn set(&mut self, key: &str, value: Kv) {
