@@ -38,6 +38,7 @@ TOKENS = {"phi3_partial_window": 8}
 parser = argparse.ArgumentParser()
 parser.add_argument("--programs", type=pathlib.Path, required=True, help="directory of the built examples")
 parser.add_argument("--work", type=pathlib.Path, required=True)
+parser.add_argument("--only", default="", help="models whose names begin so")
 arguments = parser.parse_args()
 
 
@@ -132,6 +133,8 @@ for fixture in sorted(path for path in FIXTURES.iterdir() if (path / "config.jso
     size = json.loads((model / "config.json").read_text())["vocab_size"]
     # Within the original context of phi3_longrope: llama.cpp chooses divisors by the size of the context.
     tokens = [generator.randrange(size) for _ in range(TOKENS.get(name, 24))]
+    if not name.startswith(arguments.only):
+        continue  # only now, for the tokens of the others to be those of a whole run
     out = arguments.work / f"{name}-dense"
     shutil.rmtree(out, ignore_errors=True)
     refusal = run("compress", "--model", model, "--calibration", calibration, *JOINT, "--dtype", "f32", "--out", out)
