@@ -1,28 +1,18 @@
+mod types;
+
+pub use types::GgufTypes;
+
 use crate::float_type::round_all;
-use crate::{Error, ExportContext, ExportFormat, ExportTensor, FloatType, Result, SolvedLayers, SolvedShape};
+use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, SolvedShape};
 use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, QuantScheme, Quantized, ScaleType};
-use sparq_tensor::packing::gguf::{decode_rows, pack_rows, quantize_rows, type_of_grid};
+use sparq_tensor::packing::gguf::{decode_rows, pack_rows, quantize_rows};
 use sparq_tensor::{DType, GgufWriter, Importance, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// The types matrices get in a GGUF file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum GgufTypes {
-    /// Codes of the solver in the 32-element type that holds them; other matrices in the float type asked for, or as
-    /// they are in a GGUF source.
-    #[default]
-    Exact,
-    /// Every matrix in this type (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K), or the next larger one
-    /// that its width allows. Block types choose codes anew, from the compressed weights.
-    All(DType),
-    /// The mixture that llama.cpp calls Q4_K_M, by our own search.
-    Q4KM,
-}
+use types::exact_type;
 
 /// GGUF version 3, for llama.cpp and what is built on it.
 ///
@@ -45,61 +35,6 @@ impl Gguf {
     pub fn importance(mut self, layers: impl IntoIterator<Item = Importance>) -> Self {
         self.importance = layers.into_iter().map(|layer| (layer.layer, Array1::from(layer.sums))).collect();
         self
-    }
-
-    /// The type of a tensor in the file.
-    fn dtype(&self, context: &ExportContext<'_>, info: &TensorInfo) -> DType {
-        let Some(there) = TensorInGguf::of(context.source, &info.name) else { return DType::F32 };
-        if info.shape.len() < 2 || stays_in_floats(&there.name) {
-            return DType::F32;
-        }
-        let width = if there.transposed { info.shape.first() } else { info.shape.last() };
-        let width = width.copied().unwrap_or(1);
-        let is_head = there.name == head(context);
-        match self.types {
-            GgufTypes::Exact => match context.layer_of(&info.name).and_then(exact_type) {
-                Some(dtype) => dtype,
-                None if context.settings.float_type == FloatType::Source && info.dtype.is_block_quantized() => {
-                    // Only what was not compressed is still what the source says.
-                    if context.layer_of(&info.name).is_some() { DType::F16 } else { info.dtype }
-                }
-                None => context.settings.float_type.of(info.dtype),
-            },
-            GgufTypes::All(DType::Q4_K) if is_head => wide_enough(DType::Q6_K, width),
-            GgufTypes::All(dtype) => wide_enough(dtype, width),
-            GgufTypes::Q4KM => {
-                let gets_more = is_head || gets_more_bits(context, &there.name);
-                wide_enough(if gets_more { DType::Q6_K } else { DType::Q4_K }, width)
-            }
-        }
-    }
-
-    /// ggml's number for the mixture.
-    fn file_type(&self, context: &ExportContext<'_>) -> Option<u32> {
-        let dtype = match self.types {
-            GgufTypes::Q4KM => return Some(15),
-            GgufTypes::All(dtype) => dtype,
-            GgufTypes::Exact => {
-                let mut counts: BTreeMap<DType, usize> = BTreeMap::new();
-                for info in context.source.tensors().filter(|info| info.shape.len() > 1) {
-                    *counts.entry(self.dtype(context, info)).or_default() += 1;
-                }
-                counts.into_iter().max_by_key(|&(_, count)| count)?.0
-            }
-        };
-        Some(match dtype {
-            DType::F32 => 0,
-            DType::F16 => 1,
-            DType::Q4_0 => 2,
-            DType::Q4_1 => 3,
-            DType::Q8_0 => 7,
-            DType::Q5_0 => 8,
-            DType::Q5_1 => 9,
-            DType::Q4_K => 14,
-            DType::Q6_K => 18,
-            DType::BF16 => 32,
-            _ => return None,
-        })
     }
 
     /// A matrix quantized anew.
@@ -128,7 +63,7 @@ impl Gguf {
         info: &TensorInfo,
         solved: &dyn SolvedLayers,
     ) -> Result<()> {
-        let (name, dtype) = (&info.name, self.dtype(context, info));
+        let (name, dtype) = (&info.name, self.types.of(context, info));
         let Some(there) = TensorInGguf::of(context.source, name) else { return Ok(()) };
         let Some(shape) = context.layer_of(name) else {
             if dtype == info.dtype {
@@ -170,7 +105,7 @@ impl ExportFormat for Gguf {
     }
 
     fn check(&self, context: &ExportContext<'_>) -> Result<()> {
-        GgufWriter::check(context.source, |info| self.dtype(context, info))?;
+        GgufWriter::check(context.source, |info| self.types.of(context, info))?;
         if let GgufTypes::All(dtype) = self.types {
             let is_known = matches!(
                 dtype,
@@ -206,8 +141,8 @@ impl ExportFormat for Gguf {
         solved: &dyn SolvedLayers,
         destination: &Path,
     ) -> Result<StagedCheckpoint> {
-        let types = |info: &TensorInfo| self.dtype(context, info);
-        let (file_type, overwrite) = (self.file_type(context), context.settings.overwrite);
+        let types = |info: &TensorInfo| self.types.of(context, info);
+        let (file_type, overwrite) = (self.types.file_type(context), context.settings.overwrite);
         let mut writer = GgufWriter::create(destination, context.source, types, file_type, overwrite)?;
         for info in context.source.tensors() {
             self.write(&mut writer, context, info, solved)?;
@@ -218,7 +153,7 @@ impl ExportFormat for Gguf {
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
         match tensor {
             ExportTensor::Copied(info, values) => {
-                let dtype = self.dtype(context, info);
+                let dtype = self.types.of(context, info);
                 let there = TensorInGguf::of(context.source, &info.name);
                 let (offset, transposed) = there.map_or((0.0, false), |there| (there.offset, there.transposed));
                 if offset != 0.0 {
@@ -239,7 +174,7 @@ impl ExportFormat for Gguf {
                     return Ok(shape.as_stored(as_blocks_say(quantized)));
                 }
                 let name = shape.weight_name();
-                let dtype = context.source.get(&name).map_or(DType::F32, |info| self.dtype(context, info));
+                let dtype = context.source.get(&name).map_or(DType::F32, |info| self.types.of(context, info));
                 if !dtype.is_block_quantized() {
                     return Ok(round_all(dtype, shape.as_stored(layer.weight.clone())));
                 }
@@ -259,7 +194,7 @@ impl ExportFormat for Gguf {
         );
         let has_minima = |info: &TensorInfo| {
             context.layer_of(&info.name).is_some_and(|shape| shape.pruned)
-                && matches!(self.dtype(context, info), DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K)
+                && matches!(self.types.of(context, info), DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K)
         };
         if context.source.tensors().any(has_minima) {
             text.push_str(
@@ -277,21 +212,6 @@ fn no_matrix(name: &str, dtype: DType) -> Error {
 /// A matrix the other way round, if it is to be.
 fn turned(matrix: Array2<f32>, transposed: bool) -> Array2<f32> {
     if transposed { matrix.reversed_axes().as_standard_layout().into_owned() } else { matrix }
-}
-
-/// The tensor of the file that makes logits: the output head, or the embedding it is tied to.
-fn head(context: &ExportContext<'_>) -> &'static str {
-    if context.source.contains("lm_head.weight") { "output.weight" } else { "token_embd.weight" }
-}
-
-/// Whether llama.cpp wants a matrix of the file in floats: what sends tokens to experts, and positions.
-fn stays_in_floats(name: &str) -> bool {
-    name == "position_embd.weight" || name.ends_with(".ffn_gate_inp.weight")
-}
-
-/// The type that holds the layer's codes.
-fn exact_type(shape: &SolvedShape) -> Option<DType> {
-    shape.scheme.and_then(|scheme| type_of_grid(scheme.bits.get().into(), scheme.symmetric))
 }
 
 /// Refuses grids that no 32-element type holds.
@@ -346,27 +266,4 @@ fn as_blocks_say(quantized: &Quantized) -> Array2<f32> {
         let minimum = f16::from_f32(-scale * f32::from(zero)).to_f32();
         f32::from(quantized.codes[[row, column]]) * scale + minimum
     })
-}
-
-/// The type itself or the next larger one whose blocks divide a row.
-fn wide_enough(dtype: DType, width: usize) -> DType {
-    let fallback = match dtype {
-        DType::Q4_K => DType::Q5_0,
-        DType::Q6_K => DType::Q8_0,
-        other => other,
-    };
-    let fits = |dtype: DType| width.is_multiple_of(dtype.block_size());
-    [dtype, fallback].into_iter().find(|&dtype| fits(dtype)).unwrap_or(DType::F16)
-}
-
-/// Whether llama.cpp's Q4_K_M gives a matrix of the file six bits: values and down projections of a part of the blocks.
-fn gets_more_bits(context: &ExportContext<'_>, name: &str) -> bool {
-    let Some((block, module)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else { return false };
-    let Ok(index) = block.parse::<u64>() else { return false };
-    let Ok(config) = context.source.config() else { return false };
-    let Some(count) = ["num_hidden_layers", "n_layer"].iter().find_map(|key| config[*key].as_u64()) else {
-        return false;
-    };
-    let (eighth, is_one) = (count / 8, matches!(module, "attn_v.weight" | "ffn_down.weight"));
-    is_one && (index < eighth || index >= 7_u64.saturating_mul(count) / 8 || (index - eighth) % 3 == 2)
 }
