@@ -44,7 +44,8 @@ pub(crate) fn verify(
     };
     let mut checks = BTreeMap::new();
     for group in groups(&presented) {
-        let read_back = |(info, name): &(&TensorInfo, String)| read_back(context, solved, format, (&written, name), info);
+        let read_back =
+            |(info, name): &(&TensorInfo, String)| read_back(context, solved, format, (&written, name), info);
         for ((info, _), read) in group.iter().zip(group.par_iter().map(read_back).collect::<Vec<_>>()) {
             let (stored_bytes, layer) = read?;
             let elements = info.elements() as u64;

@@ -2,11 +2,13 @@ use crate::compressors::Compressors;
 use crate::dense_stream::{DenseBlock, DenseStream};
 use crate::plan::BATCH_TOKENS;
 use crate::{
-    Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe, Result, Resumed,
-    Sink,
+    Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe, Result,
+    Resumed, Sink,
 };
 use ndarray::{Array1, Array2};
-use sparq_core::{CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics};
+use sparq_core::{
+    CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics,
+};
 use sparq_model::{BatchLayout, Block, BlockState, Linear, LinearId, Model, Precision};
 use sparq_obs::{Damping, Drift, HessianAccumulator, InverseFactor};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 use crate::sink::SOLUTION;
 use crate::state::State;
 use crate::{
-    Calibration, Compression, CompressionReport, Error, Fingerprint, Observer, Phase, Plan, Recipe, Result, SolutionSink,
+    Calibration, Compression, CompressionReport, Error, Fingerprint, Observer, Phase, Plan, Recipe, Result,
+    SolutionSink,
 };
 use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
 use sparq_model::Model;

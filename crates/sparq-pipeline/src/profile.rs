@@ -22,8 +22,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
-        [Self::Read, Self::Forward, Self::Statistics, Self::Solve, Self::Commit, Self::Export];
+    const ALL: [Self; 6] = [Self::Read, Self::Forward, Self::Statistics, Self::Solve, Self::Commit, Self::Export];
 
     fn name(self) -> &'static str {
         match self {
@@ -120,9 +119,8 @@ impl fmt::Display for Profile {
         for phase in &self.phases {
             let share = 100.0 * phase.seconds / total.max(f64::MIN_POSITIVE);
             let cores = phase.processor_seconds.map(|used| used / phase.seconds.max(f64::MIN_POSITIVE));
-            let shown = |value: Option<f64>, digits: usize| {
-                value.map_or_else(String::new, |value| format!("{value:.digits$}"))
-            };
+            let shown =
+                |value: Option<f64>, digits: usize| value.map_or_else(String::new, |value| format!("{value:.digits$}"));
             let (cores, rate) = (shown(cores, 2), shown(phase.giga_operations_per_second(), 0));
             writeln!(f, "{:<10} {:>9.2} {share:>6.1} % {cores:>7} {rate:>9}", phase.phase, phase.seconds)?;
         }
