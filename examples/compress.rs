@@ -78,6 +78,9 @@ struct Arguments {
     /// Threads; 0 uses every core. The result does not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Predicted memory not to exceed, such as 8GB or 512MiB: calibration activations beyond it wait in a file in OUT.partial
+    #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
+    memory_budget: Option<u64>,
     /// Write the per-layer report here, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -144,6 +147,7 @@ fn main() -> ExitCode {
             .restart(arguments.restart)
             .keep_solution(!arguments.no_solution)
             .strict(arguments.strict)
+            .memory_budget(arguments.memory_budget)
             .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
         let bar = CompressionBar::new(common::stop_on_signals()?);
         let done = match job.run(format.as_ref(), &bar) {

@@ -97,6 +97,25 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// A number of bytes with a unit or none: `8GB`, `512MiB`, `1e9`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => f64::from(1_u32 << 10),
+        "mib" => f64::from(1_u32 << 20),
+        "gib" => f64::from(1_u32 << 30),
+        other => return Err(format!("{other:?} is no unit: kB, MB, GB, KiB, MiB, GiB")),
+    };
+    let number: f64 = digits.trim().parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    let bytes = number * unit;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(format!("{text:?} is out of range")) }
+}
+
 /// Shows a compression on a progress bar: one step per layer. Passes a wish to stop on.
 pub(crate) struct CompressionBar {
     bar: ProgressBar,
@@ -142,6 +161,12 @@ impl Observer for CompressionBar {
             bytes(plan.peak_bytes),
             bytes(plan.partial_bytes),
         ));
+        if let Some(resident) = plan.resident_bytes {
+            self.say(format!(
+                "of waiting activations {} stay in memory, the rest waits in a file",
+                bytes(plan.streams * resident)
+            ));
+        }
     }
 
     fn resumed(&self, layers: &[LayerReport], done: usize, total: usize) {

@@ -94,6 +94,11 @@ impl Calibration {
         self.sequences.iter().map(Vec::len).sum()
     }
 
+    /// Tokens of the longest sequence.
+    pub(crate) fn longest(&self) -> usize {
+        self.sequences.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// SHA-256 of the sequences, in hexadecimal: what a cached result is valid for.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();

@@ -1,6 +1,7 @@
 use crate::compressors::Compressors;
 use crate::dense_stream::{DenseBlock, DenseStream};
 use crate::plan::BATCH_TOKENS;
+use crate::stream::{Residence, Stream};
 use crate::{
     Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe, Result,
     Resumed, Sink,
@@ -9,8 +10,9 @@ use ndarray::{Array1, Array2};
 use sparq_core::{
     CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics,
 };
-use sparq_model::{BatchLayout, Block, BlockState, Linear, LinearId, Model, Precision};
+use sparq_model::{BatchLayout, Block, Linear, LinearId, Model};
 use sparq_obs::{Damping, Drift, HessianAccumulator, InverseFactor};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,12 +52,13 @@ pub struct Compression<'a> {
     pub(crate) calibration: Option<&'a Calibration>,
     strict: bool,
     stop_after: Option<usize>,
+    budget: Option<(u64, &'a Path)>,
 }
 
 impl<'a> Compression<'a> {
     /// Of `model` according to `recipe`.
     pub fn new(model: &'a Model, recipe: &'a Recipe) -> Self {
-        Self { model, recipe, calibration: None, strict: false, stop_after: None }
+        Self { model, recipe, calibration: None, strict: false, stop_after: None, budget: None }
     }
 
     /// Calibrated on this text; may be missing if the recipe needs no data.
@@ -77,6 +80,22 @@ impl<'a> Compression<'a> {
         self
     }
 
+    /// Keeps the predicted peak of memory within `bytes`: calibration batches that do not fit wait in a file without a name
+    /// in `directory`. Costs time, changes no bit of the result.
+    pub fn memory_budget(mut self, bytes: u64, directory: &'a Path) -> Self {
+        self.budget = Some((bytes, directory));
+        self
+    }
+
+    /// What will be done, and the memory it takes.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] and [`Plan::within`].
+    pub fn plan(&self) -> Result<Plan> {
+        let plan = Plan::new(self.model, self.recipe, self.calibration)?;
+        self.budget.map_or(Ok(plan.clone()), |(bytes, _)| plan.within(bytes))
+    }
+
     /// Walks the blocks, from where an earlier run with the same `sink` left off.
     ///
     /// What leaves a block with its compressed weights is what enters the next. Same model, recipe and calibration,
@@ -88,42 +107,42 @@ impl<'a> Compression<'a> {
     pub fn run(&self, sink: &mut dyn Sink, observer: &dyn Observer) -> Result<CompressionReport> {
         let start = Instant::now();
         let model = self.model;
-        let plan = Plan::new(model, self.recipe, self.calibration)?;
+        let plan = self.plan()?;
         observer.planned(&plan);
         let targets = self.recipe.targets.build()?;
         let compressors = Compressors::new(self.recipe)?;
         let needs = compressors.needs();
 
-        let streams = match self.calibration.filter(|_| needs > Statistics::Nothing) {
-            Some(calibration) => batches(model, calibration)?,
-            None => Vec::new(),
-        };
-        let (layouts, mut residuals): (Vec<BatchLayout>, Vec<Array2<f32>>) = streams.into_iter().unzip();
+        let residence = self.budget.zip(plan.resident_bytes).map(|((_, directory), bytes)| Residence {
+            bytes,
+            per_token: model.memory_estimate().kept_per_token,
+            directory: directory.to_path_buf(),
+        });
+        let mut stream = Stream::new(self.recipe.forward, residence);
+        if let Some(calibration) = self.calibration.filter(|_| needs > Statistics::Nothing) {
+            embed(model, calibration, &mut stream)?;
+        }
         let (mut layers, mut first, mut before) = (Vec::with_capacity(plan.layers), 0, 0.0);
         // Compensating for drift needs the dense model beside the compressed one.
-        let start_of_dense = compressors.undo_drift().then(|| residuals.clone());
+        let start_of_dense = if compressors.undo_drift() { Some(stream.copy()?) } else { None };
         if let Some(resumed) = sink.resume()? {
-            check_resumed(&resumed, &residuals, plan.blocks)?;
+            check_resumed(&resumed, &stream.shapes(), plan.blocks)?;
             (layers, first, before) = (resumed.layers, resumed.blocks, resumed.seconds);
             if first < plan.blocks {
-                residuals = resumed.activations;
+                stream.replace(resumed.activations)?;
             }
             observer.resumed(&layers, first, plan.blocks);
         }
         let mut dense = match start_of_dense.filter(|_| first < plan.blocks) {
-            Some(start) => Some(DenseStream::new(model, first, &layouts, start, self.recipe.forward)?),
+            Some(start) => Some(DenseStream::new(model, first, start)?),
             None => None,
         };
         let mut profile = Profile::default();
         let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
         for index in first..plan.blocks {
             let whole = profile.time(Phase::Read, 0, || model.block(index))?;
-            let mut dense_block = match dense.take() {
-                Some(stream) => Some(stream.enter(Arc::clone(&whole), &layouts, self.recipe.forward)?),
-                None => None,
-            };
+            let mut dense_block = dense.take().map(|dense| dense.enter(Arc::clone(&whole)));
             let mut block = Arc::unwrap_or_clone(whole);
-            let mut states = begin(&block, &layouts, std::mem::take(&mut residuals), self.recipe.forward)?;
             for stage in 0..block.stages() {
                 let ids = block.stage_linears(stage).to_vec();
                 let method = |id: LinearId| {
@@ -136,7 +155,7 @@ impl<'a> Compression<'a> {
                 let chosen: Vec<_> = ids.into_iter().filter_map(method).collect();
                 if !chosen.is_empty() {
                     let statistics =
-                        self.gather(&block, stage, &mut states, needs, dense_block.as_mut(), &mut profile)?;
+                        self.gather(&block, stage, &mut stream, needs, dense_block.as_mut(), &mut profile)?;
                     for (id, compressor) in chosen {
                         if observer.stop() {
                             return Err(stopped(index));
@@ -154,21 +173,20 @@ impl<'a> Compression<'a> {
                 if index + 1 == plan.blocks && stage + 1 == block.stages() {
                     continue; // nobody reads what leaves the model
                 }
-                let operations = operations(&block, stage, &layouts);
+                let operations = operations(&block, stage, stream.tokens());
                 profile.time(Phase::Forward, operations, || {
-                    states.iter_mut().try_for_each(|state| block.apply(stage, state))
+                    stream.each(&block, |_, state| Ok(block.apply(stage, state)?))
                 })?;
                 if let Some(dense) = &mut dense_block {
                     profile.time(Phase::Forward, operations, || dense.apply(stage))?;
                 }
             }
-            dense = dense_block.map(DenseBlock::leave);
-            residuals = states.into_iter().map(|state| block.end(state)).collect();
+            dense = dense_block.map(DenseBlock::leave).transpose()?;
+            stream.leave(&block)?;
             sink.block(block)?;
             let done = index + 1;
             let seconds = before + start.elapsed().as_secs_f64();
-            let progress =
-                Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &residuals, seconds };
+            let progress = Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &stream, seconds };
             profile.time(Phase::Commit, 0, || sink.commit(&progress))?;
             observer.block(done, plan.blocks);
             if done < plan.blocks && (observer.stop() || self.stop_after.is_some_and(|blocks| done - first >= blocks)) {
@@ -184,7 +202,7 @@ impl<'a> Compression<'a> {
         &self,
         block: &Block,
         stage: usize,
-        states: &mut [BlockState],
+        stream: &mut Stream,
         needs: Statistics,
         mut dense: Option<&mut DenseBlock>,
         profile: &mut Profile,
@@ -195,25 +213,21 @@ impl<'a> Compression<'a> {
         let mut accumulator = HessianAccumulator::new(width, needs)?;
         // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
         let mut drift = (dense.is_some() && !block.plan().is_routed(stage)).then(|| Drift::new(width, hidden));
-        let dense_states = match &mut dense {
-            Some(dense) if drift.is_some() => profile.time(Phase::Forward, 0, || dense.inputs(stage))?,
-            _ => &[],
-        };
-        for (batch, state) in states.iter_mut().enumerate() {
+        stream.each(block, |batch, state| {
             let input =
                 profile.time(Phase::Forward, 0, || block.calibration_input(stage, state, self.recipe.expert_tokens))?;
             let squares = (input.len() * if needs == Statistics::Hessian { width } else { 1 }) as u64;
             profile.time(Phase::Statistics, squares, || accumulator.add(input.view()))?;
-            if let (Some(drift), Some(dense), Some(inputs)) = (&mut drift, dense_states.get(batch), state.input())
-                && let Some(dense_inputs) = dense.input()
-            {
+            let (Some(drift), Some(dense)) = (&mut drift, &mut dense) else { return Ok(()) };
+            dense.input(stage, batch, |dense| {
+                let (Some(dense_inputs), Some(inputs)) = (dense.input(), state.input()) else { return Ok(()) };
                 let products = 2 * (inputs.len() * (width + hidden.unwrap_or(0))) as u64;
                 profile.time(Phase::Statistics, products, || {
                     drift.add_inputs(dense_inputs, inputs)?;
-                    drift.add_residual(dense.residual(), state.residual(), inputs)
-                })?;
-            }
-        }
+                    Ok(drift.add_residual(dense.residual(), state.residual(), inputs)?)
+                })
+            })
+        })?;
         let skipped = accumulator.skipped();
         let hessian = SharedHessian::new(profile.time(Phase::Statistics, 0, || accumulator.finish()));
         Ok(StageStatistics { hessian, drift, skipped })
@@ -285,28 +299,23 @@ impl<'a> Compression<'a> {
 }
 
 /// A state that was read back must be one that this run could have reached.
-fn check_resumed(resumed: &Resumed, residuals: &[Array2<f32>], blocks: usize) -> Result<()> {
-    let shapes = |matrices: &[Array2<f32>]| matrices.iter().map(Array2::dim).collect::<Vec<_>>();
-    let fits = resumed.blocks == blocks || shapes(&resumed.activations) == shapes(residuals);
+fn check_resumed(resumed: &Resumed, shapes: &[(usize, usize)], blocks: usize) -> Result<()> {
+    let fits = resumed.blocks == blocks || resumed.activations.iter().map(Array2::dim).eq(shapes.iter().copied());
     if resumed.blocks <= blocks && fits {
         return Ok(());
     }
     Err(Error::Calibration { what: "the saved activations are not those of this calibration text".into() })
 }
 
-/// A batch of sequences on its way through the blocks.
-type Stream = (BatchLayout, Array2<f32>);
-
-/// Groups the sequences and embeds them.
-fn batches(model: &Model, calibration: &Calibration) -> Result<Vec<Stream>> {
-    let mut streams = Vec::new();
+/// Groups the sequences to batches and embeds them.
+fn embed(model: &Model, calibration: &Calibration, stream: &mut Stream) -> Result<()> {
     let mut pending: Vec<&[u32]> = Vec::new();
     let mut flush = |pending: &mut Vec<&[u32]>| -> Result<()> {
         if !pending.is_empty() {
             let lengths: Vec<usize> = pending.iter().map(|sequence| sequence.len()).collect();
             let layout = BatchLayout::new(&lengths);
             let embedded = model.embed(&pending.concat(), &layout)?;
-            streams.push((layout, embedded));
+            stream.push(layout, embedded)?;
             pending.clear();
         }
         Ok(())
@@ -317,29 +326,14 @@ fn batches(model: &Model, calibration: &Calibration) -> Result<Vec<Stream>> {
         }
         pending.push(sequence);
     }
-    flush(&mut pending)?;
-    Ok(streams)
-}
-
-/// Starts a pass of all batches through a block.
-pub(crate) fn begin(
-    block: &Block,
-    layouts: &[BatchLayout],
-    residuals: Vec<Array2<f32>>,
-    precision: Precision,
-) -> Result<Vec<BlockState>> {
-    let begin = |(layout, residual): (&BatchLayout, Array2<f32>)| {
-        Ok(block.begin(residual, layout.clone())?.with_precision(precision))
-    };
-    layouts.iter().zip(residuals).map(begin).collect()
+    flush(&mut pending)
 }
 
 /// Floating-point operations of a stage's linears, for all tokens; 0 if the tokens go to experts.
-fn operations(block: &Block, stage: usize, layouts: &[BatchLayout]) -> u64 {
+fn operations(block: &Block, stage: usize, tokens: usize) -> u64 {
     if block.plan().is_routed(stage) {
         return 0;
     }
-    let tokens: usize = layouts.iter().map(BatchLayout::tokens).sum();
     let weights: usize = block.stage_linears(stage).iter().map(|id| block.linears()[*id].weight.len()).sum();
     2 * (tokens * weights) as u64
 }

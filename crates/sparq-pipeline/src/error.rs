@@ -42,6 +42,17 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// Less memory is allowed than one block with its Hessian and one batch takes.
+    #[error(
+        "{budget} bytes of memory are not enough: {least} are needed even with waiting activations in a file; shorter \
+         sequences take less"
+    )]
+    MemoryBudget {
+        /// What is allowed.
+        budget: u64,
+        /// What is needed.
+        least: u64,
+    },
     /// The format, the export or the stored solution.
     #[error(transparent)]
     Export(#[from] sparq_export::Error),

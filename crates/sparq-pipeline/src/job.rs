@@ -1,8 +1,7 @@
 use crate::sink::SOLUTION;
 use crate::state::State;
 use crate::{
-    Calibration, Compression, CompressionReport, Error, Fingerprint, Observer, Phase, Plan, Recipe, Result,
-    SolutionSink,
+    Calibration, Compression, CompressionReport, Error, Fingerprint, Observer, Phase, Recipe, Result, SolutionSink,
 };
 use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
 use sparq_model::Model;
@@ -26,6 +25,7 @@ const LOCK: &str = "lock";
 /// | [`keep_solution`](Self::keep_solution) | yes | leave `sparq/` in the output |
 /// | [`strict`](Self::strict) | no | fallbacks are errors |
 /// | [`stop_after`](Self::stop_after) | never | stop once so many blocks are done |
+/// | [`memory_budget`](Self::memory_budget) | none | bytes; activations beyond it wait in a file |
 ///
 /// # Examples
 /// ```no_run
@@ -47,6 +47,7 @@ pub struct Job<'a> {
     settings: ExportSettings,
     restart: bool,
     keep_solution: bool,
+    memory_budget: Option<u64>,
 }
 
 /// What a job has made.
@@ -68,6 +69,7 @@ impl<'a> Job<'a> {
             settings: ExportSettings::default(),
             restart: false,
             keep_solution: true,
+            memory_budget: None,
         }
     }
 
@@ -107,6 +109,12 @@ impl<'a> Job<'a> {
         self
     }
 
+    /// As [`Compression::memory_budget`], with the file beside other unfinished work.
+    pub fn memory_budget(mut self, bytes: Option<u64>) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
     /// Where work is kept until everything is done.
     pub fn partial(&self) -> PathBuf {
         let mut name = self.destination.file_name().unwrap_or_default().to_os_string();
@@ -125,17 +133,19 @@ impl<'a> Job<'a> {
         let Compression { model, recipe, calibration, .. } = self.compression;
         let source = model.checkpoint();
         let partial = self.partial();
+        let compression =
+            self.memory_budget.map_or(self.compression, |bytes| self.compression.memory_budget(bytes, &partial));
         if self.destination.exists() && !self.settings.overwrite {
             remove_remains(&partial)?;
             return Err(sparq_tensor::Error::DestinationExists { path: self.destination.clone() }.into());
         }
-        Plan::new(model, recipe, calibration)?;
+        compression.plan()?;
         sparq_export::check(source, &announced(model, recipe)?, format, &self.settings)?;
         let fingerprint = Fingerprint::new(model, recipe, calibration)?;
 
         let lock = self.open_partial(&partial)?;
         let mut sink = SolutionSink::open(&partial, fingerprint, recipe.act_order)?;
-        let mut compression = self.compression.run(&mut sink, observer)?;
+        let mut compression = compression.run(&mut sink, observer)?;
         let solution = sink.finish()?;
         let checkpoint = partial.join(CHECKPOINT);
         let settings = ExportSettings { overwrite: false, ..self.settings };

@@ -31,10 +31,19 @@ pub struct Plan {
     pub hessian_bytes: u64,
     /// Bytes of the activations between stages.
     pub activation_bytes: u64,
+    /// Of those, what no budget can move to a file: the batch at work.
+    #[serde(default)]
+    pub working_activation_bytes: u64,
+    /// Bytes of waiting activations that each stream may keep in memory; none if all stay there.
+    #[serde(default)]
+    pub resident_bytes: Option<u64>,
+    /// Streams of activations: two if drift is undone, the compressed model's and the dense one's.
+    #[serde(default)]
+    pub streams: u64,
     /// Predicted peak of all of these, the embedding matrix and a layer's working copies.
     pub peak_bytes: u64,
     /// Predicted peak of what an interruptible run keeps on disk: the activations that enter a block (two copies while
-    /// one replaces the other) and the solution. The output comes on top.
+    /// one replaces the other), waiting activations, and the solution. The output comes on top.
     pub partial_bytes: u64,
 }
 
@@ -87,11 +96,13 @@ impl Plan {
         };
         // The dense model walks beside the compressed one.
         let streams = if undoes_drift { 2 } else { 1 };
-        let batch = BATCH_TOKENS.min(tokens) as u64;
+        let batch = BATCH_TOKENS.min(tokens) as u64; // a longer sequence is a batch of its own
+        let batch = used.map_or(0, |used| used.longest() as u64).max(batch);
         // Stage by stage all batches are looked at, then all move on: what one leaves for the next stage is kept of each.
         let kept = estimate.kept_per_token;
         let activation_bytes =
             streams * tokens as u64 * kept + batch * estimate.activations_per_token.saturating_sub(kept);
+        let working_activation_bytes = batch * (estimate.activations_per_token.max(kept) + (streams - 1) * kept);
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
         let working = largest * (4 + 4 + 4 + 2) * if undoes_drift || recipe.descent > 0 { 2 } else { 1 };
         Ok(Self {
@@ -104,8 +115,36 @@ impl Plan {
             block_bytes: estimate.block,
             hessian_bytes,
             activation_bytes,
+            working_activation_bytes,
+            resident_bytes: None,
+            streams,
             partial_bytes: 2 * tokens as u64 * estimate.residual_per_token + (solution_bits / 8.0) as u64,
             peak_bytes: streams * estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings,
+        })
+    }
+}
+
+impl Plan {
+    /// The same within a budget: what of the activations does not fit waits in a file.
+    ///
+    /// # Errors
+    /// [`Error::MemoryBudget`] if what must be in memory does not fit.
+    pub fn within(self, budget: u64) -> Result<Self> {
+        if self.peak_bytes <= budget {
+            return Ok(self);
+        }
+        let others = self.peak_bytes - self.activation_bytes;
+        let least = others + self.working_activation_bytes.min(self.activation_bytes);
+        if budget < least {
+            return Err(Error::MemoryBudget { budget, least });
+        }
+        let waiting = budget - least;
+        Ok(Self {
+            activation_bytes: self.working_activation_bytes + waiting,
+            resident_bytes: Some(waiting / self.streams.max(1)),
+            partial_bytes: self.partial_bytes + self.activation_bytes.saturating_sub(waiting),
+            peak_bytes: budget,
+            ..self
         })
     }
 }

@@ -1,12 +1,13 @@
 //! What an unfinished run keeps on disk beside its solution.
 
 use crate::fingerprint::Fingerprint;
+use crate::matrix_io::{read_matrix, write_matrix};
 use crate::{Error, LayerReport, Progress, Result};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use sparq_export::SolutionContents;
 use sparq_tensor::{file_sha256, read_file, remove_unfinished_files, write_file, write_file_with};
-use std::io::Read;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 const PROGRESS: &str = "progress.json";
@@ -105,24 +106,31 @@ const ACTIVATIONS_PREFIX: &str = "activations-";
 
 /// Writes what enters the next block; nothing if there is none, or no next block.
 pub(crate) fn write_activations(directory: &Path, progress: &Progress<'_>) -> Result<Option<ActivationFile>> {
-    if progress.activations.is_empty() || progress.blocks == progress.of {
+    let activations = progress.activations;
+    if activations.batches() == 0 || progress.blocks == progress.of {
         return Ok(None);
     }
     let name = format!("{ACTIVATIONS_PREFIX}{:05}.f32", progress.blocks);
     let path = directory.join(&name);
-    let sha256 = write_file_with(&path, |file| {
-        let mut bytes = Vec::new();
-        for row in progress.activations.iter().flat_map(|matrix| matrix.outer_iter()) {
-            bytes.resize(4 * row.len(), 0);
-            for (four, value) in bytes.chunks_exact_mut(4).zip(row) {
-                four.copy_from_slice(&value.to_le_bytes());
+    let mut shapes = Vec::new();
+    let mut failed = Ok(());
+    let written = write_file_with(&path, |file| {
+        for index in 0..activations.batches() {
+            match activations.batch(index) {
+                Ok(matrix) => {
+                    shapes.push(matrix.dim());
+                    write_matrix(file, matrix.view())?;
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    return Err(std::io::Error::other("activations could not be read"));
+                }
             }
-            file.write_all(&bytes)?;
         }
         Ok(())
-    })?;
-    let shapes = progress.activations.iter().map(Array2::dim).collect();
-    Ok(Some(ActivationFile { name, sha256, shapes }))
+    });
+    failed?;
+    Ok(Some(ActivationFile { name, sha256: written?, shapes }))
 }
 
 /// Reads what enters the block after the state's last.
@@ -137,14 +145,12 @@ pub(crate) fn read_activations(directory: &Path, state: &State) -> Result<Vec<Ar
     if length != total as u64 || file_sha256(&path)? != file.sha256 {
         return Err(bad("it is not the file that was written: it was changed or damaged"));
     }
-    let mut reader = std::fs::File::open(&path).map_err(sparq_tensor::Error::io("open", &path))?;
+    let opened = std::fs::File::open(&path).map_err(sparq_tensor::Error::io("open", &path))?;
+    let mut reader = BufReader::with_capacity(1 << 20, opened);
     let mut matrices = Vec::with_capacity(file.shapes.len());
     for &(tokens, width) in &file.shapes {
-        let mut bytes = vec![0; tokens * width * 4];
-        reader.read_exact(&mut bytes).map_err(sparq_tensor::Error::io("read", &path))?;
-        let values = bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-        let matrix = Array2::from_shape_vec((tokens, width), values.collect());
-        matrices.push(matrix.map_err(|_| bad("its size does not fit its shapes"))?);
+        let matrix = read_matrix(&mut reader, (tokens, width));
+        matrices.push(matrix.map_err(sparq_tensor::Error::io("read", &path))?);
     }
     Ok(matrices)
 }

@@ -307,6 +307,37 @@ fn targets_choose_and_the_observer_sees_them() {
 }
 
 #[test]
+fn waiting_in_a_file_changes_no_bit() {
+    let (model, directory) = (model(), tempfile::tempdir().expect("a directory"));
+    let calibration = calibration(&model, 40);
+    for recipe in ["s=0.25,q=4,group=32", "s=0.5,q=3,group=32,preset=reference"] {
+        let recipe: Recipe = recipe.parse().expect("a recipe");
+        let plain = Compression::new(&model, &recipe).calibration(Some(&calibration));
+        let plan = plain.plan().expect("it fits");
+        let least = match plan.clone().within(1) {
+            Err(Error::MemoryBudget { least, budget: 1 }) => least,
+            other => panic!("{other:?}"),
+        };
+        assert!(least < plan.peak_bytes && plan.clone().within(plan.peak_bytes).expect("fits") == plan);
+        let weights = |compression: Compression<'_>| {
+            let mut sink = MemorySink::new();
+            compression.run(&mut sink, &()).expect("it works");
+            let compressed = sink.into_model(&model).expect("complete");
+            let blocks = (0..model.block_count()).map(|index| compressed.block(index).expect("a block"));
+            blocks.flat_map(|block| block.linears().iter().map(|linear| linear.weight.clone()).collect::<Vec<_>>())
+                .collect::<Vec<_>>()
+        };
+        let expected = weights(plain);
+        for budget in [least, (least + plan.peak_bytes) / 2] {
+            let within = plain.memory_budget(budget, directory.path());
+            assert!(within.plan().expect("it fits").resident_bytes.is_some());
+            assert_eq!(weights(within), expected);
+        }
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
+}
+
+#[test]
 fn what_cannot_work_is_refused_before_any_work() {
     let model = model();
     let run = |recipe: &Recipe, calibration: Option<&Calibration>| {

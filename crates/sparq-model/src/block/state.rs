@@ -1,7 +1,7 @@
 use super::BatchLayout;
 use super::experts::Routed;
-use crate::Precision;
 use crate::cache::LayerCache;
+use crate::{Error, Precision, Result};
 use ndarray::{Array2, ArrayView2};
 
 /// A batch of tokens on its way through one block; made by [`Block::begin`](crate::Block::begin).
@@ -46,5 +46,36 @@ impl BlockState {
     /// How the tokens divide into sequences.
     pub fn layout(&self) -> &BatchLayout {
         &self.layout
+    }
+
+    /// Takes out the matrices of a batch that waits, for a caller to keep elsewhere; shape and order are for
+    /// [`unpark`](Self::unpark). Until they are back the pass cannot go on.
+    pub fn park(&mut self) -> Vec<Array2<f32>> {
+        self.matrices().into_iter().map(std::mem::take).collect()
+    }
+
+    /// Puts back what [`park`](Self::park) took out.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if these are not as many matrices as there were, or the residual stream has another shape.
+    pub fn unpark(&mut self, parked: Vec<Array2<f32>>) -> Result<()> {
+        let tokens = self.layout.tokens();
+        let matrices = self.matrices();
+        let rows = parked.first().map_or(0, Array2::nrows);
+        if matrices.len() != parked.len() || rows != tokens {
+            return Err(Error::Shape {
+                what: "matrices of a batch that waited, and its tokens".into(),
+                expected: vec![matrices.len(), tokens],
+                found: vec![parked.len(), rows],
+            });
+        }
+        matrices.into_iter().zip(parked).for_each(|(place, matrix)| *place = matrix);
+        Ok(())
+    }
+
+    /// All that a waiting batch holds, the residual stream first.
+    fn matrices(&mut self) -> Vec<&mut Array2<f32>> {
+        let routed = self.routed.as_mut().map(|routed| &mut routed.input);
+        std::iter::once(&mut self.residual).chain(self.input.as_mut()).chain(routed).collect()
     }
 }

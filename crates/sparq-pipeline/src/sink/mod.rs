@@ -8,9 +8,10 @@ pub(crate) use solution::SOLUTION;
 pub use solution::SolutionSink;
 
 use crate::{LayerReport, Result};
-use ndarray::Array2;
+use ndarray::{Array2, CowArray, Ix2};
 use sparq_core::CompressedLayer;
 use sparq_model::{Block, Linear};
+use std::fmt;
 
 /// Where compressed layers and blocks go.
 pub trait Sink {
@@ -59,10 +60,22 @@ pub struct Progress<'a> {
     pub of: usize,
     /// Every layer so far.
     pub layers: &'a [LayerReport],
-    /// What enters the next block, `[tokens, hidden]` for each batch of calibration sequences.
-    pub activations: &'a [Array2<f32>],
+    /// What enters the next block.
+    pub activations: &'a dyn Activations,
     /// Wall time so far, that of earlier parts of the run included.
     pub seconds: f64,
+}
+
+/// The residual stream between two blocks, a batch of calibration sequences at a time: not all of it need be in memory.
+pub trait Activations: fmt::Debug {
+    /// How many batches there are.
+    fn batches(&self) -> usize;
+
+    /// One of them, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// What reading it gives, if it waits in a file.
+    fn batch(&self, index: usize) -> Result<CowArray<'_, f32, Ix2>>;
 }
 
 /// What an earlier run left: the [`Progress`] it had committed.

@@ -1,0 +1,195 @@
+//! Batches of calibration tokens on their way through the blocks.
+
+use crate::spill::SpillFile;
+use crate::{Activations, Error, Result};
+use ndarray::{Array2, CowArray, Ix2};
+use sparq_model::{BatchLayout, Block, BlockState, Precision};
+use std::path::PathBuf;
+
+/// How much of a stream waits in memory; the rest waits in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Residence {
+    /// Bytes that waiting batches may take.
+    pub(crate) bytes: u64,
+    /// Bytes that a token of a waiting batch takes at most.
+    pub(crate) per_token: u64,
+    /// Where the file goes.
+    pub(crate) directory: PathBuf,
+}
+
+/// All batches, one at work at a time, in their order.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    batches: Vec<Batch>,
+    precision: Precision,
+    residence: Option<Residence>,
+    spill: Option<SpillFile>,
+    /// Bytes set aside for batches that wait in memory.
+    resident_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Batch {
+    layout: BatchLayout,
+    waits_in_file: bool,
+    place: Place,
+}
+
+/// Where a batch is. Its matrices are elsewhere while it waits in the file.
+#[derive(Debug)]
+enum Place {
+    /// Before a block: the residual stream, `[tokens, hidden]`, and its shape.
+    Before(Array2<f32>, (usize, usize)),
+    /// Inside one.
+    Inside(BlockState),
+}
+
+impl Stream {
+    pub(crate) fn new(precision: Precision, residence: Option<Residence>) -> Self {
+        Self { batches: Vec::new(), precision, residence, spill: None, resident_bytes: 0 }
+    }
+
+    /// Adds a batch by what enters the first block.
+    pub(crate) fn push(&mut self, layout: BatchLayout, residual: Array2<f32>) -> Result<()> {
+        let needs = self.residence.as_ref().map_or(0, |residence| layout.tokens() as u64 * residence.per_token);
+        let fits = self.residence.as_ref().is_none_or(|residence| self.resident_bytes + needs <= residence.bytes);
+        if fits {
+            self.resident_bytes += needs;
+        }
+        let shape = residual.dim();
+        self.batches.push(Batch { layout, waits_in_file: !fits, place: Place::Before(residual, shape) });
+        self.put_away(self.batches.len() - 1)
+    }
+
+    /// A second stream of the same batches, where this one has not moved yet.
+    pub(crate) fn copy(&self) -> Result<Self> {
+        let mut copy = Self::new(self.precision, self.residence.clone());
+        for (index, batch) in self.batches.iter().enumerate() {
+            copy.push(batch.layout.clone(), self.batch(index)?.into_owned())?;
+        }
+        Ok(copy)
+    }
+
+    /// Tokens of all batches.
+    pub(crate) fn tokens(&self) -> usize {
+        self.batches.iter().map(|batch| batch.layout.tokens()).sum()
+    }
+
+    /// Shapes of what enters the next block.
+    pub(crate) fn shapes(&self) -> Vec<(usize, usize)> {
+        self.batches
+            .iter()
+            .filter_map(|batch| match &batch.place {
+                Place::Before(_, shape) => Some(*shape),
+                Place::Inside(_) => None,
+            })
+            .collect()
+    }
+
+    /// Replaces what enters the next block, batch by batch, by what an earlier run left.
+    pub(crate) fn replace(&mut self, residuals: Vec<Array2<f32>>) -> Result<()> {
+        for (index, residual) in residuals.into_iter().enumerate() {
+            let Some(batch) = self.batches.get_mut(index) else { break };
+            let shape = residual.dim();
+            batch.place = Place::Before(residual, shape);
+            self.put_away(index)?;
+        }
+        Ok(())
+    }
+
+    /// Does `work` on every batch, each inside `block`.
+    pub(crate) fn each(
+        &mut self,
+        block: &Block,
+        mut work: impl FnMut(usize, &mut BlockState) -> Result<()>,
+    ) -> Result<()> {
+        (0..self.batches.len()).try_for_each(|index| self.with(index, block, |state| work(index, state)))
+    }
+
+    /// Does `work` on one batch inside `block`.
+    pub(crate) fn with<T>(
+        &mut self,
+        index: usize,
+        block: &Block,
+        work: impl FnOnce(&mut BlockState) -> Result<T>,
+    ) -> Result<T> {
+        self.fetch(index)?;
+        let batch = &mut self.batches[index];
+        if let Place::Before(residual, _) = &mut batch.place {
+            let state = block.begin(std::mem::take(residual), batch.layout.clone())?.with_precision(self.precision);
+            batch.place = Place::Inside(state);
+        }
+        let Place::Inside(state) = &mut batch.place else { return Err(lost()) };
+        let result = work(state)?;
+        self.put_away(index)?;
+        Ok(result)
+    }
+
+    /// Every batch has left `block`.
+    pub(crate) fn leave(&mut self, block: &Block) -> Result<()> {
+        for index in 0..self.batches.len() {
+            self.fetch(index)?;
+            let batch = &mut self.batches[index];
+            let place = std::mem::replace(&mut batch.place, Place::Before(Array2::zeros((0, 0)), (0, 0)));
+            batch.place = match place {
+                Place::Inside(state) => {
+                    let residual = block.end(state);
+                    let shape = residual.dim();
+                    Place::Before(residual, shape)
+                }
+                before @ Place::Before(..) => before,
+            };
+            self.put_away(index)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the matrices of a batch to the file, if that is where it waits.
+    fn put_away(&mut self, index: usize) -> Result<()> {
+        let (Some(residence), Some(batch)) = (&self.residence, self.batches.get_mut(index)) else { return Ok(()) };
+        if !batch.waits_in_file {
+            return Ok(());
+        }
+        let matrices = match &mut batch.place {
+            Place::Before(residual, _) => vec![std::mem::take(residual)],
+            Place::Inside(state) => state.park(),
+        };
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            none => none.insert(SpillFile::create(&residence.directory)?),
+        };
+        spill.write(index, &matrices)
+    }
+
+    /// Undoes [`put_away`](Self::put_away).
+    fn fetch(&mut self, index: usize) -> Result<()> {
+        let Some(batch) = self.batches.get_mut(index).filter(|batch| batch.waits_in_file) else { return Ok(()) };
+        let mut matrices = self.spill.as_ref().map_or_else(|| Ok(Vec::new()), |spill| spill.read(index))?;
+        match &mut batch.place {
+            Place::Before(residual, _) => *residual = matrices.pop().ok_or_else(lost)?,
+            Place::Inside(state) => state.unpark(matrices)?,
+        }
+        Ok(())
+    }
+}
+
+fn lost() -> Error {
+    Error::Calibration { what: "a waiting batch of activations is not where it was left".into() }
+}
+
+impl Activations for Stream {
+    fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    fn batch(&self, index: usize) -> Result<CowArray<'_, f32, Ix2>> {
+        let batch = self.batches.get(index).ok_or_else(lost)?;
+        match (&batch.place, &self.spill) {
+            (Place::Before(..), Some(spill)) if batch.waits_in_file => {
+                spill.read(index)?.pop().map(CowArray::from).ok_or_else(lost)
+            }
+            (Place::Before(residual, _), _) => Ok(residual.view().into()),
+            (Place::Inside(_), _) => Err(lost()),
+        }
+    }
+}
