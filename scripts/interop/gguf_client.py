@@ -30,15 +30,18 @@ parser.add_argument("--dense", type=pathlib.Path, required=True)
 arguments = parser.parse_args()
 
 dense = load_file(arguments.dense / "model.safetensors")
-head = json.loads((arguments.dense / "config.json").read_text())["head_dim"]
+config = json.loads((arguments.dense / "config.json").read_text())
+head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+# Llama's rows are reordered within a head for a rotation of neighbours; Qwen's are not.
+reordered = config["model_type"] == "llama"
 
 
 def hugging_face_name(name: str) -> str:
-    module = name.removesuffix(".weight")
+    module, kind = name.rsplit(".", 1)
     if not module.startswith("blk."):
-        return f"{NAMES[module]}.weight"
+        return f"{NAMES[module]}.{kind}"
     _, block, module = module.split(".")
-    return f"model.layers.{block}.{NAMES[module]}.weight"
+    return f"model.layers.{block}.{NAMES[module]}.{kind}"
 
 
 largest, zeros, count, types = 0.0, 0, 0, {}
@@ -46,7 +49,7 @@ for tensor in GGUFReader(arguments.model).tensors:
     values = dequantize(tensor.data, tensor.tensor_type)
     name = hugging_face_name(tensor.name)
     expected = dense[name].astype(numpy.float32)
-    if "attn_q." in tensor.name or "attn_k." in tensor.name:
+    if reordered and ("attn_q." in tensor.name or "attn_k." in tensor.name):
         # llama.cpp rotates neighbours: undo its order of the rows of a head.
         values = values.reshape(-1, head // 2, 2, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
     largest = max(largest, float(abs(values - expected).max()))
