@@ -131,8 +131,15 @@ fn main() -> ExitCode {
             directory.push(".search");
             let directory = PathBuf::from(directory);
             let calibration = (file, arguments.seed, arguments.seq_len);
-            let curves = arguments.searched_on.curves(&model, &recipe, calibration, &directory, &SearchBar::new())?;
-            let allocation = curves.allocate(target)?;
+            let found = arguments.searched_on.allocate(
+                &model,
+                &recipe,
+                calibration,
+                &[target],
+                &directory,
+                &SearchBar::new(),
+            )?;
+            let allocation = found.into_iter().next().context("a search found nothing")?.allocation;
             common::write_json(&directory.join("allocation.json"), &allocation)?;
             recipe.allocation = Some(allocation);
         }

@@ -137,10 +137,9 @@ fn sweep(arguments: &Arguments) -> Result<()> {
     if !arguments.search.is_empty() {
         let recipe: Recipe = format!("s=0.25,q=4,{}", arguments.common.as_deref().unwrap_or_default()).parse()?;
         let calibration = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));
-        let curves = arguments.searched_on.curves(&model, &recipe, calibration, &arguments.out, &bar)?;
-        for target in &arguments.search {
-            recipes.push(Recipe { allocation: Some(curves.allocate(*target)?), ..recipe.clone() });
-        }
+        let searched_on = &arguments.searched_on;
+        let found = searched_on.allocate(&model, &recipe, calibration, &arguments.search, &arguments.out, &bar)?;
+        recipes.extend(found.into_iter().map(|found| Recipe { allocation: Some(found.allocation), ..recipe.clone() }));
     }
     let sweep = Sweep {
         recipes,

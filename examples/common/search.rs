@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use sparq::pipeline::{Calibration, Recipe};
 use sparq::prelude::Model;
-use sparq::sweep::{DamageCurves, Observer, Search};
+use sparq::sweep::{Observer, Search, Searched};
 use std::path::{Path, PathBuf};
 
 /// Tells on standard error how a search goes. A search that is interrupted goes on where it was.
@@ -30,9 +30,10 @@ impl Observer for SearchBar {
 impl sparq::pipeline::Observer for SearchBar {}
 
 impl sparq::eval::Observer for SearchBar {
-    fn progress(&self, done: usize, total: usize, _: &str) {
+    fn progress(&self, done: usize, total: usize, what: &str) {
         self.0.set_position(self.0.length().unwrap_or(1) - 1);
-        self.0.set_message(format!("block {done} of {total}"));
+        let of = if what == "polish" { "generation" } else { "block" };
+        self.0.set_message(format!("{of} {done} of {total}"));
     }
 }
 
@@ -48,18 +49,23 @@ pub(crate) struct SearchArgs {
     /// Sequences of 512 tokens that a search is probed on
     #[arg(long, default_value_t = 4)]
     probe_samples: usize,
+    /// Generations that polish what a search chose, on the divergence of the whole model on the probe text; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    polish: usize,
 }
 
 impl SearchArgs {
-    /// Measures what compressing each part of the model does to the whole, or finds it in `directory`.
-    pub(crate) fn curves(
+    /// Searches for an allocation at each of these rates, and says how it was chosen. What is measured is kept in
+    /// `directory` and found there again.
+    pub(crate) fn allocate(
         &self,
         model: &Model,
         recipe: &Recipe,
         calibration: (&Path, u64, usize),
+        targets: &[f64],
         directory: &Path,
         observer: &dyn Observer,
-    ) -> Result<DamageCurves> {
+    ) -> Result<Vec<Searched>> {
         let (file, seed, length) = calibration;
         let draw = |file: &Path, samples, seed| -> Result<Calibration> {
             let text = super::read_text(file)?;
@@ -67,6 +73,20 @@ impl SearchArgs {
         };
         let fitted = draw(file, self.search_samples, seed)?;
         let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
-        Ok(Search::new(recipe.clone()).run(model, &fitted, &probe, Some(directory), observer)?)
+        let search = Search::new(recipe.clone()).polish(self.polish).seed(seed);
+        let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
+        for searched in &found {
+            for contestant in &searched.contestants {
+                eprintln!(
+                    "TCr {:.2} %, {}: KL on the probe {:.4} put together, {:.4} compressed{}",
+                    100.0 * searched.target_tcr,
+                    contestant.origin,
+                    contestant.assembled,
+                    contestant.compressed,
+                    if contestant.origin == searched.origin { " (chosen)" } else { "" }
+                );
+            }
+        }
+        Ok(found)
     }
 }

@@ -37,17 +37,39 @@ impl DamageCurves {
     /// # Errors
     /// [`Error::Rate`] if no choice of candidates reaches the rate.
     pub fn allocate(&self, target_tcr: f64) -> Result<Allocation> {
-        let items: Vec<Item> = self.units.iter().map(|unit| self.item(unit)).collect();
-        let costs: Vec<f64> = self.candidates.iter().map(LayerBudget::cost).collect();
-        let weights: f64 = items.iter().map(|item| item.weights).sum();
+        Ok(self.allocation(&self.choose(target_tcr)?))
+    }
+
+    /// The candidate of each unit that does least estimated damage, as [`allocate`](Self::allocate).
+    pub(super) fn choose(&self, target_tcr: f64) -> Result<Vec<usize>> {
+        let (items, costs) = (self.items(), self.costs());
         let cheapest = costs.iter().copied().fold(f64::INFINITY, f64::min);
         let refused = || Error::Rate { wanted: target_tcr, highest: 1.0 - cheapest };
-        let chosen = choose(&items, &costs, (1.0 - target_tcr) * weights).ok_or_else(refused)?;
-        let layers = self.units.iter().zip(chosen).flat_map(|(unit, candidate)| {
+        choose(&items, &costs, self.budget(target_tcr)).ok_or_else(refused)
+    }
+
+    /// What the layers get under a choice of candidates.
+    pub(super) fn allocation(&self, choice: &[usize]) -> Allocation {
+        let layers = self.units.iter().zip(choice).flat_map(|(unit, &candidate)| {
             let budget = self.candidates[candidate];
             unit.layers.iter().map(move |(name, weights)| (name.clone(), *weights, budget))
         });
-        Ok(Allocation::new(layers))
+        Allocation::new(layers)
+    }
+
+    /// Sizes of the units, and estimated damages.
+    pub(super) fn items(&self) -> Vec<Item> {
+        self.units.iter().map(|unit| self.item(unit)).collect()
+    }
+
+    /// Cost of a weight under each candidate.
+    pub(super) fn costs(&self) -> Vec<f64> {
+        self.candidates.iter().map(LayerBudget::cost).collect()
+    }
+
+    /// What all weights may cost together at a rate.
+    pub(super) fn budget(&self, target_tcr: f64) -> f64 {
+        (1.0 - target_tcr) * self.items().iter().map(|item| item.weights).sum::<f64>()
     }
 
     fn item(&self, unit: &Unit) -> Item {

@@ -1,17 +1,23 @@
 //! Searching for sparsity and bits layer by layer, under a theoretical compression rate.
 
 mod curves;
+mod judge;
 mod knapsack;
+mod levels;
+mod polish;
+mod searched;
 mod sensitivity;
 
 pub use curves::{DamageCurves, Unit};
+pub use searched::{Contestant, Origin, Searched};
 
 use crate::store::Store;
 use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
+use levels::{Level, Place};
 use sensitivity::Probe;
 use sparq_model::{BlockPlan, LinearId, Model};
-use sparq_pipeline::{Calibration, LayerBudget, LayerReport, MemorySink, Recipe, compress};
+use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, compress};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -23,7 +29,10 @@ use std::path::Path;
 /// must be kept apart from what the result is judged by.
 ///
 /// Cost: one compression for each candidate, and about half a forward pass of the probe for each set of layers. Holds the
-/// blocks of the base and of one candidate.
+/// blocks of the base and the codes of one candidate.
+///
+/// These damages are taken to add up, which they do not quite. [`allocate`](Self::allocate) can [polish](Self::polish)
+/// what is chosen by them on the divergence itself.
 ///
 /// # Examples
 /// ```no_run
@@ -42,6 +51,8 @@ use std::path::Path;
 pub struct Search {
     recipe: Recipe,
     candidates: Vec<LayerBudget>,
+    generations: usize,
+    seed: u64,
 }
 
 impl Search {
@@ -68,12 +79,24 @@ impl Search {
             sparsity: sparq_core::Sparsity::Unstructured(sparsity),
             bits: sparq_core::Bits::new(bits).ok(),
         });
-        Self { candidates: candidates.collect(), recipe }
+        Self { candidates: candidates.collect(), recipe, generations: 0, seed: 0 }
     }
 
     /// Over these candidates instead.
     pub fn candidates(mut self, candidates: Vec<LayerBudget>) -> Self {
         self.candidates = candidates;
+        self
+    }
+
+    /// Lets [`allocate`](Self::allocate) polish each choice for this many generations; none unless this is called.
+    pub fn polish(mut self, generations: usize) -> Self {
+        self.generations = generations;
+        self
+    }
+
+    /// Seed of what polishing tries; 0 unless this is called. Same seed, same result, for any number of threads.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
         self
     }
 
@@ -93,40 +116,60 @@ impl Search {
         directory: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<DamageCurves> {
-        let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
         let store = directory.map(Store::open).transpose()?;
+        let keys = self.keys(model, calibration, probe, store.is_some())?;
+        if let Some(curves) = store.as_ref().and_then(|store| store.get(&keys.all)) {
+            return Ok(curves);
+        }
+        let mut model = model.clone();
+        model.make_resident()?;
+        Ok(self.measure(&model, (calibration, probe), store.as_ref(), &keys, false, observer)?.0)
+    }
+
+    fn keys(&self, model: &Model, calibration: &Calibration, probe: &Calibration, stored: bool) -> Result<Keys> {
         // Reads the whole checkpoint, for keys that only a store needs.
-        let content_hash = if store.is_some() { model.checkpoint().content_hash()? } else { String::new() };
+        let content_hash = if stored { model.checkpoint().content_hash()? } else { String::new() };
         let common = fingerprint(&["search 1", env!("CARGO_PKG_VERSION"), &content_hash, &calibration.fingerprint()]);
         let recipes: Vec<Recipe> =
             self.candidates.iter().map(|&candidate| self.plain().with_budget(candidate)).collect();
-        let all = serde_json::to_string(&recipes)?;
-        let key_of_all = fingerprint(&[&common, &probe.fingerprint(), &all]);
-        if let Some(curves) = store.as_ref().and_then(|store| store.get(&key_of_all)) {
-            return Ok(curves);
-        }
+        let all = fingerprint(&[&common, &probe.fingerprint(), &serde_json::to_string(&recipes)?]);
+        let key = |recipe| -> Result<String> { Ok(fingerprint(&[&common, &serde_json::to_string(recipe)?])) };
+        let candidates = recipes.iter().map(key).collect::<Result<_>>()?;
+        Ok(Keys { recipes, candidates, all })
+    }
 
-        let mut model = model.clone();
-        model.make_resident()?;
+    /// The curves, and every candidate's layers if they are to be kept. What is stored is not compressed again, unless
+    /// its layers are needed.
+    fn measure(
+        &self,
+        model: &Model,
+        (calibration, probe): (&Calibration, &Calibration),
+        store: Option<&Store>,
+        keys: &Keys,
+        keep: bool,
+        observer: &dyn Observer,
+    ) -> Result<(DamageCurves, Vec<Level>)> {
+        let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
+        let known: Option<DamageCurves> = store.and_then(|store| store.get(&keys.all));
         let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        let mut kept = None;
-        for (index, recipe) in recipes.iter().enumerate() {
-            let key = fingerprint(&[&common, &serde_json::to_string(recipe)?]);
-            let stored: Option<Vec<(String, f64)>> = store.as_ref().and_then(|store| store.get(&key));
+        let mut levels = Vec::new();
+        for (index, (recipe, key)) in keys.recipes.iter().zip(&keys.candidates).enumerate() {
+            let needed = keep || index == reference;
+            let stored: Option<Vec<(String, f64)>> = store.and_then(|store| store.get(key));
             let curve = match stored {
-                Some(curve) if index != reference => curve,
+                Some(curve) if !needed => curve,
                 _ => {
-                    observer.step(index + 1, recipes.len(), &recipe.to_string());
-                    let mut sink = MemorySink::new();
+                    observer.step(index + 1, keys.recipes.len(), &recipe.to_string());
+                    let mut level = Level::default();
                     let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
-                    let report = compress(&model, recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
-                    if index == reference {
-                        kept = Some(sink.into_model(&model).map_err(blame)?);
+                    let report = compress(model, recipe, Some(calibration), &mut level, observer).map_err(blame)?;
+                    if needed {
+                        levels.push(level);
                     }
                     let of_layer = |layer: LayerReport| (layer.name, layer.relative_output_error);
                     let curve = report.layers.into_iter().map(of_layer).collect::<Vec<_>>();
-                    if let Some(store) = &store {
-                        store.put(&key, &curve)?;
+                    if let Some(store) = store {
+                        store.put(key, &curve)?;
                     }
                     curve
                 }
@@ -135,13 +178,16 @@ impl Search {
                 errors.entry(name).or_default().push(error);
             }
         }
-        let Some(compressed) = kept else { return Err(Error::NoConfigurations) };
-        let units = self.units(&model, &compressed, &errors, probe, observer)?;
-        let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
-        if let Some(store) = &store {
-            store.put(&key_of_all, &curves)?;
+        if let Some(curves) = known {
+            return Ok((curves, levels));
         }
-        Ok(curves)
+        let of_reference = levels.get(if keep { reference } else { 0 }).ok_or(Error::NoConfigurations)?;
+        let units = self.units(model, of_reference, &errors, probe, observer)?;
+        let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
+        if let Some(store) = store {
+            store.put(&keys.all, &curves)?;
+        }
+        Ok((curves, levels))
     }
 
     /// The recipe without undoing drift: errors of single layers are what is asked for, not what later ones can make up
@@ -153,7 +199,7 @@ impl Search {
     fn units(
         &self,
         model: &Model,
-        compressed: &Model,
+        reference: &Level,
         errors: &BTreeMap<String, Vec<f64>>,
         probe: &Calibration,
         observer: &dyn Observer,
@@ -161,7 +207,7 @@ impl Search {
         let mut probe = Probe::new(model, probe)?;
         let mut units = Vec::new();
         for index in 0..model.block_count() {
-            let (plan, block) = (model.block_plan(index)?, compressed.block(index)?);
+            let plan = model.block_plan(index)?;
             for ids in together(plan) {
                 let name = |id: &LinearId| &plan.linears()[*id].name;
                 let ids: Vec<LinearId> = ids.into_iter().filter(|id| errors.contains_key(name(id))).collect();
@@ -178,7 +224,7 @@ impl Search {
                     block: index,
                     layers: layers.collect(),
                     errors: sums,
-                    divergence: probe.divergence(index, &ids, &block)?,
+                    divergence: probe.divergence(index, &ids, reference)?,
                 });
             }
             probe.pass(index)?;
@@ -186,6 +232,26 @@ impl Search {
         }
         Ok(units)
     }
+}
+
+/// What a search calls its measurements in a store.
+struct Keys {
+    /// The recipe of each candidate, and what its errors are called.
+    recipes: Vec<Recipe>,
+    candidates: Vec<String>,
+    /// What the curves are called.
+    all: String,
+}
+
+/// Where each unit's linears are.
+fn places(model: &Model, units: &[Unit]) -> Result<Vec<Place>> {
+    let place = |unit: &Unit| -> Result<Place> {
+        let linears = model.block_plan(unit.block)?.linears();
+        let of_unit = |name: &str| unit.layers.iter().any(|(layer, _)| layer == name);
+        let ids = (0..linears.len()).filter(|&id| of_unit(&linears[id].name)).collect();
+        Ok(Place { block: unit.block, ids })
+    };
+    units.iter().map(place).collect()
 }
 
 /// The linears of a block that get the same sparsity and bits: those of a stage, and, of a mixture of experts, those that

@@ -1,5 +1,6 @@
 //! How much the whole model minds when a few layers alone are compressed.
 
+use super::levels::Level;
 use crate::Result;
 use ndarray::{Array2, Axis};
 use sparq_eval::mean_divergence;
@@ -30,13 +31,11 @@ impl<'a> Probe<'a> {
         Ok(probe)
     }
 
-    /// KL(base ‖ model) with `compressed` in the place of these linears of block `index`, which must be the one the
-    /// probe stands before.
-    pub(super) fn divergence(&self, index: usize, ids: &[LinearId], compressed: &Block) -> Result<f64> {
+    /// KL(base ‖ model) with `level` in the place of these linears of block `index`, which must be the one the probe
+    /// stands before.
+    pub(super) fn divergence(&self, index: usize, ids: &[LinearId], level: &Level) -> Result<f64> {
         let mut block = (*self.model.block(index)?).clone();
-        for &id in ids {
-            block.linear_mut(id).weight.assign(&compressed.linears()[id].weight);
-        }
+        level.install(&mut block, ids);
         let behind = block.forward(self.residual.clone(), self.layout.clone())?;
         let scores = self.scores(self.run(index + 1, behind)?)?;
         Ok(mean_divergence(self.logits.view(), scores.view())?)

@@ -1,0 +1,245 @@
+//! An evolution of allocations, judged by the divergence of whole models.
+
+use super::knapsack::Item;
+use crate::Result;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
+use std::ops::AddAssign;
+
+/// Offspring of a generation, and how many of them go on to each round: they are first judged on a quarter of the probe,
+/// the better ones on half, the best on all. The schedule is EvoPress's, scaled down.
+const ROUNDS: [usize; 3] = [16, 4, 1];
+
+/// Units that a mutation raises: the smaller of two draws up to this, as in EvoPress.
+const RAISED: usize = 3;
+
+/// A candidate whose error is up to this many times that of one that costs no more stays in play: errors on calibration
+/// tokens tell no finer.
+const NEAR: f64 = 1.25;
+
+/// A sum of divergences over tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Score {
+    pub(super) sum: f64,
+    pub(super) rows: usize,
+}
+
+impl Score {
+    /// Nats a token.
+    pub(super) fn mean(self) -> f64 {
+        self.sum / self.rows.max(1) as f64
+    }
+}
+
+impl AddAssign for Score {
+    fn add_assign(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.rows += other.rows;
+    }
+}
+
+/// Where choices of candidates, one for each unit, are judged.
+pub(super) trait Arena {
+    /// Number of sequences of the probe text.
+    fn sequences(&self) -> usize;
+
+    /// Divergence of the model that `choice` names, on each of these sequences.
+    fn judge(&self, choice: &[usize], sequences: &[usize]) -> Result<Vec<Score>>;
+
+    /// Tells that what is judged from now on will be like `choice`.
+    fn adopt(&mut self, choice: &[usize]) -> Result<()>;
+}
+
+/// What may be chosen.
+#[derive(Debug)]
+pub(super) struct Rules {
+    items: Vec<Item>,
+    costs: Vec<f64>,
+    /// Bound of `Σ weights · cost`.
+    budget: f64,
+    /// For each unit the candidates in play, from the cheapest on.
+    ladders: Vec<Vec<usize>>,
+}
+
+impl Rules {
+    pub(super) fn new(items: Vec<Item>, costs: Vec<f64>, budget: f64) -> Self {
+        let ladders = items.iter().map(|item| ladder(&item.damages, &costs)).collect();
+        Self { items, costs, budget, ladders }
+    }
+
+    /// Whether a choice keeps the budget, up to rounding.
+    pub(super) fn allows(&self, choice: &[usize]) -> bool {
+        self.spent(choice) <= self.budget * (1.0 + 1e-9)
+    }
+
+    fn spent(&self, choice: &[usize]) -> f64 {
+        choice.iter().zip(&self.items).map(|(&candidate, item)| item.weights * self.costs[candidate]).sum()
+    }
+
+    /// The candidate above (or below) the one that `unit` has.
+    fn step(&self, choice: &[usize], unit: usize, up: bool) -> Option<usize> {
+        let (ladder, at) = (&self.ladders[unit], choice[unit]);
+        let rung = ladder.iter().position(|&candidate| candidate == at);
+        match (rung, up) {
+            (Some(rung), true) => ladder.get(rung + 1).copied(),
+            (Some(rung), false) => ladder.get(rung.checked_sub(1)?).copied(),
+            (None, true) => ladder.iter().copied().find(|&candidate| self.costs[candidate] > self.costs[at]),
+            (None, false) => ladder.iter().copied().rfind(|&candidate| self.costs[candidate] < self.costs[at]),
+        }
+    }
+
+    /// Estimated damage mended for what a step costs; the other way round, negative, for a step down.
+    fn worth(&self, choice: &[usize], unit: usize, to: usize) -> f64 {
+        let (item, from) = (&self.items[unit], choice[unit]);
+        let price = (item.weights * (self.costs[to] - self.costs[from])).abs().max(1e-12 * item.weights);
+        (item.damages[from] - item.damages[to]) / price
+    }
+
+    /// Moves one unit one step: of two drawn among those that may, the one whose step the estimates favour.
+    fn take(
+        &self,
+        choice: &mut [usize],
+        up: bool,
+        spared: &BTreeSet<usize>,
+        fits: impl Fn(f64) -> bool,
+        random: &mut ChaCha8Rng,
+    ) -> Option<usize> {
+        let price = |unit: usize, to: usize| self.items[unit].weights * (self.costs[to] - self.costs[choice[unit]]);
+        let steps: Vec<(usize, usize)> = (0..choice.len())
+            .filter(|unit| !spared.contains(unit))
+            .filter_map(|unit| Some((unit, self.step(choice, unit, up)?)))
+            .filter(|&(unit, to)| fits(price(unit, to)))
+            .collect();
+        if steps.is_empty() {
+            return None;
+        }
+        let mut draw = || steps[random.random_range(0..steps.len())];
+        let (one, other) = (draw(), draw());
+        let better = self.worth(choice, one.0, one.1) >= self.worth(choice, other.0, other.1);
+        let (unit, to) = if better { one } else { other };
+        choice[unit] = to;
+        Some(unit)
+    }
+
+    /// Raises a few units, lowers others until the budget is kept again, and spends what is left; none if that leads
+    /// nowhere.
+    fn mutate(&self, parent: &[usize], random: &mut ChaCha8Rng) -> Option<Vec<usize>> {
+        let mut choice = parent.to_vec();
+        let (mut raised, mut lowered) = (BTreeSet::new(), BTreeSet::new());
+        let mut draw = || random.random_range(1..=RAISED);
+        for _ in 0..draw().min(draw()) {
+            raised.extend(self.take(&mut choice, true, &lowered, |_| true, random));
+        }
+        while !self.allows(&choice) {
+            lowered.insert(self.take(&mut choice, false, &raised, |_| true, random)?);
+        }
+        loop {
+            let left = self.budget * (1.0 + 1e-9) - self.spent(&choice);
+            if self.take(&mut choice, true, &lowered, |price| price > 0.0 && price <= left, random).is_none() {
+                break;
+            }
+        }
+        (choice != parent && self.allows(&choice)).then_some(choice)
+    }
+}
+
+/// Candidates in play, from the cheapest on.
+fn ladder(damages: &[f64], costs: &[f64]) -> Vec<usize> {
+    let least = |candidate: usize| {
+        let no_dearer = (0..costs.len()).filter(|&other| costs[other] <= costs[candidate]);
+        no_dearer.map(|other| damages[other]).fold(f64::INFINITY, f64::min)
+    };
+    let mut ladder: Vec<usize> =
+        (0..costs.len()).filter(|&candidate| damages[candidate] <= NEAR * least(candidate)).collect();
+    ladder.sort_by(|&x, &y| costs[x].total_cmp(&costs[y]).then(damages[y].total_cmp(&damages[x])));
+    ladder
+}
+
+/// What an evolution ended with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Evolved {
+    pub(super) choice: Vec<usize>,
+    /// Its divergence on the whole probe.
+    pub(super) divergence: f64,
+    /// Those of the choices it started from.
+    pub(super) starts: Vec<f64>,
+}
+
+/// The best of `starts`, then generation after generation the best of its offspring if it is better: never worse than
+/// any of the starts on the whole probe.
+pub(super) fn evolve(
+    rules: &Rules,
+    starts: &[Vec<usize>],
+    generations: usize,
+    seed: u64,
+    arena: &mut dyn Arena,
+    mut progress: impl FnMut(usize),
+) -> Result<Evolved> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let all: Vec<usize> = (0..arena.sequences()).collect();
+    let mut judged = Vec::with_capacity(starts.len());
+    for start in starts {
+        judged.push(total(&arena.judge(start, &all)?).mean());
+    }
+    let best = (0..starts.len()).min_by(|&x, &y| judged[x].total_cmp(&judged[y])).unwrap_or_default();
+    let (mut parent, mut divergence) =
+        (starts.get(best).cloned().unwrap_or_default(), judged.get(best).copied().unwrap_or(f64::INFINITY));
+    arena.adopt(&parent)?;
+    let mut known: BTreeSet<Vec<usize>> = starts.iter().cloned().collect();
+    for generation in 0..generations {
+        progress(generation);
+        let mut offspring = brood(rules, &parent, &known, &mut random);
+        if offspring.is_empty() {
+            continue;
+        }
+        // A generation's few sequences are others than the last one's.
+        let order: Vec<usize> = (0..all.len()).map(|index| (index + generation) % all.len()).collect();
+        let mut before = 0;
+        for (round, &survivors) in ROUNDS.iter().enumerate() {
+            let until = all.len().div_ceil(1 << (ROUNDS.len() - 1 - round));
+            offspring.truncate(survivors);
+            for (choice, score) in &mut offspring {
+                for more in arena.judge(choice, &order[before..until])? {
+                    *score += more;
+                }
+            }
+            offspring.sort_by(|(_, x), (_, y)| x.mean().total_cmp(&y.mean()));
+            before = until;
+        }
+        let Some((choice, score)) = offspring.into_iter().next() else { continue };
+        known.insert(choice.clone());
+        if score.mean() < divergence {
+            (parent, divergence) = (choice, score.mean());
+            arena.adopt(&parent)?;
+        }
+    }
+    Ok(Evolved { choice: parent, divergence, starts: judged })
+}
+
+/// Mutations of `parent` that are not known yet and differ from one another; fewer than wanted if they are hard to find.
+fn brood(
+    rules: &Rules,
+    parent: &[usize],
+    known: &BTreeSet<Vec<usize>>,
+    random: &mut ChaCha8Rng,
+) -> Vec<(Vec<usize>, Score)> {
+    let mut found = Vec::with_capacity(ROUNDS[0]);
+    for _ in 0..8 * ROUNDS[0] {
+        let Some(choice) = rules.mutate(parent, random) else { continue };
+        if !known.contains(&choice) && found.iter().all(|(other, _)| *other != choice) {
+            found.push((choice, Score::default()));
+        }
+        if found.len() == ROUNDS[0] {
+            break;
+        }
+    }
+    found
+}
+
+fn total(scores: &[Score]) -> Score {
+    scores.iter().fold(Score::default(), |mut sum, &score| {
+        sum += score;
+        sum
+    })
+}

@@ -1,0 +1,218 @@
+//! From curves to an allocation for each rate, polished if that is wanted.
+
+use super::judge::Judge;
+use super::knapsack::{Item, choose};
+use super::levels::{Level, Place};
+use super::polish::{Rules, evolve};
+use super::{DamageCurves, Search, places};
+use crate::store::Store;
+use crate::sweep::fingerprint;
+use crate::{Error, Observer, Result};
+use serde::{Deserialize, Serialize};
+use sparq_model::Model;
+use sparq_pipeline::{Allocation, Calibration, LayerBudget, MemorySink, Recipe, compress};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+/// Where an allocation comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// Least estimated damage, see [`DamageCurves::allocate`].
+    Estimated,
+    /// The same candidate for every layer.
+    Uniform,
+    /// What the evolution made of the best of these.
+    Polished,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Estimated => "estimated",
+            Self::Uniform => "uniform",
+            Self::Polished => "polished",
+        })
+    }
+}
+
+/// An allocation that polishing compared with others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contestant {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What it is.
+    pub allocation: Allocation,
+    /// KL(base ‖ model) on the probe text, nats a token, put together from layers as the curves were measured with.
+    pub assembled: f64,
+    /// The same of a model compressed by the whole recipe on the search's calibration text: what decides.
+    pub compressed: f64,
+}
+
+/// An allocation for a rate, and how it was chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Searched {
+    /// The theoretical compression rate that was asked for.
+    pub target_tcr: f64,
+    /// What was chosen.
+    pub allocation: Allocation,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What it was chosen among, if it was polished: the estimated allocation, the best uniform one that meets the rate
+    /// (if one does) and the polished one.
+    pub contestants: Vec<Contestant>,
+}
+
+impl Search {
+    /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`; with
+    /// [generations](Self::polish), polished.
+    ///
+    /// Polishing puts models together from the layers that the curves were measured with, and judges them by
+    /// KL(base ‖ model) on the probe text. It starts from the estimated allocation, every uniform one that meets the rate
+    /// and the best mixes of one bit width. In each generation 16 offspring of the best model so far raise one to three
+    /// units by a step and lower others until the rate is met again (of two steps drawn, the one the curves favour);
+    /// they are judged on a quarter of the probe's sequences, the best four on half, the best one on all, and it takes
+    /// its parent's place if it is better. At last the estimated, the best uniform and the polished allocation are
+    /// compressed as the recipe says, and what diverges least on the probe is chosen. So the choice is never worse than
+    /// a uniform one on the probe text, at the calibration given here; on other text it may be.
+    ///
+    /// Cost beside that of the curves: in each generation about four forward passes of the probe, and three compressions
+    /// for each target. All candidates' layers stay in memory, a byte for each weight and candidate, with the blocks of
+    /// the base and of two more models as `f32`, half the probe's logits, and what enters each block on the probe text.
+    ///
+    /// With a `directory`, finished choices are found there again. A polish that was interrupted starts anew, and
+    /// compresses the candidates again.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run) and [`DamageCurves::allocate`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use sparq_pipeline::{Calibration, Recipe};
+    /// use sparq_sweep::Search;
+    /// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+    /// let text = std::fs::read_to_string("c4.txt")?;
+    /// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
+    /// let probe = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 1)?;
+    /// let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
+    /// let search = Search::new(recipe.clone()).polish(32).seed(0);
+    /// for searched in search.allocate(&model, &calibration, &probe, &[0.8125, 0.875], None, &())? {
+    ///     println!("{}: TCr {:.4}", searched.origin, searched.allocation.tcr);
+    ///     let recipe = Recipe { allocation: Some(searched.allocation), ..recipe.clone() };
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn allocate(
+        &self,
+        model: &Model,
+        calibration: &Calibration,
+        probe: &Calibration,
+        targets: &[f64],
+        directory: Option<&Path>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Searched>> {
+        if self.generations == 0 {
+            let curves = self.run(model, calibration, probe, directory, observer)?;
+            return targets.iter().map(|&target| curves.estimated(target)).collect();
+        }
+        let store = directory.map(Store::open).transpose()?;
+        let keys = self.keys(model, calibration, probe, store.is_some())?;
+        let key = |target: f64| -> Result<String> {
+            let settings = serde_json::to_string(&(&self.recipe, self.generations, self.seed, target.to_bits()))?;
+            Ok(fingerprint(&["polish 1", &keys.all, &settings]))
+        };
+        let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
+        for &target in targets {
+            let key = key(target)?;
+            found.push(store.as_ref().and_then(|store| store.get(&key)));
+        }
+        if found.iter().any(Option::is_none) {
+            let mut model = model.clone();
+            model.make_resident()?;
+            let texts = (calibration, probe);
+            let (curves, levels) = self.measure(&model, texts, store.as_ref(), &keys, true, observer)?;
+            let places = places(&model, &curves.units)?;
+            for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                let polished = self.polished(&model, texts, &curves, (&levels, &places), target, observer)?;
+                if let Some(store) = &store {
+                    store.put(&key(target)?, &polished)?;
+                }
+                *found = Some(polished);
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    fn polished(
+        &self,
+        model: &Model,
+        (calibration, probe): (&Calibration, &Calibration),
+        curves: &DamageCurves,
+        (levels, places): (&[Level], &[Place]),
+        target: f64,
+        observer: &dyn Observer,
+    ) -> Result<Searched> {
+        let estimated = curves.choose(target)?;
+        let rules = Rules::new(curves.items(), curves.costs(), curves.budget(target));
+        let uniform: Vec<Vec<usize>> = (0..curves.candidates.len())
+            .map(|candidate| vec![candidate; curves.units.len()])
+            .filter(|choice| rules.allows(choice))
+            .collect();
+        let mixes = mixes(curves, target);
+        let starts: Vec<Vec<usize>> = [estimated].into_iter().chain(uniform.iter().cloned()).chain(mixes).collect();
+        let mut judge = Judge::new(model, levels, places, probe, &starts[0])?;
+        let progress = |generation| sparq_eval::Observer::progress(observer, generation, self.generations, "polish");
+        let evolved = evolve(&rules, &starts, self.generations, self.seed, &mut judge, progress)?;
+
+        let judged = |index: &usize| evolved.starts[*index];
+        let best_uniform = (1..=uniform.len()).min_by(|x, y| judged(x).total_cmp(&judged(y)));
+        let mut finalists = vec![(Origin::Estimated, &starts[0], evolved.starts[0])];
+        finalists.extend(best_uniform.map(|index| (Origin::Uniform, &starts[index], evolved.starts[index])));
+        finalists.push((Origin::Polished, &evolved.choice, evolved.divergence));
+        let mut contestants: Vec<Contestant> = Vec::with_capacity(finalists.len());
+        for (origin, choice, assembled) in finalists {
+            let allocation = curves.allocation(choice);
+            let same = contestants.iter().find(|other| other.allocation == allocation);
+            let compressed = if let Some(same) = same {
+                same.compressed
+            } else {
+                observer.step(contestants.len() + 1, 3, &format!("{origin} allocation"));
+                let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
+                let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
+                let mut sink = MemorySink::new();
+                compress(model, &recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
+                judge.divergence(&sink.into_model(model).map_err(blame)?)?
+            };
+            contestants.push(Contestant { origin, allocation, assembled, compressed });
+        }
+        let best = contestants.iter().min_by(|x, y| x.compressed.total_cmp(&y.compressed));
+        let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return curves.estimated(target) };
+        Ok(Searched { target_tcr: target, allocation, origin, contestants })
+    }
+}
+
+impl DamageCurves {
+    fn estimated(&self, target_tcr: f64) -> Result<Searched> {
+        let allocation = self.allocate(target_tcr)?;
+        Ok(Searched { target_tcr, allocation, origin: Origin::Estimated, contestants: Vec::new() })
+    }
+}
+
+/// For each bit width among the candidates, the choice among those of this width alone that does least estimated damage.
+fn mixes(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
+    let (items, costs, budget) = (curves.items(), curves.costs(), curves.budget(target));
+    let bits = |budget: &LayerBudget| budget.bits.map_or(16, sparq_core::Bits::get);
+    let widths: BTreeSet<u8> = curves.candidates.iter().map(bits).collect();
+    let mix = |width: u8| {
+        let of_width: Vec<usize> =
+            (0..costs.len()).filter(|&candidate| bits(&curves.candidates[candidate]) == width).collect();
+        let only = |values: &[f64]| of_width.iter().map(|&candidate| values[candidate]).collect::<Vec<_>>();
+        let items: Vec<Item> =
+            items.iter().map(|item| Item { weights: item.weights, damages: only(&item.damages) }).collect();
+        let chosen = choose(&items, &only(&costs), budget)?;
+        Some(chosen.into_iter().map(|candidate| of_width[candidate]).collect())
+    };
+    widths.into_iter().filter_map(mix).collect()
+}

@@ -1,0 +1,102 @@
+//! Polishing a searched allocation on the demo model of this repository.
+
+use ndarray::Axis;
+use sparq_eval::mean_divergence;
+use sparq_model::Model;
+use sparq_pipeline::{Calibration, MemorySink, Recipe, compress};
+use sparq_sweep::{Observer, Origin, Search, Searched};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn demo(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model").join(file)
+}
+
+fn texts(model: &Model) -> (Calibration, Calibration) {
+    let text = std::fs::read_to_string(demo("calibration.txt")).expect("a text");
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let draw = |samples, seed| Calibration::from_text(tokenizer, &text, samples, 64, seed).expect("text");
+    (draw(8, 0), draw(5, 1))
+}
+
+/// Counts compressions.
+#[derive(Default)]
+struct Steps(AtomicUsize);
+
+impl Observer for Steps {
+    fn step(&self, _: usize, _: usize, _: &str) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+impl sparq_pipeline::Observer for Steps {}
+impl sparq_eval::Observer for Steps {
+    fn progress(&self, _: usize, _: usize, _: &str) {}
+}
+
+/// KL on the probe the slow, obvious way: the whole model, every sequence by itself, every second token.
+fn divergence(base: &Model, other: &Model, probe: &Calibration) -> f64 {
+    let (mut sum, mut rows) = (0.0, 0);
+    for tokens in probe.sequences() {
+        let compared: Vec<usize> = (1..tokens.len()).step_by(2).collect();
+        let scores = |model: &Model| {
+            let hidden = model.hidden(&[tokens]).expect("runs").select(Axis(0), &compared);
+            model.logits(hidden.view()).expect("runs")
+        };
+        let mean = mean_divergence(scores(base).view(), scores(other).view()).expect("finite");
+        sum += mean * compared.len() as f64;
+        rows += compared.len();
+    }
+    sum / rows as f64
+}
+
+fn run(threads: usize, seed: u64, directory: Option<&Path>, observer: &dyn Observer) -> Vec<Searched> {
+    let model = Model::open(demo("")).expect("the demo model");
+    let (calibration, probe) = texts(&model);
+    let search = Search::new(recipe()).polish(6).seed(seed);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    let targets = [0.8125, 0.86];
+    let found = pool.install(|| search.allocate(&model, &calibration, &probe, &targets, directory, observer));
+    found.expect("runs")
+}
+
+fn recipe() -> Recipe {
+    "s=0.25,q=4,group=64".parse().expect("valid")
+}
+
+#[test]
+fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_from() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let steps = Steps::default();
+    let found = run(2, 0, Some(directory.path()), &steps);
+    let taken = steps.0.load(Ordering::Relaxed);
+    assert_eq!(run(2, 0, Some(directory.path()), &steps), found, "the same when read back");
+    assert_eq!(steps.0.load(Ordering::Relaxed), taken, "and nothing is compressed again");
+
+    let model = Model::open(demo("")).expect("the demo model");
+    let (calibration, probe) = texts(&model);
+    for searched in &found {
+        assert!(searched.allocation.tcr >= searched.target_tcr - 1e-9, "{}", searched.allocation.tcr);
+        let of = |origin| searched.contestants.iter().find(|contestant| contestant.origin == origin);
+        let polished = of(Origin::Polished).expect("polished");
+        let estimated = of(Origin::Estimated).expect("estimated");
+        let uniform = of(Origin::Uniform).expect("62.5 % and 4 bits are more than either rate");
+        assert!(polished.assembled < estimated.assembled.min(uniform.assembled), "six generations find something");
+        let chosen = of(searched.origin).expect("one of them");
+        assert_eq!(chosen.allocation, searched.allocation);
+        for contestant in &searched.contestants {
+            assert!(contestant.allocation.tcr >= searched.target_tcr - 1e-9);
+            assert!(chosen.compressed <= contestant.compressed);
+            let recipe = Recipe { allocation: Some(contestant.allocation.clone()), ..recipe() };
+            let mut sink = MemorySink::new();
+            compress(&model, &recipe, Some(&calibration), &mut sink, &()).expect("runs");
+            let expected = divergence(&model, &sink.into_model(&model).expect("whole"), &probe);
+            assert!((contestant.compressed - expected).abs() < 1e-4 * expected, "{} {expected}", contestant.compressed);
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
+    let one = run(1, 3, None, &());
+    assert_eq!(run(3, 3, None, &()), one);
+}
