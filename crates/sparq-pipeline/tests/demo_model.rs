@@ -324,7 +324,8 @@ fn waiting_in_a_file_changes_no_bit() {
             compression.run(&mut sink, &()).expect("it works");
             let compressed = sink.into_model(&model).expect("complete");
             let blocks = (0..model.block_count()).map(|index| compressed.block(index).expect("a block"));
-            blocks.flat_map(|block| block.linears().iter().map(|linear| linear.weight.clone()).collect::<Vec<_>>())
+            blocks
+                .flat_map(|block| block.linears().iter().map(|linear| linear.weight.clone()).collect::<Vec<_>>())
                 .collect::<Vec<_>>()
         };
         let expected = weights(plain);
