@@ -329,7 +329,7 @@ fn waiting_in_a_file_changes_no_bit() {
                 .collect::<Vec<_>>()
         };
         let expected = weights(plain);
-        for budget in [least, (least + plan.peak_bytes) / 2] {
+        for budget in [least, u64::midpoint(least, plan.peak_bytes)] {
             let within = plain.memory_budget(budget, directory.path());
             assert!(within.plan().expect("it fits").resident_bytes.is_some());
             assert_eq!(weights(within), expected);
