@@ -127,7 +127,7 @@ impl<'a> Job<'a> {
     /// # Errors
     /// Before any work: [`Error::Export`] if the format cannot hold what the recipe makes or the destination exists;
     /// [`Error::OtherRun`] if an unfinished run has other settings, [`Error::Busy`] if it is still running; what
-    /// [`Plan::new`] refuses. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing report; the
+    /// [`Compression::plan`] refuses. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing report; the
     /// unfinished run then stays as it is, and nothing is at the destination.
     pub fn run(&self, format: &dyn ExportFormat, observer: &dyn Observer) -> Result<Done> {
         let Compression { model, recipe, calibration, .. } = self.compression;
