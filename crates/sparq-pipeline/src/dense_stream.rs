@@ -23,8 +23,8 @@ impl DenseStream {
     pub(crate) fn new(model: &Model, first: usize, mut stream: Stream) -> Result<Self> {
         for index in 0..first {
             let block = model.block(index)?;
-            stream.each(&block, |_, state| Ok((0..block.stages()).try_for_each(|stage| block.apply(stage, state))?))?;
-            stream.leave(&block)?;
+            stream.each(&block, |_, state| Ok(block.run(state)?))?;
+            stream.leave(&block);
         }
         Ok(Self { stream })
     }
@@ -57,8 +57,8 @@ impl DenseBlock {
     }
 
     /// The stream behind the block.
-    pub(crate) fn leave(mut self) -> Result<DenseStream> {
-        self.stream.leave(&self.block)?;
-        Ok(DenseStream { stream: self.stream })
+    pub(crate) fn leave(mut self) -> DenseStream {
+        self.stream.leave(&self.block);
+        DenseStream { stream: self.stream }
     }
 }

@@ -93,7 +93,10 @@ impl<'a> Compression<'a> {
     /// Those of [`Plan::new`] and [`Plan::within`].
     pub fn plan(&self) -> Result<Plan> {
         let plan = Plan::new(self.model, self.recipe, self.calibration)?;
-        self.budget.map_or(Ok(plan.clone()), |(bytes, _)| plan.within(bytes))
+        match self.budget {
+            Some((bytes, _)) => plan.within(bytes),
+            None => Ok(plan),
+        }
     }
 
     /// Walks the blocks, from where an earlier run with the same `sink` left off.
@@ -126,7 +129,7 @@ impl<'a> Compression<'a> {
         // Compensating for drift needs the dense model beside the compressed one.
         let start_of_dense = if compressors.undo_drift() { Some(stream.copy()?) } else { None };
         if let Some(resumed) = sink.resume()? {
-            check_resumed(&resumed, &stream.shapes(), plan.blocks)?;
+            check_resumed(&resumed, &stream, model.config().hidden_size, plan.blocks)?;
             (layers, first, before) = (resumed.layers, resumed.blocks, resumed.seconds);
             if first < plan.blocks {
                 stream.replace(resumed.activations)?;
@@ -181,8 +184,8 @@ impl<'a> Compression<'a> {
                     profile.time(Phase::Forward, operations, || dense.apply(stage))?;
                 }
             }
-            dense = dense_block.map(DenseBlock::leave).transpose()?;
-            stream.leave(&block)?;
+            dense = dense_block.map(DenseBlock::leave);
+            stream.leave(&block);
             sink.block(block)?;
             let done = index + 1;
             let seconds = before + start.elapsed().as_secs_f64();
@@ -299,8 +302,8 @@ impl<'a> Compression<'a> {
 }
 
 /// A state that was read back must be one that this run could have reached.
-fn check_resumed(resumed: &Resumed, shapes: &[(usize, usize)], blocks: usize) -> Result<()> {
-    let fits = resumed.blocks == blocks || resumed.activations.iter().map(Array2::dim).eq(shapes.iter().copied());
+fn check_resumed(resumed: &Resumed, stream: &Stream, hidden: usize, blocks: usize) -> Result<()> {
+    let fits = resumed.blocks == blocks || stream.fits(&resumed.activations, hidden);
     if resumed.blocks <= blocks && fits {
         return Ok(());
     }

@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Instant;
 
-/// What a run can be busy with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What a run can be busy with, in the order reports have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
@@ -22,8 +22,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] = [Self::Read, Self::Forward, Self::Statistics, Self::Solve, Self::Commit, Self::Export];
-
     fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -102,10 +100,9 @@ impl Profile {
     }
 
     fn entry(&mut self, phase: Phase) -> &mut PhaseProfile {
-        let at = self.phases.iter().position(|known| known.phase == phase).unwrap_or_else(|| {
-            self.phases.push(PhaseProfile::of(phase));
-            self.phases.sort_by_key(|known| Phase::ALL.iter().position(|phase| *phase == known.phase));
-            self.phases.iter().position(|known| known.phase == phase).unwrap_or(0)
+        let at = self.phases.binary_search_by_key(&phase, |known| known.phase).unwrap_or_else(|at| {
+            self.phases.insert(at, PhaseProfile::of(phase));
+            at
         });
         &mut self.phases[at]
     }

@@ -35,11 +35,11 @@ struct Batch {
     place: Place,
 }
 
-/// Where a batch is. Its matrices are elsewhere while it waits in the file.
+/// Where a batch is. Its matrices are elsewhere while it waits in the file, the residual stream first.
 #[derive(Debug)]
 enum Place {
-    /// Before a block: the residual stream, `[tokens, hidden]`, and its shape.
-    Before(Array2<f32>, (usize, usize)),
+    /// Before a block: the residual stream, `[tokens, hidden]`.
+    Before(Array2<f32>),
     /// Inside one.
     Inside(BlockState),
 }
@@ -56,8 +56,7 @@ impl Stream {
         if fits {
             self.resident_bytes += needs;
         }
-        let shape = residual.dim();
-        self.batches.push(Batch { layout, waits_in_file: !fits, place: Place::Before(residual, shape) });
+        self.batches.push(Batch { layout, waits_in_file: !fits, place: Place::Before(residual) });
         self.put_away(self.batches.len() - 1)
     }
 
@@ -75,23 +74,17 @@ impl Stream {
         self.batches.iter().map(|batch| batch.layout.tokens()).sum()
     }
 
-    /// Shapes of what enters the next block.
-    pub(crate) fn shapes(&self) -> Vec<(usize, usize)> {
-        self.batches
-            .iter()
-            .filter_map(|batch| match &batch.place {
-                Place::Before(_, shape) => Some(*shape),
-                Place::Inside(_) => None,
-            })
-            .collect()
+    /// Whether these can [replace](Self::replace) what enters the next block, `hidden` wide.
+    pub(crate) fn fits(&self, residuals: &[Array2<f32>], hidden: usize) -> bool {
+        let shapes = self.batches.iter().map(|batch| (batch.layout.tokens(), hidden));
+        shapes.eq(residuals.iter().map(Array2::dim))
     }
 
     /// Replaces what enters the next block, batch by batch, by what an earlier run left.
     pub(crate) fn replace(&mut self, residuals: Vec<Array2<f32>>) -> Result<()> {
         for (index, residual) in residuals.into_iter().enumerate() {
             let Some(batch) = self.batches.get_mut(index) else { break };
-            let shape = residual.dim();
-            batch.place = Place::Before(residual, shape);
+            batch.place = Place::Before(residual);
             self.put_away(index)?;
         }
         Ok(())
@@ -115,7 +108,7 @@ impl Stream {
     ) -> Result<T> {
         self.fetch(index)?;
         let batch = &mut self.batches[index];
-        if let Place::Before(residual, _) = &mut batch.place {
+        if let Place::Before(residual) = &mut batch.place {
             let state = block.begin(std::mem::take(residual), batch.layout.clone())?.with_precision(self.precision);
             batch.place = Place::Inside(state);
         }
@@ -125,23 +118,15 @@ impl Stream {
         Ok(result)
     }
 
-    /// Every batch has left `block`.
-    pub(crate) fn leave(&mut self, block: &Block) -> Result<()> {
-        for index in 0..self.batches.len() {
-            self.fetch(index)?;
-            let batch = &mut self.batches[index];
-            let place = std::mem::replace(&mut batch.place, Place::Before(Array2::zeros((0, 0)), (0, 0)));
+    /// Every batch has left `block`. What waits in the file stays there as it is.
+    pub(crate) fn leave(&mut self, block: &Block) {
+        for batch in &mut self.batches {
+            let place = std::mem::replace(&mut batch.place, Place::Before(Array2::default((0, 0))));
             batch.place = match place {
-                Place::Inside(state) => {
-                    let residual = block.end(state);
-                    let shape = residual.dim();
-                    Place::Before(residual, shape)
-                }
-                before @ Place::Before(..) => before,
+                Place::Inside(state) => Place::Before(block.end(state)),
+                before @ Place::Before(_) => before,
             };
-            self.put_away(index)?;
         }
-        Ok(())
     }
 
     /// Writes the matrices of a batch to the file, if that is where it waits.
@@ -151,7 +136,7 @@ impl Stream {
             return Ok(());
         }
         let matrices = match &mut batch.place {
-            Place::Before(residual, _) => vec![std::mem::take(residual)],
+            Place::Before(residual) => vec![std::mem::take(residual)],
             Place::Inside(state) => state.park(),
         };
         let spill = match &mut self.spill {
@@ -164,9 +149,9 @@ impl Stream {
     /// Undoes [`put_away`](Self::put_away).
     fn fetch(&mut self, index: usize) -> Result<()> {
         let Some(batch) = self.batches.get_mut(index).filter(|batch| batch.waits_in_file) else { return Ok(()) };
-        let mut matrices = self.spill.as_ref().map_or_else(|| Ok(Vec::new()), |spill| spill.read(index))?;
+        let matrices = self.spill.as_ref().map_or_else(|| Ok(Vec::new()), |spill| spill.read(index))?;
         match &mut batch.place {
-            Place::Before(residual, _) => *residual = matrices.pop().ok_or_else(lost)?,
+            Place::Before(residual) => *residual = matrices.into_iter().next().ok_or_else(lost)?,
             Place::Inside(state) => state.unpark(matrices)?,
         }
         Ok(())
@@ -185,10 +170,10 @@ impl Activations for Stream {
     fn batch(&self, index: usize) -> Result<CowArray<'_, f32, Ix2>> {
         let batch = self.batches.get(index).ok_or_else(lost)?;
         match (&batch.place, &self.spill) {
-            (Place::Before(..), Some(spill)) if batch.waits_in_file => {
-                spill.read(index)?.pop().map(CowArray::from).ok_or_else(lost)
+            (Place::Before(_), Some(spill)) if batch.waits_in_file => {
+                spill.read(index)?.into_iter().next().map(CowArray::from).ok_or_else(lost)
             }
-            (Place::Before(residual, _), _) => Ok(residual.view().into()),
+            (Place::Before(residual), _) => Ok(residual.view().into()),
             (Place::Inside(_), _) => Err(lost()),
         }
     }

@@ -145,13 +145,10 @@ impl GridFit for GridFinder {
     }
 
     fn fit(&self, values: &[f32], kept: &[bool]) -> GroupParameters {
-        let stay = |(index, value): (usize, &f32)| (kept.get(index) != Some(&false)).then_some(*value);
-        let values: Vec<f32> = values.iter().enumerate().filter_map(stay).collect();
-        let (mut low, mut high) = (0.0_f32, 0.0_f32);
-        for &value in &values {
-            low = low.min(value);
-            high = high.max(value);
-        }
+        let stays = |(index, value): (usize, &f32)| (kept.get(index) != Some(&false)).then_some(*value);
+        let stay = values.iter().enumerate().filter_map(stays);
+        let (mut low, mut high) =
+            stay.clone().fold((0.0_f32, 0.0_f32), |(low, high), value| (low.min(value), high.max(value)));
         let full = self.grid(low, high);
         if self.clip == Clip::MinMax || (low == 0.0 && high == 0.0) {
             return full;
@@ -164,6 +161,7 @@ impl GridFit for GridFinder {
             }
             high = reach;
         }
+        let values: Vec<f32> = stay.collect();
         let mut differences = vec![0.0; values.len()];
         let (mut best, mut least) = (full, f32::INFINITY);
         for step in 0..SHRINK_STEPS {

@@ -1,6 +1,6 @@
 //! Every architecture from end to end on tiny random models: solve, export, open again, evaluate.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayD};
 use sparq::eval::{TextEvaluation, TextSettings};
 use sparq::export::{
     CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, Gptq, Solution,
@@ -154,26 +154,29 @@ fn shapes(model: &Model) -> Vec<(String, Vec<usize>)> {
     model.checkpoint().tensors().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect()
 }
 
-/// A copy of the GPT-2 fixture as the first checkpoints were: names without prefix, and masks.
-fn first_gpt2() -> tempfile::TempDir {
-    let folder = fixtures().into_iter().find(|folder| label(folder) == "gpt2").expect("the fixture");
+/// A copy of a fixture with its tensors changed.
+fn altered(name: &str, change: impl FnOnce(&mut Vec<(String, ArrayD<f32>)>)) -> tempfile::TempDir {
+    let folder = fixtures().into_iter().find(|folder| label(folder) == name).expect("the fixture");
     let source = Checkpoint::open(&folder).expect("opens");
     let directory = tempfile::tempdir().expect("a directory");
-    let mut contents: Vec<_> = source
-        .tensors()
-        .map(|tensor| {
-            let name = tensor.name.trim_start_matches("transformer.").to_owned();
-            (name, source.read(&tensor.name).expect("readable"))
-        })
-        .collect();
-    for block in 0..2 {
-        contents.push((format!("h.{block}.attn.bias"), ndarray::ArrayD::ones(vec![1, 1, 64, 64])));
-    }
+    let read = |name: &str| (name.to_owned(), source.read(name).expect("readable"));
+    let mut contents: Vec<_> = source.tensors().map(|tensor| read(&tensor.name)).collect();
+    change(&mut contents);
     let tensors: Vec<_> =
         contents.iter().map(|(name, values)| (name.as_str(), TensorData::F32(values.view()))).collect();
     write_safetensors_file(directory.path().join("model.safetensors"), &tensors).expect("written");
     std::fs::copy(folder.join("config.json"), directory.path().join("config.json")).expect("copied");
     directory
+}
+
+/// GPT-2 as the first checkpoints were: names without prefix, and masks.
+fn first_gpt2() -> tempfile::TempDir {
+    altered("gpt2", |contents| {
+        for (name, _) in contents.iter_mut() {
+            *name = name.trim_start_matches("transformer.").to_owned();
+        }
+        contents.extend((0..2).map(|block| (format!("h.{block}.attn.bias"), ArrayD::ones(vec![1, 1, 64, 64]))));
+    })
 }
 
 #[test]
@@ -246,15 +249,10 @@ fn an_interrupted_mixture_of_experts_ends_with_the_same_bytes() {
 
 /// A copy of a fixture whose router sends no token to expert 1 of any block.
 fn with_an_idle_expert(name: &str) -> tempfile::TempDir {
-    let folder = fixtures().into_iter().find(|folder| label(folder) == name).expect("the fixture");
-    let source = Checkpoint::open(&folder).expect("opens");
-    let directory = tempfile::tempdir().expect("a directory");
-    let contents: Vec<_> = source
-        .tensors()
-        .map(|tensor| {
-            let mut values = source.read(&tensor.name).expect("readable");
+    altered(name, |contents| {
+        for (name, values) in contents {
             // The norm before the experts gives every token the same large first channel, which the router dislikes.
-            if tensor.name.ends_with("gate.weight") {
+            if name.ends_with("gate.weight") {
                 values.index_axis_mut(ndarray::Axis(0), 1).fill(0.0);
                 let others = [0, 2, 3].map(|expert| [expert, 0]);
                 for at in others {
@@ -262,17 +260,11 @@ fn with_an_idle_expert(name: &str) -> tempfile::TempDir {
                 }
                 values[[1, 0].as_slice()] = -40.0;
             }
-            if tensor.name.ends_with("embed_tokens.weight") {
+            if name.ends_with("embed_tokens.weight") {
                 values.index_axis_mut(ndarray::Axis(1), 0).fill(6.0);
             }
-            (tensor.name.clone(), values)
-        })
-        .collect();
-    let tensors: Vec<_> =
-        contents.iter().map(|(name, values)| (name.as_str(), TensorData::F32(values.view()))).collect();
-    write_safetensors_file(directory.path().join("model.safetensors"), &tensors).expect("written");
-    std::fs::copy(folder.join("config.json"), directory.path().join("config.json")).expect("copied");
-    directory
+        }
+    })
 }
 
 #[test]

@@ -211,7 +211,11 @@ impl Block {
         Ok(self.end(state))
     }
 
-    pub(crate) fn run(&self, state: &mut BlockState) -> Result<()> {
+    /// The stages that are left of a pass that was begun; [`end`](Self::end) then gives what leaves the block.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub fn run(&self, state: &mut BlockState) -> Result<()> {
         (state.stage..self.stages()).try_for_each(|stage| self.apply(stage, state))
     }
 
