@@ -130,11 +130,13 @@ fn main() -> ExitCode {
             let mut directory = arguments.out.clone().into_os_string();
             directory.push(".search");
             let directory = PathBuf::from(directory);
-            let calibration = (file, arguments.seed, arguments.seq_len);
+            let finals = calibration.as_ref().context("a search needs text: give --calibration FILE")?;
+            let drawn_from = (file, arguments.seed, arguments.seq_len);
             let found = arguments.searched_on.allocate(
                 &model,
                 &recipe,
-                calibration,
+                drawn_from,
+                finals,
                 &[target],
                 &directory,
                 &SearchBar::new(),

@@ -90,7 +90,7 @@ fn main() -> ExitCode {
 
 fn sweep(arguments: &Arguments) -> Result<()> {
     common::set_threads(arguments.threads)?;
-    let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
+    let (mut model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
     let is_demo = demo.is_some();
     let file_of_demo = |name: &str| demo.as_ref().map(|demo| demo.file(name));
     let length = |given: Option<usize>| given.unwrap_or(if is_demo { 128 } else { 512 });
@@ -136,9 +136,10 @@ fn sweep(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
     if !arguments.search.is_empty() {
         let recipe: Recipe = format!("s=0.25,q=4,{}", arguments.common.as_deref().unwrap_or_default()).parse()?;
-        let calibration = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));
-        let searched_on = &arguments.searched_on;
-        let found = searched_on.allocate(&model, &recipe, calibration, &arguments.search, &arguments.out, &bar)?;
+        model.make_resident()?; // once for the search and the sweep
+        let drawn_from = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));
+        let (searched_on, targets) = (&arguments.searched_on, &arguments.search);
+        let found = searched_on.allocate(&model, &recipe, drawn_from, &calibration, targets, &arguments.out, &bar)?;
         recipes.extend(found.into_iter().map(|found| Recipe { allocation: Some(found.allocation), ..recipe.clone() }));
     }
     let sweep = Sweep {

@@ -55,25 +55,26 @@ pub(crate) struct SearchArgs {
 }
 
 impl SearchArgs {
-    /// Searches for an allocation at each of these rates, and says how it was chosen. What is measured is kept in
-    /// `directory` and found there again.
+    /// Searches for an allocation at each of these rates, and says how it was chosen; `finals` is what the result will be
+    /// calibrated on. What is measured is kept in `directory` and found there again.
     pub(crate) fn allocate(
         &self,
         model: &Model,
         recipe: &Recipe,
-        calibration: (&Path, u64, usize),
+        drawn_from: (&Path, u64, usize),
+        finals: &Calibration,
         targets: &[f64],
         directory: &Path,
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
-        let (file, seed, length) = calibration;
+        let (file, seed, length) = drawn_from;
         let draw = |file: &Path, samples, seed| -> Result<Calibration> {
             let text = super::read_text(file)?;
             Ok(Calibration::from_text(model.tokenizer()?, &text, samples, length, seed)?)
         };
         let fitted = draw(file, self.search_samples, seed)?;
         let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
-        let search = Search::new(recipe.clone()).polish(self.polish).seed(seed);
+        let search = Search::new(recipe.clone()).polish(self.polish).seed(seed).finals_on(finals.clone());
         let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
         for searched in &found {
             for contestant in &searched.contestants {

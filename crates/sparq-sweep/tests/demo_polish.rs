@@ -12,11 +12,12 @@ fn demo(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model").join(file)
 }
 
-fn texts(model: &Model) -> (Calibration, Calibration) {
+/// What a search is calibrated on, what it is probed on, and what its result is compressed on.
+fn texts(model: &Model) -> (Calibration, Calibration, Calibration) {
     let text = std::fs::read_to_string(demo("calibration.txt")).expect("a text");
     let tokenizer = model.tokenizer().expect("a tokenizer");
     let draw = |samples, seed| Calibration::from_text(tokenizer, &text, samples, 64, seed).expect("text");
-    (draw(8, 0), draw(5, 1))
+    (draw(8, 0), draw(5, 1), draw(12, 2))
 }
 
 /// Counts compressions.
@@ -51,8 +52,8 @@ fn divergence(base: &Model, other: &Model, probe: &Calibration) -> f64 {
 
 fn run(threads: usize, seed: u64, directory: Option<&Path>, observer: &dyn Observer) -> Vec<Searched> {
     let model = Model::open(demo("")).expect("the demo model");
-    let (calibration, probe) = texts(&model);
-    let search = Search::new(recipe()).polish(6).seed(seed);
+    let (calibration, probe, finals) = texts(&model);
+    let search = Search::new(recipe()).polish(6).seed(seed).finals_on(finals);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
     let targets = [0.8125, 0.86];
     let found = pool.install(|| search.allocate(&model, &calibration, &probe, &targets, directory, observer));
@@ -73,7 +74,7 @@ fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_fro
     assert_eq!(steps.0.load(Ordering::Relaxed), taken, "and nothing is compressed again");
 
     let model = Model::open(demo("")).expect("the demo model");
-    let (calibration, probe) = texts(&model);
+    let (_, probe, finals) = texts(&model);
     for searched in &found {
         assert!(searched.allocation.tcr >= searched.target_tcr - 1e-9, "{}", searched.allocation.tcr);
         let of = |origin| searched.contestants.iter().find(|contestant| contestant.origin == origin);
@@ -88,7 +89,7 @@ fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_fro
             assert!(chosen.compressed <= contestant.compressed);
             let recipe = Recipe { allocation: Some(contestant.allocation.clone()), ..recipe() };
             let mut sink = MemorySink::new();
-            compress(&model, &recipe, Some(&calibration), &mut sink, &()).expect("runs");
+            compress(&model, &recipe, Some(&finals), &mut sink, &()).expect("runs");
             let expected = divergence(&model, &sink.into_model(&model).expect("whole"), &probe);
             assert!((contestant.compressed - expected).abs() < 1e-4 * expected, "{} {expected}", contestant.compressed);
         }

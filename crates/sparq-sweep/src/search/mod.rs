@@ -53,6 +53,7 @@ pub struct Search {
     candidates: Vec<LayerBudget>,
     generations: usize,
     seed: u64,
+    finals: Option<Calibration>,
 }
 
 impl Search {
@@ -79,7 +80,7 @@ impl Search {
             sparsity: sparq_core::Sparsity::Unstructured(sparsity),
             bits: sparq_core::Bits::new(bits).ok(),
         });
-        Self { candidates: candidates.collect(), recipe, generations: 0, seed: 0 }
+        Self { candidates: candidates.collect(), recipe, generations: 0, seed: 0, finals: None }
     }
 
     /// Over these candidates instead.
@@ -97,6 +98,14 @@ impl Search {
     /// Seed of what polishing tries; 0 unless this is called. Same seed, same result, for any number of threads.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Compresses what polishing chooses among on this calibration text, the one the result will be compressed on, and not
+    /// on the smaller one of the search. Then the choice is between the very models that come out; on another text
+    /// near neighbours change places.
+    pub fn finals_on(mut self, calibration: Calibration) -> Self {
+        self.finals = Some(calibration);
         self
     }
 

@@ -243,3 +243,121 @@ fn total(scores: &[Score]) -> Score {
         sum
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Units whose damages do not add up: each pair of neighbours hurts more together than apart.
+    struct Neighbours {
+        items: Vec<Item>,
+        adopted: Vec<usize>,
+    }
+
+    impl Neighbours {
+        fn divergence(&self, choice: &[usize], sequence: usize) -> f64 {
+            let damage = |unit: usize| self.items[unit].damages[choice[unit]];
+            let alone: f64 = (0..choice.len()).map(damage).sum();
+            let together: f64 = (1..choice.len()).map(|unit| damage(unit - 1) * damage(unit)).sum();
+            // No sequence is like another.
+            alone + 3.0 * together + 0.01 * damage(sequence % choice.len())
+        }
+    }
+
+    impl Arena for Neighbours {
+        fn sequences(&self) -> usize {
+            5
+        }
+
+        fn judge(&self, choice: &[usize], sequences: &[usize]) -> Result<Vec<Score>> {
+            assert!(!self.adopted.is_empty() || sequences.len() == self.sequences(), "starts are judged on all");
+            let score = |&sequence| Score { sum: 7.0 * self.divergence(choice, sequence), rows: 7 };
+            Ok(sequences.iter().map(score).collect())
+        }
+
+        fn adopt(&mut self, choice: &[usize]) -> Result<()> {
+            self.adopted = choice.to_vec();
+            Ok(())
+        }
+    }
+
+    const COSTS: [f64; 4] = [0.125, 0.1875, 0.1875, 0.25];
+
+    fn arena(units: usize) -> Neighbours {
+        let scale = |unit: usize| f64::from(u8::try_from(unit * unit % 7).expect("small") + 1);
+        let damages = |unit| [0.4, 0.21, 0.2, 0.05].map(|damage| damage * scale(unit) / 7.0).to_vec();
+        let items = (0..units).map(|unit| Item { weights: 1.0 + (unit % 3) as f64, damages: damages(unit) });
+        Neighbours { items: items.collect(), adopted: Vec::new() }
+    }
+
+    fn rules(arena: &Neighbours) -> Rules {
+        let weights: f64 = arena.items.iter().map(|item| item.weights).sum();
+        Rules::new(arena.items.clone(), COSTS.to_vec(), 0.1875 * weights)
+    }
+
+    fn on_all(arena: &Neighbours, choice: &[usize]) -> f64 {
+        let all: Vec<usize> = (0..arena.sequences()).collect();
+        total(&arena.judge(choice, &all).expect("judged")).mean()
+    }
+
+    /// The least divergence of every choice there is.
+    fn least(rules: &Rules, arena: &Neighbours) -> f64 {
+        let mut choice = vec![0; arena.items.len()];
+        let mut least = f64::INFINITY;
+        loop {
+            if rules.allows(&choice) {
+                least = least.min(on_all(arena, &choice));
+            }
+            let Some(digit) = choice.iter().position(|&candidate| candidate + 1 < COSTS.len()) else { return least };
+            choice[..digit].fill(0);
+            choice[digit] += 1;
+        }
+    }
+
+    #[test]
+    fn it_comes_close_to_the_best_of_all_choices() {
+        let mut arena = arena(6);
+        arena.adopted = vec![0];
+        let (rules, starts) = (rules(&arena), [vec![1; 6], vec![0; 6]]);
+        let least = least(&rules, &arena);
+        let run = |generations, arena: &mut Neighbours| {
+            evolve(&rules, &starts, generations, 0, arena, |_| ()).expect("evolves")
+        };
+        let none = run(0, &mut arena);
+        assert_eq!((&none.choice, none.divergence), (&starts[0], none.starts[0]), "the better start");
+        let some = run(40, &mut arena);
+        assert_eq!(arena.adopted, some.choice);
+        assert!((some.divergence - on_all(&arena, &some.choice)).abs() < 1e-12);
+        assert!(some.divergence <= 1.02 * least, "{} {least}", some.divergence);
+        assert_eq!(run(40, &mut arena), some, "the same seed, the same end");
+    }
+
+    #[test]
+    fn without_starts_or_sequences_nothing_breaks() {
+        let mut arena = arena(3);
+        arena.adopted = vec![0];
+        let rules = rules(&arena);
+        assert!(evolve(&rules, &[], 2, 0, &mut arena, |_| ()).expect("evolves").choice.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn mutations_keep_the_budget_and_change_something(units in 1_usize..9, seed in 0_u64..200, start in 0_usize..3) {
+            let rules = rules(&arena(units));
+            let parent = vec![start; units];
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            for _ in 0..20 {
+                if let Some(choice) = rules.mutate(&parent, &mut random) {
+                    prop_assert!(rules.allows(&choice) && choice != parent);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_much_worse_than_something_as_cheap_is_not_in_play() {
+        assert_eq!(ladder(&[0.4, 0.21, 0.2, 0.05], &COSTS), [0, 1, 2, 3]);
+        assert_eq!(ladder(&[0.4, 0.3, 0.2, 0.05], &COSTS), [0, 2, 3]);
+    }
+}

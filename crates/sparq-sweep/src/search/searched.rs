@@ -47,7 +47,7 @@ pub struct Contestant {
     pub allocation: Allocation,
     /// KL(base ‖ model) on the probe text, nats a token, put together from layers as the curves were measured with.
     pub assembled: f64,
-    /// The same of a model compressed by the whole recipe on the search's calibration text: what decides.
+    /// The same of a model compressed by the whole recipe: what decides.
     pub compressed: f64,
 }
 
@@ -75,8 +75,8 @@ impl Search {
     /// units by a step and lower others until the rate is met again (of two steps drawn, the one the curves favour);
     /// they are judged on a quarter of the probe's sequences, the best four on half, the best one on all, and it takes
     /// its parent's place if it is better. At last the estimated, the best uniform and the polished allocation are
-    /// compressed as the recipe says, and what diverges least on the probe is chosen. So the choice is never worse than
-    /// a uniform one on the probe text, at the calibration given here; on other text it may be.
+    /// compressed as the recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges least on the probe
+    /// is chosen. So the choice is never worse than a uniform one on the probe text; on other text it may be.
     ///
     /// Cost beside that of the curves: in each generation about four forward passes of the probe, and three compressions
     /// for each target. All candidates' layers stay in memory, a byte for each weight and candidate, with the blocks of
@@ -97,7 +97,8 @@ impl Search {
     /// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
     /// let probe = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 1)?;
     /// let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
-    /// let search = Search::new(recipe.clone()).polish(32).seed(0);
+    /// let all = Calibration::from_text(model.tokenizer()?, &text, 64, 512, 0)?; // what the result is compressed on
+    /// let search = Search::new(recipe.clone()).polish(24).finals_on(all);
     /// for searched in search.allocate(&model, &calibration, &probe, &[0.8125, 0.875], None, &())? {
     ///     println!("{}: TCr {:.4}", searched.origin, searched.allocation.tcr);
     ///     let recipe = Recipe { allocation: Some(searched.allocation), ..recipe.clone() };
@@ -121,7 +122,8 @@ impl Search {
         let keys = self.keys(model, calibration, probe, store.is_some())?;
         let key = |target: f64| -> Result<String> {
             let settings = serde_json::to_string(&(&self.recipe, self.generations, self.seed, target.to_bits()))?;
-            Ok(fingerprint(&["polish 1", &keys.all, &settings]))
+            let finals = self.finals.as_ref().unwrap_or(calibration).fingerprint();
+            Ok(fingerprint(&["polish 2", &keys.all, &settings, &finals]))
         };
         let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
         for &target in targets {
@@ -131,8 +133,8 @@ impl Search {
         if found.iter().any(Option::is_none) {
             let mut model = model.clone();
             model.make_resident()?;
-            let texts = (calibration, probe);
-            let (curves, levels) = self.measure(&model, texts, store.as_ref(), &keys, true, observer)?;
+            let texts = (self.finals.as_ref().unwrap_or(calibration), probe);
+            let (curves, levels) = self.measure(&model, (calibration, probe), store.as_ref(), &keys, true, observer)?;
             let places = places(&model, &curves.units)?;
             for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
                 let polished = self.polished(&model, texts, &curves, (&levels, &places), target, observer)?;
@@ -148,7 +150,7 @@ impl Search {
     fn polished(
         &self,
         model: &Model,
-        (calibration, probe): (&Calibration, &Calibration),
+        (finals, probe): (&Calibration, &Calibration),
         curves: &DamageCurves,
         (levels, places): (&[Level], &[Place]),
         target: f64,
@@ -182,7 +184,7 @@ impl Search {
                 let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
                 let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
                 let mut sink = MemorySink::new();
-                compress(model, &recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
+                compress(model, &recipe, Some(finals), &mut sink, observer).map_err(blame)?;
                 judge.divergence(&sink.into_model(model).map_err(blame)?)?
             };
             contestants.push(Contestant { origin, allocation, assembled, compressed });
