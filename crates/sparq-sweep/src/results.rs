@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 use sparq_metric::{Interval, Retention};
-use sparq_pipeline::LayerReport;
+use sparq_pipeline::{LayerReport, Profile};
 use std::fmt;
 
 /// A sweep's outcome: what `results.json` holds and the report is made of. Fractions are fractions, logarithms natural.
@@ -205,6 +205,9 @@ pub struct ConfigurationResult {
     pub srcr_tcr: Option<f64>,
     /// Wall time of compression.
     pub compress_seconds: f64,
+    /// Where it went. Memory is that of the whole process until then.
+    #[serde(default)]
+    pub profile: Profile,
     /// Wall time of evaluation.
     pub evaluate_seconds: f64,
     /// Every layer.

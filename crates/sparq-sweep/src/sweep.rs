@@ -261,6 +261,7 @@ impl Sweep {
             srcr,
             srcr_tcr,
             compress_seconds: compression.map_or(0.0, |report| report.seconds),
+            profile: compression.map(|report| report.profile.clone()).unwrap_or_default(),
             evaluate_seconds: measurement.seconds,
             layers: compression.map(|report| report.layers.clone()).unwrap_or_default(),
             reused,

@@ -41,6 +41,7 @@ fn without_times(results: &SweepResults) -> SweepResults {
     for configuration in &mut results.configurations {
         configuration.compress_seconds = 0.0;
         configuration.evaluate_seconds = 0.0;
+        configuration.profile = sparq_pipeline::Profile::default();
         configuration.reused = false;
         configuration.layers.iter_mut().for_each(|layer| layer.seconds = 0.0);
     }

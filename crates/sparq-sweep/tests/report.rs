@@ -1,7 +1,7 @@
 //! The report, from results as they come and as they should not come.
 
 use sparq_metric::{Bootstrap, Interval, TaskScores, retention};
-use sparq_pipeline::LayerReport;
+use sparq_pipeline::{LayerReport, Profile};
 use sparq_sweep::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
     TaskAccuracy, TaskFacts, TaskTest, Verdict, csv, html, markdown, table,
@@ -32,6 +32,7 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: 
         retention: Some(kept),
         retention_missing: None,
         compress_seconds: 60.0,
+        profile: profile(),
         evaluate_seconds: 120.0,
         layers: layers(),
         reused: false,
@@ -41,6 +42,13 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: 
             compressed: "\"stopped\"".to_owned(),
         }],
     }
+}
+
+fn profile() -> Profile {
+    let phase = |name: &str, seconds: f64, operations: u64| serde_json::json!({"phase": name, "seconds": seconds, "processor_seconds": 1.5 * seconds, "operations": operations});
+    let phases = [phase("forward", 20.0, 3_000_000_000_000), phase("solve", 40.0, 0)];
+    let profile = serde_json::json!({"phases": phases, "peak_resident_bytes": 1_250_000_000_u64});
+    serde_json::from_value(profile).expect("a profile")
 }
 
 /// Two blocks of two projections.
@@ -138,7 +146,15 @@ fn results() -> SweepResults {
     }
 }
 
-const FIGURES: [&str; 5] = ["figure-retention", "figure-divergence", "figure-srcr", "figure-task-0", "figure-layers-1"];
+const FIGURES: [&str; 7] = [
+    "figure-retention",
+    "figure-divergence",
+    "figure-srcr",
+    "figure-task-0",
+    "figure-layers-1",
+    "figure-seconds-1",
+    "figure-timing",
+];
 
 #[test]
 fn the_page_holds_headline_figures_and_facts_and_escapes_what_is_foreign() {
@@ -157,6 +173,9 @@ fn the_page_holds_headline_figures_and_facts_and_escapes_what_is_foreign() {
         "200 (3 of the data cannot be asked)",
         "somewhere &amp; elsewhere",
         "0.600 ★",
+        "<td>forward</td><td>20.00</td><td>1.50</td><td>150</td>",
+        "<td>evaluate</td><td>120.00</td>",
+        "held 1.25 GB at most",
         "<title id=",
         "<desc id=",
     ]) {
@@ -182,11 +201,13 @@ fn odd_results_still_make_a_page() {
     (only.perplexity, only.kl) = (f64::INFINITY, f64::NAN);
     (only.retention, only.srcr, only.srcr_tcr) = (None, None, None);
     only.retention_missing = Some("no task is left".to_owned());
+    only.profile = Profile::default(); // as results from before there were profiles come back
     odd.best_srcr = None;
     let page = html(&odd);
     assert!(
         page.contains("not finite")
             && page.contains("no task is left")
+            && !page.contains("figure-timing")
             && !page.contains(">NaN")
             && !page.contains("\"NaN")
     );

@@ -4,7 +4,6 @@ use super::cells::{bits, number, percent};
 use super::svg::{Scale, axes, figure, line, marker, text};
 use crate::{ConfigurationResult, Family, SweepResults};
 use sparq_metric::{Interval, SrcrForm, pareto_front};
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// What a logarithmic axis shows of a divergence of 0.
@@ -250,75 +249,4 @@ pub(crate) fn tasks(results: &SweepResults) -> String {
         out += &figure(&id, 300, height as u32, &title, &description, &body);
     }
     out
-}
-
-/// Relative output error of every layer of one configuration: blocks over projections, on a logarithmic scale.
-pub(crate) fn layers(configuration: &ConfigurationResult, id: &str) -> String {
-    let kind = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
-    let mut kinds: Vec<String> = Vec::new();
-    let mut blocks: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
-    for layer in &configuration.layers {
-        let kind = kind(&layer.name);
-        if !kinds.contains(&kind) {
-            kinds.push(kind.clone());
-        }
-        blocks.entry(layer.block).or_default().insert(kind, layer.relative_output_error);
-    }
-    let logs: Vec<f64> = configuration
-        .layers
-        .iter()
-        .map(|l| l.relative_output_error.max(1e-12).log10())
-        .filter(|v| v.is_finite())
-        .collect();
-    let (low, high) = logs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-    let shade = Scale::new(low, high, 0.08, 1.0);
-    let (cell, left, top) = (20.0, 90.0, 26.0);
-    let mut body = String::new();
-    for (row, kind) in kinds.iter().enumerate() {
-        body += &text(left - 6.0, top + row as f64 * cell + 14.0, "tick end", kind);
-    }
-    for (column, (block, errors)) in blocks.iter().enumerate() {
-        let x = left + column as f64 * cell;
-        if column % 2 == 0 || blocks.len() < 12 {
-            body += &text(x + cell / 2.0, top - 6.0, "tick middle", &block.to_string());
-        }
-        for (row, kind) in kinds.iter().enumerate() {
-            let Some(error) = errors.get(kind) else { continue };
-            let opacity = shade.at(error.max(1e-12).log10()).clamp(0.0, 1.0);
-            let _ = write!(
-                body,
-                "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{2:.1}\" height=\"{2:.1}\" class=\"heat\" style=\"fill-opacity:{opacity:.3}\">\
-                 <title>block {block}, {}: relative output error {error:.2e}</title></rect>",
-                top + row as f64 * cell,
-                super::cells::escape(kind),
-                cell - 2.0
-            );
-        }
-    }
-    // What the shades mean.
-    let bottom = top + kinds.len() as f64 * cell + 10.0;
-    for step in 0..=4 {
-        let share = f64::from(step) / 4.0;
-        let _ = write!(
-            body,
-            "<rect x=\"{:.1}\" y=\"{bottom:.1}\" width=\"{cell:.1}\" height=\"12\" class=\"heat\" style=\"fill-opacity:{:.3}\"/>",
-            left + 58.0 + f64::from(step) * cell,
-            0.08 + 0.92 * share
-        );
-    }
-    if !logs.is_empty() {
-        let shown = |log: f64| format!("{:.1e}", 10_f64.powf(log));
-        body += &text(left + 52.0, bottom + 10.0, "tick end", &shown(low));
-        body += &text(left + 64.0 + 5.0 * cell, bottom + 10.0, "tick", &shown(high));
-    }
-    let size = (left + (blocks.len() as f64 * cell).max(240.0) + 10.0, bottom + 24.0);
-    let title = format!("Relative output error of each layer, {}", configuration.recipe);
-    let description = format!(
-        "From {:.1e} (light) to {:.1e} (dark), logarithmic, over {} blocks and {} projections.",
-        10_f64.powf(low),
-        10_f64.powf(high),
-        blocks.len(),
-        kinds.len()
-    );
-    figure(id, size.0 as u32, size.1 as u32, &title, &description, &body)
 }

@@ -1,5 +1,5 @@
 use super::cells::{escape, number, perplexity};
-use super::{figures, table};
+use super::{figures, layer_map, table, timing};
 use crate::{ConfigurationResult, Family, SweepResults, Verdict};
 use std::fmt::Write;
 
@@ -40,6 +40,7 @@ pub fn html(results: &SweepResults) -> String {
     groups(&mut body, results);
     certainty(&mut body, results);
     layers(&mut body, results);
+    body += &timing::section(results);
     samples(&mut body, results);
     reproduce(&mut body, results);
     format!(
@@ -234,8 +235,8 @@ fn layers(body: &mut String, results: &SweepResults) {
         return;
     }
     body.push_str(
-        "<h2>Layer by layer</h2><p class=\"soft\">Relative output error on calibration tokens. It shows where a \
-         solver struggles; it does not rank methods.</p>",
+        "<h2>Layer by layer</h2><p class=\"soft\">Relative output error on calibration tokens, and the seconds that solving \
+         took. Errors show where a solver struggles; they do not rank methods.</p>",
     );
     for (index, configuration) in results.configurations.iter().enumerate() {
         let open = if index == shown { " open" } else { "" };
@@ -243,9 +244,10 @@ fn layers(body: &mut String, results: &SweepResults) {
             configuration.layers.iter().filter(|l| !l.fallbacks.is_empty()).map(fallback_line).collect();
         let _ = write!(
             body,
-            "<details{open}><summary>{}</summary><div class=\"wide\">{}</div>",
+            "<details{open}><summary>{}</summary><div class=\"wide\">{}{}</div>",
             escape(&configuration.recipe),
-            figures::layers(configuration, &format!("figure-layers-{index}"))
+            layer_map::errors(configuration, &format!("figure-layers-{index}")),
+            layer_map::seconds(configuration, &format!("figure-seconds-{index}"))
         );
         if fallbacks.is_empty() {
             body.push_str("<p class=\"soft\">No layer needed a fallback.</p>");

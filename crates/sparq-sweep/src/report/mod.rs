@@ -4,8 +4,10 @@ mod cells;
 mod csv;
 mod figures;
 mod html;
+mod layer_map;
 mod svg;
 mod table;
+mod timing;
 
 pub use csv::csv;
 pub use html::html;
