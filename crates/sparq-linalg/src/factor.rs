@@ -3,12 +3,15 @@ use crate::{Error, Result};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltError, LltParams, LltRegularization, cholesky_in_place};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Auto, Mat, Par, Spec};
-use ndarray::{Array2, ArrayView2};
+use faer::{Auto, MatMut, Par, Spec};
+use ndarray::{Array2, ArrayView2, Axis, s};
+use rayon::prelude::*;
 
 /// How many ways the factorization splits its work. A constant, not the number of threads: the split, and so every
 /// rounding, is the same wherever it runs.
 const SPLIT: usize = 4;
+/// Side of the tiles that a triangle is turned around in.
+const TILE: usize = 64;
 
 /// `U`, upper triangular with a positive diagonal, such that `(H + shift · I)⁻¹ = UᵀU`, for a symmetric `h` of shape
 /// `[n, n]` of which only the **lower triangle** is read.
@@ -18,7 +21,7 @@ const SPLIT: usize = 4;
 ///
 /// Works in `f64` on the reversed matrix, so that one Cholesky factorization and one triangular inverse are enough and
 /// `H⁻¹` is never formed: with `J` the reversal, `J H J = L Lᵀ` gives `U = J L⁻¹ J`. Needs two `[n, n]` matrices of
-/// `f64` beside the result; cost about `2n³/3` multiply-adds. Same bits for any number of threads.
+/// `f64` beside the result; cost about `n³/3` multiply-adds. Same bits for any number of threads.
 ///
 /// # Errors
 /// [`Error::NotPositiveDefinite`] with the failing pivot, [`Error::NotFinite`] if `h` holds a value that is not finite
@@ -39,21 +42,8 @@ pub fn inverse_factor(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f32>>
     if h.ncols() != order {
         return Err(Error::NotSquare { rows: order, columns: h.ncols() });
     }
-    for row in 0..order {
-        if (0..=row).any(|column| !h[[row, column]].is_finite()) {
-            return Err(Error::NotFinite { order, row });
-        }
-    }
-    // Entry (i, j) of the reversed matrix with i >= j is H[n-1-i, n-1-j], which lies above the diagonal of H; by
-    // symmetry it is H[n-1-j, n-1-i], below it.
-    let mut lower = Mat::<f64>::from_fn(order, order, |i, j| {
-        if i < j {
-            0.0
-        } else {
-            let value = f64::from(h[[order - 1 - j, order - 1 - i]]);
-            if i == j { value + shift } else { value }
-        }
-    });
+    let mut lower = reversed(h, shift)?;
+    let mut lower = MatMut::from_column_major_slice_mut(&mut lower, order, order);
     let par = Par::rayon(SPLIT);
     let params: Spec<LltParams, f64> = Spec::new(<LltParams as Auto<f64>>::auto());
     let mut memory =
@@ -65,23 +55,62 @@ pub fn inverse_factor(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f32>>
             shift,
         },
     )?;
-    let mut inverse = Mat::<f64>::zeros(order, order);
-    invert_lower_triangular(inverse.as_mut(), lower.as_ref(), par);
-    drop(lower);
+    let mut inverse = vec![0.0; order * order];
+    let inverse_of_lower = MatMut::from_column_major_slice_mut(&mut inverse, order, order);
+    invert_lower_triangular(inverse_of_lower, lower.as_ref(), par);
     // The factorization ran on any thread of the pool.
     rayon::broadcast(|_| leave_wide_registers());
     leave_wide_registers();
-    let mut upper = Array2::zeros((order, order));
-    for row in 0..order {
-        for column in row..order {
-            let value = inverse[(order - 1 - row, order - 1 - column)] as f32;
-            if !value.is_finite() {
-                return Err(Error::NotFinite { order, row });
+    rounded(&inverse, order)
+}
+
+/// The lower triangle of `J (H + shift · I) J`, column after column; above it zeros that nobody reads.
+fn reversed(h: ArrayView2<'_, f32>, shift: f64) -> Result<Vec<f64>> {
+    let order = h.nrows();
+    let mut lower = vec![0.0; order * order];
+    // Column j of it, from the diagonal down, is row n-1-j of H, from the diagonal to the left.
+    let broken = lower.par_chunks_mut(order.max(1)).zip(h.outer_iter().into_par_iter().rev()).enumerate().map(
+        |(column, (lower, row))| {
+            let length = order - column;
+            let values = row.slice(s![..length; -1]);
+            for (lower, &value) in lower[column..].iter_mut().zip(values) {
+                *lower = f64::from(value);
             }
-            upper[[row, column]] = value;
-        }
+            lower[column] += shift;
+            values.iter().any(|value| !value.is_finite()).then_some(length - 1)
+        },
+    );
+    match broken.flatten().min() {
+        Some(row) => Err(Error::NotFinite { order, row }),
+        None => Ok(lower),
     }
-    Ok(upper)
+}
+
+/// `J X J` as `f32` for the lower triangle of `X`, which is stored column after column.
+fn rounded(inverse: &[f64], order: usize) -> Result<Array2<f32>> {
+    let mut upper = Array2::zeros((order, order));
+    let bands = upper.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().enumerate();
+    let broken = bands.map(|(band, mut rows)| {
+        let (first, mut broken) = (band * TILE, None);
+        // Tile by tile: one side of the copy runs across memory.
+        for start in (first..order).step_by(TILE) {
+            for (index, mut row) in rows.outer_iter_mut().enumerate() {
+                let row_index = first + index;
+                for column in start.max(row_index)..order.min(start + TILE) {
+                    let value = inverse[(order - 1 - column) * order + (order - 1 - row_index)] as f32;
+                    if !value.is_finite() {
+                        broken = Some(broken.map_or(row_index, |known: usize| known.min(row_index)));
+                    }
+                    row[column] = value;
+                }
+            }
+        }
+        broken
+    });
+    match broken.flatten().min() {
+        Some(row) => Err(Error::NotFinite { order, row }),
+        None => Ok(upper),
+    }
 }
 
 #[cfg(test)]
