@@ -78,7 +78,8 @@ struct Arguments {
     /// Threads; 0 uses every core. The result does not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Predicted memory not to exceed, such as 8GB or 512MiB: calibration activations beyond it wait in a file in OUT.partial
+    /// Memory that the program is predicted not to exceed, such as 8GB or 512MiB: calibration activations beyond it wait in a
+    /// file in OUT.partial
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     memory_budget: Option<u64>,
     /// Write the per-layer report here, as JSON
@@ -150,13 +151,14 @@ fn main() -> ExitCode {
             overwrite: arguments.overwrite,
             ..ExportSettings::default()
         };
+        let held = sparq::pipeline::resident_bytes().unwrap_or(0);
         let job = Job::new(&model, &recipe, &arguments.out)
             .calibration(calibration.as_ref())
             .export(settings)
             .restart(arguments.restart)
             .keep_solution(!arguments.no_solution)
             .strict(arguments.strict)
-            .memory_budget(arguments.memory_budget)
+            .memory_budget(arguments.memory_budget.map(|budget| budget.saturating_sub(held)))
             .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
         let bar = CompressionBar::new(common::stop_on_signals()?);
         let done = match job.run(format.as_ref(), &bar) {
@@ -171,6 +173,10 @@ fn main() -> ExitCode {
                 } else {
                     common::INTERRUPTED
                 });
+            }
+            Err(error @ sparq::pipeline::Error::MemoryBudget { .. }) => {
+                let reason = format!("of the memory allowed the program itself holds {}", common::bytes(held));
+                return Err(anyhow::Error::new(error).context(reason));
             }
             result => result?,
         };

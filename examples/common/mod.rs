@@ -151,14 +151,16 @@ impl CompressionBar {
 impl Observer for CompressionBar {
     fn planned(&self, plan: &Plan) {
         self.bar.set_length(plan.layers as u64);
+        let held = sparq_pipeline::resident_bytes().unwrap_or(0);
         self.say(format!(
-            "{} layers in {} blocks, {:.1} M weights, {} calibration tokens; predicted peak memory {}, on disk {} besides \
-             the output",
+            "{} layers in {} blocks, {:.1} M weights, {} calibration tokens; predicted peak memory {} ({} of it held already), \
+             on disk {} besides the output",
             plan.layers,
             plan.blocks,
             plan.weights as f64 / 1e6,
             plan.tokens,
-            bytes(plan.peak_bytes),
+            bytes(held + plan.peak_bytes),
+            bytes(held),
             bytes(plan.partial_bytes),
         ));
         if let Some(resident) = plan.resident_bytes {

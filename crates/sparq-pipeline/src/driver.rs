@@ -108,7 +108,7 @@ impl<'a> Compression<'a> {
     /// [`Error`], before any work where possible; [`Error::Stopped`] if the observer or
     /// [`stop_after`](Self::stop_after) ended it early. What was committed to `sink` before stays good.
     pub fn run(&self, sink: &mut dyn Sink, observer: &dyn Observer) -> Result<CompressionReport> {
-        let start = Instant::now();
+        let (start, mut profile) = (Instant::now(), Profile::begin());
         let model = self.model;
         let plan = self.plan()?;
         observer.planned(&plan);
@@ -140,7 +140,6 @@ impl<'a> Compression<'a> {
             Some(start) => Some(DenseStream::new(model, first, start)?),
             None => None,
         };
-        let mut profile = Profile::default();
         let stopped = |done: usize| Error::Stopped { done, of: plan.blocks };
         for index in first..plan.blocks {
             let whole = profile.time(Phase::Read, 0, || model.block(index))?;

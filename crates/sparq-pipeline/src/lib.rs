@@ -52,7 +52,7 @@ pub use fingerprint::Fingerprint;
 pub use job::{Done, Job};
 pub use observer::Observer;
 pub use plan::Plan;
-pub use profile::{Phase, PhaseProfile, Profile};
+pub use profile::{Phase, PhaseProfile, Profile, resident_bytes};
 pub use recipe::{Allocation, LayerBudget, PipelineKind, Preset, PrunerKind, QuantizerKind, Recipe};
 pub use report::{CompressionReport, LayerReport};
 pub use sink::{Activations, MemorySink, Progress, Resumed, Sink, SolutionSink};

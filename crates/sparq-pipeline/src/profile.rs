@@ -45,6 +45,9 @@ impl fmt::Display for Phase {
 pub struct Profile {
     /// Every phase that took time.
     pub phases: Vec<PhaseProfile>,
+    /// Memory the process held when the run began, in bytes: what comes on top of what a [`Plan`](crate::Plan) predicts.
+    #[serde(default)]
+    pub resident_bytes_before: Option<u64>,
     /// The most memory the process has held at once, mapped files included, in bytes; none where the system does not say.
     pub peak_resident_bytes: Option<u64>,
 }
@@ -94,6 +97,11 @@ impl Profile {
         result
     }
 
+    /// An empty profile that knows what the process holds now.
+    pub(crate) fn begin() -> Self {
+        Self { resident_bytes_before: resident_bytes(), ..Self::default() }
+    }
+
     /// Notes the peak of memory so far.
     pub(crate) fn look_at_memory(&mut self) {
         self.peak_resident_bytes = peak_resident_bytes();
@@ -140,8 +148,22 @@ fn processor_seconds() -> Option<f64> {
 
 /// The most memory this process has held at once.
 fn peak_resident_bytes() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Memory this process holds now, in bytes, mapped files included; none where the system does not say.
+///
+/// ```
+/// assert!(sparq_pipeline::resident_bytes().is_none_or(|bytes| bytes > 0));
+/// ```
+pub fn resident_bytes() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// What Linux says of this process's memory, in bytes.
+fn status(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -167,7 +189,8 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn linux_tells_time_and_memory() {
-        assert!(peak_resident_bytes().is_some_and(|bytes| bytes > 100_000));
+        let now = resident_bytes().expect("known");
+        assert!(now > 100_000 && peak_resident_bytes().is_some_and(|peak| peak >= now));
         let before = processor_seconds().expect("known");
         let mut sum = 0_u64;
         while processor_seconds().expect("known") < before + 0.02 {

@@ -19,6 +19,9 @@ use crate::{
     DType, Error, Fault, Result, SideFile, TensorPart, decode, encode, files, gguf, limits, safetensors, side_files,
 };
 
+/// Bytes of a file that are hashed before their pages are given back.
+const HASHED_AT_A_TIME: usize = 1 << 24;
+
 /// Where a checkpoint's tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -204,13 +207,15 @@ impl Checkpoint {
     pub fn read(&self, name: &str) -> Result<ArrayD<f32>> {
         let entry = self.entry(name)?;
         let info = &entry.info;
-        let values = match (&entry.packed, info.shape.as_slice()) {
-            (Some(packed), &[rows, width]) => {
-                let values = packed.dequantize(&self.files, rows, width)?;
-                check_finite(info, &values)?;
-                values
-            }
-            _ => decode_entry(entry, self.raw(entry)?)?,
+        let values = if let (Some(packed), &[rows, width]) = (&entry.packed, info.shape.as_slice()) {
+            let values = packed.dequantize(&self.files, rows, width)?;
+            check_finite(info, &values)?;
+            packed.release(&self.files);
+            values
+        } else {
+            let values = decode_entry(entry, self.raw(entry)?)?;
+            self.files[entry.file].release(&entry.range);
+            values
         };
         ArrayD::from_shape_vec(IxDyn(&info.shape), values).map_err(|_| {
             let reason = "it does not match the number of its elements";
@@ -260,7 +265,9 @@ impl Checkpoint {
             let row_bytes = bytes.len().checked_div(all).unwrap_or(0);
             let mut info = entry.info.clone();
             info.shape = vec![rows, width];
-            let values = decode_plain(&info, &bytes[wanted.start * row_bytes..wanted.end * row_bytes])?;
+            let wanted = wanted.start * row_bytes..wanted.end * row_bytes;
+            let values = decode_plain(&info, &bytes[wanted.clone()])?;
+            self.files[entry.file].release(&(entry.range.start + wanted.start..entry.range.start + wanted.end));
             return Array2::from_shape_vec((rows, width), values).map_err(|_| outside());
         }
         let whole = self.read(&part.tensor)?;
@@ -363,20 +370,26 @@ impl Checkpoint {
     /// [`Error::Io`] and [`Error::Malformed`] if `config.json` or `tokenizer.json` cannot be read.
     pub fn content_hash(&self) -> Result<String> {
         let mut hasher = Sha256::new();
-        let mut add = |role: &str, bytes: &[u8]| {
+        let begin = |hasher: &mut Sha256, role: &str, length: usize| {
             hasher.update(role.as_bytes());
-            hasher.update((bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
+            hasher.update((length as u64).to_le_bytes());
         };
         let mut weight_files: Vec<&MappedFile> = self.files.iter().collect();
         weight_files.sort_by_key(|file| file.path());
         for file in weight_files {
-            add("weights", file.checked_bytes()?);
+            let bytes = file.checked_bytes()?;
+            begin(&mut hasher, "weights", bytes.len());
+            for (index, piece) in bytes.chunks(HASHED_AT_A_TIME).enumerate() {
+                hasher.update(piece);
+                let start = index * HASHED_AT_A_TIME;
+                file.release(&(start..start + piece.len()));
+            }
         }
         if self.synthesised.is_none() {
             for name in ["config.json", "tokenizer.json"] {
                 if let Some(bytes) = self.optional_file(name)? {
-                    add(name, &bytes);
+                    begin(&mut hasher, name, bytes.len());
+                    hasher.update(&bytes);
                 }
             }
         }

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_code)] // the one exception is the call that maps a file, in mmap.rs
+#![deny(unsafe_code)] // the exceptions map a file and give its pages back, in mmap.rs
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod checkpoint;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -50,6 +51,14 @@ impl MappedFile {
     pub(crate) fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
     }
+
+    /// Says that nobody will look at this range soon: its pages stop counting as memory of this process, and come back from
+    /// the file when somebody does. A checkpoint read tensor by tensor would else be held as a whole in the end.
+    pub(crate) fn release(&self, range: &Range<usize>) {
+        if let Some(map) = &self.map {
+            forget_pages(map, range);
+        }
+    }
 }
 
 #[allow(unsafe_code)]
@@ -61,6 +70,20 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
     // through. Every mmap reader of weights accepts the same; the type's documentation says so.
     unsafe { Mmap::map(file) }
 }
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn forget_pages(map: &Mmap, range: &Range<usize>) {
+    use memmap2::UncheckedAdvice;
+    // SAFETY: the mapping is shared, read-only and of a file, so that no page of it holds anything that the file does
+    // not: one that is dropped is read again at the next access, also by a thread that reads it now. (What is dangerous is
+    // dropping pages of private or anonymous memory, whose contents would turn into zeros.)
+    let dropped = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+    let _ = dropped; // advice: without it the pages are held a little longer
+}
+
+#[cfg(not(unix))]
+fn forget_pages(_: &Mmap, _: &Range<usize>) {}
 
 impl fmt::Debug for MappedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -47,7 +47,9 @@ pub fn read_safetensors_file(path: impl AsRef<Path>) -> Result<BTreeMap<String, 
     let loaded = directory::open_file(path.as_ref())?;
     let mut arrays = BTreeMap::new();
     for (name, entry) in &loaded.tensors {
-        let values = decode_entry(entry, &loaded.files[entry.file].bytes()[entry.range.clone()])?;
+        let file = &loaded.files[entry.file];
+        let values = decode_entry(entry, &file.bytes()[entry.range.clone()])?;
+        file.release(&entry.range);
         let shape = &entry.info.shape;
         let values = ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| {
             let reason = "it does not match the number of its elements";

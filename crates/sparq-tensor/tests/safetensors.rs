@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use ndarray::{Array1, Array2, ArrayD, Axis, array};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
+use sha2::{Digest, Sha256};
 use sparq_tensor::{
     Checkpoint, CheckpointWriter, DType, Error, Fault, SourceFormat, TensorData, TensorPart, TensorSpec, WriteOptions,
     read_safetensors_file, write_safetensors_file,
@@ -385,6 +386,40 @@ fn shared_models_read_as_the_reference_implementation_reads_them() {
         assert!(checkpoint.tokenizer_json().unwrap().is_some());
         assert!(checkpoint.tokenizer_config().unwrap().is_some());
         assert_eq!(checkpoint.content_hash().unwrap().len(), 64);
+    }
+}
+
+#[test]
+fn what_was_read_is_given_back_and_read_again_with_the_same_values() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weights.safetensors");
+    // Longer than one piece of the hash, and not a whole number of pages.
+    let values = Array2::from_shape_fn((4801, 1024), |(row, column)| (row * 7 + column) as f32).into_dyn();
+    write_safetensors_file(&path, &[("a", TensorData::F32(values.view()))]).unwrap();
+    fs::write(directory.path().join("config.json"), "{}").unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let part = TensorPart::whole("a", [4801, 1024]);
+    for _ in 0..2 {
+        assert_eq!(checkpoint.read("a").unwrap(), values);
+        let rows = checkpoint.read_part(&part, 10).unwrap();
+        assert_eq!(rows.into_dyn(), values.slice(ndarray::s![..10, ..]).to_owned().into_dyn());
+        let mut whole = Sha256::new();
+        for (role, bytes) in [("weights", fs::read(&path).unwrap()), ("config.json", b"{}".to_vec())] {
+            whole.update(role);
+            whole.update((bytes.len() as u64).to_le_bytes());
+            whole.update(bytes);
+        }
+        let expected: String = whole.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(checkpoint.content_hash().unwrap(), expected);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        // All of the file has been looked at, and little of it is still held.
+        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let mapping = smaps.split_once(path.to_str().unwrap()).unwrap().1;
+        let held = mapping.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        let held: usize = held.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        assert!(held < 1024, "{held} kB of 19 MB");
     }
 }
 

@@ -86,6 +86,13 @@ impl PackedWeight {
         [&self.codes, &self.scales].into_iter().chain(zeros).chain(order)
     }
 
+    /// Gives back the pages that reading it took.
+    pub(crate) fn release(&self, files: &[MappedFile]) {
+        for part in self.parts() {
+            files[part.file].release(&part.range);
+        }
+    }
+
     /// The values, row-major.
     pub(crate) fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>> {
         let grid = self.grid(files, rows, width)?;
