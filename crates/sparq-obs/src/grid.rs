@@ -18,6 +18,44 @@ pub struct GroupParameters {
     pub zero: u8,
 }
 
+/// Several grids side by side, one in each lane of a vector.
+///
+/// # Examples
+/// ```
+/// use sparq_obs::{GridLanes, GroupParameters};
+/// let grids = [0.5, 0.4].map(|scale| GroupParameters { scale, zero: 8 });
+/// assert_eq!(GridLanes::new(&grids, 15).round(1.3), grids.map(|grid| grid.round(1.3, 15)));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GridLanes<const N: usize> {
+    scales: [f32; N],
+    zeros: [f32; N],
+    max_code: f32,
+}
+
+impl<const N: usize> GridLanes<N> {
+    /// These grids, all with codes in `0..=max_code`.
+    pub fn new(grids: &[GroupParameters; N], max_code: u8) -> Self {
+        let (scales, zeros) = (grids.map(|grid| grid.scale), grids.map(|grid| f32::from(grid.zero)));
+        Self { scales, zeros, max_code: f32::from(max_code) }
+    }
+
+    /// What `value` becomes on each: [`GroupParameters::round`].
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        clippy::needless_range_loop,
+        reason = "to be compiled to vectors, those of the caller"
+    )]
+    pub fn round(&self, value: f32) -> [f32; N] {
+        let mut rounded = [0.0; N];
+        for lane in 0..N {
+            rounded[lane] = round(value, self.scales[lane], self.zeros[lane], self.max_code);
+        }
+        rounded
+    }
+}
+
 /// Adding and subtracting 1.5 · 2^23 rounds an `f32` of magnitude below 2^22 to the nearest whole number, halves to
 /// even, in two instructions that vectorise on every x86-64 (`round_ties_even` is a library call without SSE4.1).
 const ROUNDER: f32 = 12_582_912.0;
@@ -29,8 +67,7 @@ impl GroupParameters {
         self.nearest(value, max_code) as u8
     }
 
-    /// What `value` becomes by way of its code: [`decode`](Self::decode) of [`encode`](Self::encode), in a form that
-    /// vectorises.
+    /// What `value` becomes by way of its code: [`decode`](Self::decode) of [`encode`](Self::encode).
     ///
     /// ```
     /// let grid = sparq_obs::GroupParameters { scale: 0.5, zero: 8 };
@@ -38,16 +75,13 @@ impl GroupParameters {
     /// ```
     #[inline]
     pub fn round(self, value: f32, max_code: u8) -> f32 {
-        self.scale * (self.nearest(value, max_code) - f32::from(self.zero)) + 0.0
+        round(value, self.scale, f32::from(self.zero), f32::from(max_code))
     }
 
     /// The nearest code as a whole number.
     #[inline]
     fn nearest(self, value: f32, max_code: u8) -> f32 {
-        let zero = f32::from(self.zero);
-        let steps = (value / self.scale).clamp(-zero - 1.0, f32::from(max_code) - zero + 1.0);
-        let steps = (steps + ROUNDER) - ROUNDER;
-        (steps + zero).clamp(0.0, f32::from(max_code))
+        nearest(value, self.scale, f32::from(self.zero), f32::from(max_code))
     }
 
     /// The value of a code.
@@ -55,6 +89,21 @@ impl GroupParameters {
     pub fn decode(self, code: u8) -> f32 {
         self.scale * (f32::from(code) - f32::from(self.zero)) + 0.0
     }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "part of `GridLanes::round`")]
+fn nearest(value: f32, scale: f32, zero: f32, max_code: f32) -> f32 {
+    // Not `clamp`, whose check of its bounds keeps lanes from being computed side by side.
+    let steps = (value / scale).max(-zero - 1.0).min(max_code - zero + 1.0);
+    let steps = (steps + ROUNDER) - ROUNDER;
+    (steps + zero).max(0.0).min(max_code)
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "part of `GridLanes::round`")]
+fn round(value: f32, scale: f32, zero: f32, max_code: f32) -> f32 {
+    scale * (nearest(value, scale, zero, max_code) - zero) + 0.0
 }
 
 /// Finds the grid of one group of weights.

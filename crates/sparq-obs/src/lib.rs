@@ -56,7 +56,7 @@ pub use descent::{CoordinateDescent, Rounded};
 pub use drift::Drift;
 pub use error_measure::relative_output_error;
 pub use factor::{Damping, Factored, InverseFactor};
-pub use grid::{GridFit, GroupParameters, Rounding};
+pub use grid::{GridFit, GridLanes, GroupParameters, Rounding};
 pub use hessian::HessianAccumulator;
 pub use order::ColumnOrder;
 pub use refit::Refit;

@@ -2,7 +2,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sparq_core::{Granularity, Mask, QuantScheme, Quantized};
-use sparq_obs::{GridFit, GroupParameters};
+use sparq_obs::{GridFit, GridLanes, GroupParameters};
 
 /// How the range of a group is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,8 +17,10 @@ pub enum Clip {
 }
 
 /// Steps of the clip search and their spacing: the reference's `grid = 100`, `maxshrink = 0.8`.
-const SHRINK_STEPS: u32 = 80;
+const SHRINK_STEPS: usize = 80;
 const SHRINK_GRID: f32 = 100.0;
+/// Steps looked at at a time; divides their number.
+const LANES: usize = 8;
 /// Exponent of the error in the reference's clip search.
 const REFERENCE_NORM: f32 = 2.4;
 
@@ -116,22 +118,41 @@ impl GridFinder {
         GroupParameters { scale, zero: rounded_zero(low, scale).min(bits.max_code()) }
     }
 
-    /// The rounding error of `values` on `grid`; `differences` is scratch space of the same length.
-    fn error(&self, grid: GroupParameters, values: &[f32], differences: &mut [f32]) -> f32 {
-        let max_code = self.max_code();
-        // Two loops: the first goes eight at a time, the second keeps the order of the sum.
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (difference, &value) in differences.iter_mut().zip(values) {
-                    *difference = (value - grid.round(value, max_code)).abs();
-                }
-            },
-        );
-        let power = |difference: &f32| {
-            if self.reference_compat { difference.powf(REFERENCE_NORM) } else { difference * difference }
-        };
-        differences.iter().map(power).sum()
+    /// The rounding error of `values` on each of these grids.
+    fn errors<const N: usize>(&self, grids: &[GroupParameters; N], values: &[f32]) -> [f32; N] {
+        let grids = GridLanes::new(grids, self.max_code());
+        pulp::Arch::new().dispatch(RoundingErrors { grids, values, power_of_reference: self.reference_compat })
+    }
+}
+
+/// Sums of squared rounding errors. A sum waits for each of its terms, so those of several grids go side by side; each keeps
+/// its order.
+struct RoundingErrors<'a, const N: usize> {
+    grids: GridLanes<N>,
+    values: &'a [f32],
+    power_of_reference: bool,
+}
+
+impl<const N: usize> pulp::NullaryFnOnce for RoundingErrors<'_, N> {
+    type Output = [f32; N];
+
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        clippy::needless_range_loop,
+        reason = "to be compiled to vectors, those dispatched to"
+    )]
+    fn call(self) -> [f32; N] {
+        let mut sums = [0.0; N];
+        for &value in self.values {
+            let rounded = self.grids.round(value);
+            for lane in 0..N {
+                let difference = (value - rounded[lane]).abs();
+                sums[lane] +=
+                    if self.power_of_reference { difference.powf(REFERENCE_NORM) } else { difference * difference };
+            }
+        }
+        sums
     }
 }
 
@@ -162,14 +183,16 @@ impl GridFit for GridFinder {
             high = reach;
         }
         let values: Vec<f32> = stay.collect();
-        let mut differences = vec![0.0; values.len()];
         let (mut best, mut least) = (full, f32::INFINITY);
-        for step in 0..SHRINK_STEPS {
-            let share = 1.0 - step as f32 / SHRINK_GRID;
-            let grid = self.grid(share * low, share * high);
-            let error = self.error(grid, &values, &mut differences);
-            if error < least {
-                (best, least) = (grid, error);
+        for first in (0..SHRINK_STEPS).step_by(LANES) {
+            let grids = std::array::from_fn::<_, LANES, _>(|lane| {
+                let share = 1.0 - (first + lane) as f32 / SHRINK_GRID;
+                self.grid(share * low, share * high)
+            });
+            for (grid, error) in grids.into_iter().zip(self.errors(&grids, &values)) {
+                if error < least {
+                    (best, least) = (grid, error);
+                }
             }
         }
         best
@@ -207,9 +230,33 @@ mod tests {
         fn clipping_never_raises_the_squared_error(values in proptest::collection::vec(-5.0_f32..5.0, 1..40), symmetric: bool) {
             let error = |clip| {
                 let finder = GridFinder::new(scheme(3, symmetric), clip);
-                finder.error(finder.fit(&values, &[]), &values, &mut vec![0.0; values.len()])
+                finder.errors(&[finder.fit(&values, &[])], &values)[0]
             };
             prop_assert!(error(Clip::Mse) <= error(Clip::MinMax) * 1.000_01);
+        }
+
+        #[test]
+        fn the_clip_search_finds_what_looking_at_one_range_after_the_other_finds(
+            values in proptest::collection::vec(-5.0_f32..5.0, 1..80), bits in 2_u8..=8, symmetric: bool, compat: bool,
+        ) {
+            let finder = GridFinder::new(scheme(bits, symmetric), Clip::Mse).reference_compat(compat);
+            let low = values.iter().copied().fold(0.0, f32::min);
+            let high = values.iter().copied().fold(0.0, f32::max);
+            let reach = high.max(-low);
+            let low = if symmetric && (!compat || low < 0.0) { -reach } else { low };
+            let high = if symmetric { reach } else { high };
+            let (mut best, mut least) = (finder.grid(low, high), f32::INFINITY);
+            for step in 0..80 {
+                let share = 1.0 - step as f32 / 100.0;
+                let grid = finder.grid(share * low, share * high);
+                let rounded = |value: f32| grid.decode(grid.encode(value, finder.max_code()));
+                let power = |difference: f32| if compat { difference.powf(2.4) } else { difference * difference };
+                let error = values.iter().fold(0.0, |sum, &value| sum + power((value - rounded(value)).abs()));
+                if error < least {
+                    (best, least) = (grid, error);
+                }
+            }
+            prop_assert_eq!(finder.fit(&values, &[]), best);
         }
 
         #[test]
