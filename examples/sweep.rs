@@ -75,6 +75,9 @@ struct Arguments {
     /// Threads; 0 uses every core. The numbers do not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Configurations measured at a time, each with its own memory: pays on many cores or a small model
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// A short run on the demo model: two configurations, 40 items of each task
     #[arg(long)]
     quick: bool,
@@ -149,6 +152,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         prompts,
         sample_tokens: 24,
         bootstrap: sparq::metric::Bootstrap { seed: arguments.seed, ..Default::default() },
+        jobs: arguments.jobs,
         cache: arguments.cache.clone(),
         labels: Labels {
             model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), name_of),
@@ -257,7 +261,7 @@ const STEPS: u64 = 1000;
 impl sparq::sweep::Observer for Bar {
     fn step(&self, index: usize, total: usize, what: &str) {
         self.0.set_length((total as u64 + 1) * STEPS);
-        self.0.set_position(index as u64 * STEPS);
+        self.0.set_position(self.0.position().max(index as u64 * STEPS));
         self.0.set_message(what.to_owned());
         if self.0.is_hidden() {
             eprintln!("[{index}/{total}] {what}");

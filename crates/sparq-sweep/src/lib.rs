@@ -16,6 +16,7 @@
 //!     prompts: Vec::new(),
 //!     sample_tokens: 0,
 //!     bootstrap: Default::default(),
+//!     jobs: 1,
 //!     cache: None,
 //!     labels: Labels::default(),
 //! };

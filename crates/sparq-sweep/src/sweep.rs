@@ -16,6 +16,7 @@ use sparq_model::Model;
 use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compress};
 use sparq_tensor::write_file;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Structure of `results.json` and of stored measurements; a change makes old ones stale.
@@ -38,6 +39,9 @@ pub struct Sweep {
     pub sample_tokens: usize,
     /// Resamples, seed and confidence of every interval.
     pub bootstrap: Bootstrap,
+    /// Configurations measured at a time (0 counts as 1). Each holds the blocks of its model and its activations in memory;
+    /// numbers do not depend on it, the times of profiles do. It pays where single layers are too small for all cores.
+    pub jobs: usize,
     /// Where results of the base are kept and looked for, to be shared between sweeps; the sweep's own directory if none.
     pub cache: Option<PathBuf>,
     /// Names and settings to show in the report.
@@ -105,7 +109,8 @@ impl Sweep {
     ///
     /// Each measurement is stored there as soon as it is finished, under a fingerprint of model, recipe, calibration,
     /// evaluation and version; a run that finds it does not repeat it, so a stopped sweep goes on where it was. The
-    /// numbers do not depend on the number of threads. Holds the blocks of the base and of one configuration in memory.
+    /// numbers do not depend on the number of threads. Holds the blocks of the base and of [`jobs`](Self::jobs)
+    /// configurations in memory.
     ///
     /// # Errors
     /// [`Error`], naming the configuration if there is one to blame. What was finished before stays stored.
@@ -126,47 +131,47 @@ impl Sweep {
             &serde_json::to_string(&(&self.prompts, self.sample_tokens))?,
         ]);
         let with_calibration = fingerprint(&[&common, &self.calibration.fingerprint()]);
-        let key = |recipe: &Recipe| -> Result<String> {
-            Ok(fingerprint(&[&with_calibration, &serde_json::to_string(recipe)?]))
-        };
+        let keys = (self.recipes.iter())
+            .map(|recipe| Ok(fingerprint(&[&with_calibration, &serde_json::to_string(recipe)?])))
+            .collect::<Result<Vec<String>>>()?;
 
         let mut model = model.clone();
         let mut baseline: Option<Baseline<Model>> = None;
         let total = self.recipes.len();
         let mut base: Option<Measurement> = store.get(&common);
-        let mut measured = Vec::with_capacity(total);
-        for (index, recipe) in self.recipes.iter().enumerate() {
-            let key = key(recipe)?;
-            let (measurement, reused) = match store.get::<Measurement>(&key) {
-                Some(stored) if base.is_some() => (stored, true),
-                _ => {
-                    if baseline.is_none() {
-                        observer.step(0, total, "base");
-                        model.make_resident()?;
-                        let start = Instant::now();
-                        let cache = self.cache.clone().unwrap_or_else(|| directory.join("measurements"));
-                        let cache = ResultCache::open(&cache)?;
-                        let fresh = self.evaluation.baseline_cached(&model, &content_hash, &cache, observer)?;
-                        let evaluation = self.evaluation.baseline_report(&fresh);
-                        let continuations = self.continue_prompts(&model)?;
-                        let seconds = start.elapsed().as_secs_f64();
-                        let measurement = Measurement { compression: None, evaluation, continuations, seconds };
-                        store.put(&common, &measurement)?;
-                        base = Some(measurement);
-                        baseline = Some(fresh);
-                    }
-                    observer.step(index + 1, total, &recipe.to_string());
-                    let fresh = self.measure(&model, recipe, baseline.as_ref(), observer)?;
-                    store.put(&key, &fresh)?;
-                    (fresh, false)
-                }
-            };
-            let Some(base) = &base else { return Err(Error::NoConfigurations) };
-            let (result, scores) = self.result(recipe, &measurement, base, reused)?;
-            observer.configuration(&result);
-            measured.push((result, scores));
+        let stored = |key: &String| store.get::<Measurement>(key);
+        // Without the base's own results nothing else is taken from the store.
+        let stored: Vec<_> = keys.iter().map(|key| base.as_ref().and_then(|_| stored(key))).collect();
+        if stored.iter().any(Option::is_none) {
+            observer.step(0, total, "base");
+            model.make_resident()?;
+            let start = Instant::now();
+            let cache = self.cache.clone().unwrap_or_else(|| directory.join("measurements"));
+            let cache = ResultCache::open(&cache)?;
+            let fresh = self.evaluation.baseline_cached(&model, &content_hash, &cache, observer)?;
+            let evaluation = self.evaluation.baseline_report(&fresh);
+            let continuations = self.continue_prompts(&model)?;
+            let seconds = start.elapsed().as_secs_f64();
+            let measurement = Measurement { compression: None, evaluation, continuations, seconds };
+            store.put(&common, &measurement)?;
+            base = Some(measurement);
+            baseline = Some(fresh);
         }
         let Some(base) = base else { return Err(Error::NoConfigurations) };
+        let measure = |index: usize| -> Result<(ConfigurationResult, Vec<TaskScores>)> {
+            let recipe = &self.recipes[index];
+            let (result, scores) = if let Some(stored) = &stored[index] {
+                self.result(recipe, stored, &base, true)?
+            } else {
+                observer.step(index + 1, total, &recipe.to_string());
+                let fresh = self.measure(&model, recipe, baseline.as_ref(), observer)?;
+                store.put(&keys[index], &fresh)?;
+                self.result(recipe, &fresh, &base, false)?
+            };
+            observer.configuration(&result);
+            Ok((result, scores))
+        };
+        let measured = in_turn(total, self.jobs, measure)?;
         let (configurations, scores): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
         let results = self.results(&model, content_hash, with_calibration, &base, configurations, &scores);
         write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
@@ -336,6 +341,40 @@ impl Sweep {
     }
 }
 
+/// Does `work` for `0..count`, up to `jobs` at a time, each taking the next one; ends at the first error.
+///
+/// On threads of their own: tasks of a pool that waits for parts of itself would run one job on top of another.
+fn in_turn<T: Send>(count: usize, jobs: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let take_turns = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return done;
+            }
+            let outcome = work(index);
+            if outcome.is_err() {
+                next.store(count, Ordering::Relaxed);
+            }
+            done.push((index, outcome));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..jobs.min(count)).map(|_| scope.spawn(take_turns)).collect();
+        let mut done = take_turns();
+        for other in others {
+            match other.join() {
+                Ok(of_other) => done.extend(of_other),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
 fn blame(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
     move |source| Error::Compression { recipe: recipe.to_string(), source }
 }
@@ -375,4 +414,24 @@ fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_come_back_in_order_and_end_at_an_error() {
+        for jobs in [0, 1, 3, 20] {
+            assert_eq!(in_turn(7, jobs, |index| Ok(index * index)).expect("no error"), [0, 1, 4, 9, 16, 25, 36]);
+            assert!(in_turn(0, jobs, Ok::<usize, Error>).expect("nothing to do").is_empty());
+            let begun = AtomicUsize::new(0);
+            let broken = in_turn(1000, jobs, |index| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                if index == 2 { Err(Error::NoConfigurations) } else { Ok(index) }
+            });
+            assert!(matches!(broken, Err(Error::NoConfigurations)));
+            assert!(jobs > 1 || begun.load(Ordering::Relaxed) == 3);
+        }
+    }
 }

@@ -29,6 +29,7 @@ fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
         prompts: vec!["Q: What is the capital of France? A:".to_owned()],
         sample_tokens: 4,
         bootstrap: Bootstrap { resamples: 200, seed: 5, ..Bootstrap::default() },
+        jobs: 1,
         cache: None,
         labels: Labels { model: "demo <model>".to_owned(), ..Labels::default() },
     }
@@ -100,9 +101,10 @@ fn a_sweep_measures_compares_and_continues() {
         std::fs::write(entry.expect("an entry").path(), b"{").expect("writable");
     }
     let seen = Measured::default();
-    let third = sweep(&model, &["s=0,q=3", "s=0.25,q=4"]).run(&model, out, &seen).expect("swept");
+    let two_at_a_time = Sweep { jobs: 2, ..sweep(&model, &["s=0,q=3", "s=0.25,q=4"]) };
+    let third = two_at_a_time.run(&model, out, &seen).expect("swept");
     assert!(seen.0.lock().expect("not poisoned").iter().all(|(_, reused)| !reused));
-    assert_eq!(without_times(&third), without_times(&first), "the same bits when measured again");
+    assert_eq!(without_times(&third), without_times(&first), "the same bits when measured again, side by side");
 }
 
 #[test]
