@@ -409,8 +409,7 @@ fn what_was_read_is_given_back_and_read_again_with_the_same_values() {
             whole.update((bytes.len() as u64).to_le_bytes());
             whole.update(bytes);
         }
-        let expected: String = whole.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(checkpoint.content_hash().unwrap(), expected);
+        assert_eq!(checkpoint.content_hash().unwrap(), format!("{:x}", whole.finalize()));
     }
     #[cfg(target_os = "linux")]
     {
