@@ -63,6 +63,9 @@ pub(crate) struct SolverArgs {
     /// Added to the diagonal of the Hessian, times its mean [default: 0.01]
     #[arg(long)]
     damping: Option<f64>,
+    /// Added to damping, times a layer's input channels over its calibration tokens [default: by preset]
+    #[arg(long)]
+    shrinkage: Option<f64>,
     /// Reproduce the reference implementations, quirks included
     #[arg(long)]
     reference_compat: bool,
@@ -90,6 +93,7 @@ impl SolverArgs {
         put("forward", self.forward.clone());
         put("expert-tokens", self.expert_tokens.clone());
         put("damping", self.damping.map(|damping| damping.to_string()));
+        put("shrinkage", self.shrinkage.map(|shrinkage| shrinkage.to_string()));
         put("reference-compat", self.reference_compat.then(|| "true".to_owned()));
         Ok(Recipe { targets, ..settings.join(",").parse()? })
     }

@@ -93,7 +93,7 @@ impl CoordinateDescent {
         }
         let Hessian::Full { matrix, .. } = hessian else { return Ok(()) };
         shape("Hessian", matrix.dim(), (width, width))?;
-        let Some(shift) = damping.shift(matrix.diag()).filter(|_| rows > 0) else { return Ok(()) };
+        let Some(shift) = damping.shift(hessian).filter(|_| rows > 0) else { return Ok(()) };
         let mut matrix = matrix.as_standard_layout().into_owned();
         matrix.diag_mut().mapv_inplace(|value| (f64::from(value) + shift) as f32);
 

@@ -5,18 +5,34 @@ use std::sync::Arc;
 
 /// What is added to the diagonal of the Hessian before it is factored, as a fraction of the mean of that diagonal.
 ///
-/// The default is 0.01, what every reference implementation uses. If the damped matrix is not positive definite the
-/// damping is multiplied by 10 until it is, up to `limit`; then only the diagonal is used; then nothing. Every step is
-/// reported.
+/// The default is 0.01, what every reference implementation uses. With [`shrinkage`](Self::shrinkage) it grows with what the
+/// Hessian cannot know: a sum over few tokens says little about many channels. If the damped matrix is not positive
+/// definite the damping is multiplied by 10 until it is, up to `limit`; then only the diagonal is used; then nothing.
+/// Every step is reported.
+///
+/// # Examples
+/// ```
+/// use sparq_obs::Damping;
+/// let damping = Damping::new(0.01)?.shrinkage(2.0)?;
+/// assert_eq!(damping.of(512, 16_384), 0.0725); // 0.01 + 2 · 512 / 16,384
+/// assert_eq!(damping.of(512, 512), 1.0); // no more than that
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+///
+/// # References
+/// That an estimated covariance is to be shrunk towards a multiple of the identity, the more the fewer samples it has for
+/// each variable: Ledoit & Wolf 2004 (A well-conditioned estimator for large-dimensional covariance matrices).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Damping {
     fraction: f64,
+    #[serde(default)]
+    shrinkage: f64,
     limit: f64,
 }
 
 impl Default for Damping {
     fn default() -> Self {
-        Self { fraction: 0.01, limit: 1.0 }
+        Self { fraction: 0.01, shrinkage: 0.0, limit: 1.0 }
     }
 }
 
@@ -27,7 +43,7 @@ impl Damping {
     /// [`CompressError::Setting`] unless `0 <= fraction <= 1000`.
     pub fn new(fraction: f64) -> Result<Self> {
         if (0.0..=1000.0).contains(&fraction) {
-            Ok(Self { fraction, limit: fraction.max(1.0) })
+            Ok(Self { fraction, limit: fraction.max(1.0), ..Self::default() })
         } else {
             Err(CompressError::Setting {
                 name: "damping",
@@ -37,24 +53,43 @@ impl Damping {
         }
     }
 
-    /// The fraction.
+    /// Adds `shrinkage` times input channels over calibration tokens to the fraction; together no more than 1, or the
+    /// fraction if that is more.
+    ///
+    /// # Errors
+    /// [`CompressError::Setting`] unless `0 <= shrinkage <= 1000`.
+    pub fn shrinkage(self, shrinkage: f64) -> Result<Self> {
+        if (0.0..=1000.0).contains(&shrinkage) {
+            Ok(Self { shrinkage, ..self })
+        } else {
+            Err(CompressError::Setting {
+                name: "shrinkage",
+                value: shrinkage.to_string(),
+                expected: "a factor on input channels over calibration tokens, 0 to 1000".into(),
+            })
+        }
+    }
+
+    /// The fraction for a layer of so many input channels whose Hessian was summed over so many tokens.
+    pub fn of(self, channels: usize, tokens: u64) -> f64 {
+        (self.fraction + self.shrinkage * channels as f64 / tokens.max(1) as f64).min(self.limit)
+    }
+
+    /// The constant part.
     pub fn fraction(self) -> f64 {
         self.fraction
     }
 
-    /// Tells dampings apart.
-    fn key(self) -> u64 {
-        self.fraction.to_bits() // the limit follows from it
+    /// What it adds to the diagonal of a Hessian; none if that carries no information.
+    pub(crate) fn shift(self, hessian: &Hessian) -> Option<f64> {
+        let diagonal = hessian.diagonal()?;
+        mean(diagonal.view()).map(|mean| self.of(diagonal.len(), hessian.tokens()) * mean)
     }
 
-    /// What it adds to the diagonal of a Hessian with this `diagonal`; none if that carries no information.
-    pub(crate) fn shift(self, diagonal: ArrayView1<'_, f32>) -> Option<f64> {
-        mean(diagonal).map(|mean| self.fraction * mean)
-    }
-
-    fn ladder(self) -> impl Iterator<Item = f64> {
+    /// What is tried, from `first` on.
+    fn ladder(self, first: f64) -> impl Iterator<Item = f64> {
         let next = |last: &f64| Some(if *last == 0.0 { 1e-4 } else { *last * 10.0 });
-        std::iter::successors(Some(self.fraction), next).take_while(move |fraction| *fraction <= self.limit * 1.000_001)
+        std::iter::successors(Some(first), next).take_while(move |fraction| *fraction <= self.limit * 1.000_001)
     }
 }
 
@@ -89,6 +124,7 @@ impl InverseFactor {
     /// [`Factored::fallbacks`] says so. Same bits for any number of threads.
     pub fn factorize(hessian: &Hessian, width: usize, damping: Damping) -> Factored {
         let mut fallbacks = Vec::new();
+        let asked = damping.of(width, hessian.tokens());
         let diagonal = hessian.diagonal().filter(|diagonal| diagonal.len() == width).unwrap_or_default();
         let dead = diagonal.iter().filter(|&&value| value == 0.0).count();
         if dead > 0 && dead < width {
@@ -96,16 +132,16 @@ impl InverseFactor {
         }
         let Some(mean) = mean(diagonal.view()) else {
             fallbacks.push(Fallback::NoCurvature);
-            return Factored { factor: Self::identity(width), damping: damping.fraction, fallbacks };
+            return Factored { factor: Self::identity(width), damping: asked, fallbacks };
         };
         if let Hessian::Full { matrix, tokens } = hessian {
             if *tokens < width as u64 {
                 fallbacks.push(Fallback::FewTokens { tokens: *tokens, channels: width });
             }
-            for fraction in damping.ladder() {
+            for fraction in damping.ladder(asked) {
                 if let Ok(upper) = sparq_linalg::inverse_factor(matrix.view(), fraction * mean) {
-                    if fraction > damping.fraction {
-                        fallbacks.push(Fallback::RaisedDamping { requested: damping.fraction, used: fraction });
+                    if fraction > asked {
+                        fallbacks.push(Fallback::RaisedDamping { requested: asked, used: fraction });
                     }
                     let diagonal = upper.diag().to_vec();
                     return Factored { factor: Self { upper: Some(upper), diagonal }, damping: fraction, fallbacks };
@@ -113,7 +149,7 @@ impl InverseFactor {
             }
         }
         fallbacks.push(Fallback::DiagonalHessian);
-        let fraction = damping.fraction.max(1e-4);
+        let fraction = asked.max(1e-4);
         let factor = Self::from_diagonal(diagonal.view(), fraction * mean);
         Factored { factor, damping: fraction, fallbacks }
     }
@@ -121,12 +157,14 @@ impl InverseFactor {
     /// As [`factorize`](Self::factorize), of the statistics of `problem`: once for all that share them.
     pub fn of(problem: &LayerProblem<'_>, damping: Damping) -> Arc<Factored> {
         let width = problem.weight().ncols();
-        problem.derive(damping.key(), |hessian| Self::factorize(hessian, width, damping))
+        let key = damping.of(width, problem.hessian().tokens()).to_bits();
+        problem.derive(key, |hessian| Self::factorize(hessian, width, damping))
     }
 
     /// As [`factorize`](Self::factorize), of statistics over `width` channels: once for all that share them.
     pub fn of_shared(shared: &SharedHessian, width: usize, damping: Damping) -> Arc<Factored> {
-        shared.derive(damping.key(), |hessian| Self::factorize(hessian, width, damping))
+        let key = damping.of(width, shared.hessian().tokens()).to_bits();
+        shared.derive(key, |hessian| Self::factorize(hessian, width, damping))
     }
 
     /// The factor of the identity: every weight counts the same and nothing is compensated.
@@ -219,6 +257,22 @@ mod tests {
         let diagonal = InverseFactor::factorize(&hopeless, 2, Damping::default());
         assert_eq!(diagonal.fallbacks, [Fallback::DiagonalHessian]);
         assert!(diagonal.factor.block(0..1).is_none());
+    }
+
+    #[test]
+    fn shrinkage_is_damping_by_channels_over_tokens() {
+        let hessian = full(array![[4.0, 1.0, 0.5], [1.0, 3.0, 0.2], [0.5, 0.2, 2.0]]);
+        let constant = Damping::new(0.01 + 2.0 * 3.0 / 100.0).expect("valid");
+        let growing = Damping::new(0.01).and_then(|damping| damping.shrinkage(2.0)).expect("valid");
+        assert_eq!(
+            InverseFactor::factorize(&hessian, 3, growing),
+            InverseFactor::factorize(&hessian, 3, constant),
+            "the same factor, and what was used is reported"
+        );
+        assert_eq!(growing.shift(&hessian), constant.shift(&hessian));
+        assert_eq!(growing.of(3, 0), 1.0, "no tokens are as good as one");
+        assert_eq!(Damping::new(5.0).and_then(|damping| damping.shrinkage(9.0)).expect("valid").of(3, 1), 5.0);
+        assert!(Damping::default().shrinkage(-1.0).is_err() && Damping::default().shrinkage(f64::NAN).is_err());
     }
 
     #[test]

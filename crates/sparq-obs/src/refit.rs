@@ -66,7 +66,7 @@ impl Refit {
         mask.apply(&mut weight);
         let Hessian::Full { matrix, .. } = hessian else { return Ok(weight) };
         shape("Hessian", matrix.dim(), (width, width))?;
-        let Some(shift) = damping.shift(matrix.diag()) else { return Ok(weight) };
+        let Some(shift) = damping.shift(hessian) else { return Ok(weight) };
         let shift = shift as f32;
         let inverse: Vec<f32> = matrix.diag().iter().map(|&value| reciprocal(value + shift)).collect();
 

@@ -11,7 +11,7 @@ use sparq_core::{
     CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics,
 };
 use sparq_model::{BatchLayout, Block, Linear, LinearId, Model};
-use sparq_obs::{Damping, Drift, HessianAccumulator, InverseFactor};
+use sparq_obs::{Drift, HessianAccumulator, InverseFactor};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -246,7 +246,7 @@ impl<'a> Compression<'a> {
         let (shared, hessian) = (&statistics.hessian, statistics.hessian.hessian());
         let target = match &statistics.drift {
             Some(drift) => {
-                let damping = Damping::new(self.recipe.damping)?;
+                let damping = self.recipe.damping()?;
                 let factored = InverseFactor::of_shared(shared, linear.in_features(), damping);
                 let target = drift.target(linear.weight.view(), &factored.factor, self.recipe.drift as f32)?;
                 // A target that overflowed says nothing; the dense weight is the next best.

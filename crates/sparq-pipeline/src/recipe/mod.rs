@@ -82,6 +82,7 @@ pub enum PipelineKind {
 /// | `drift` | by preset | share of the drift from the dense model that a layer is asked to undo, 0 to 1 |
 /// | `residual-drift` | true | whether that includes the drift of the residual stream |
 /// | `damping` | 0.01 | added to the diagonal of the Hessian, times its mean |
+/// | `shrinkage` | by preset | added to damping, times a layer's input channels over its calibration tokens ([`Damping`](sparq_obs::Damping)) |
 /// | `forward` | f32 | what the model is run in for calibration: `f32`, `bf16` ([`Precision`]) |
 /// | `expert-tokens` | routed | what each of a mixture of experts is calibrated on: `routed` (its own tokens), `all` |
 ///
@@ -130,6 +131,8 @@ pub struct Recipe {
     pub residual_drift: bool,
     /// Fraction of the mean diagonal added to the Hessian.
     pub damping: f64,
+    /// Added to it, times a layer's input channels over its calibration tokens.
+    pub shrinkage: f64,
     /// What linear layers are multiplied in while the model runs on calibration text; statistics are always `f32`.
     pub forward: Precision,
     /// Which tokens each of a mixture of experts is calibrated on.
@@ -233,8 +236,16 @@ impl Recipe {
         }
     }
 
+    /// What is added to the diagonal of a Hessian.
+    ///
+    /// # Errors
+    /// [`Error::Compress`](crate::Error::Compress) for settings out of range.
+    pub fn damping(&self) -> Result<Damping> {
+        Ok(Damping::new(self.damping)?.shrinkage(self.shrinkage)?)
+    }
+
     fn method(&self) -> Result<Option<Box<dyn LayerCompressor>>> {
-        let damping = Damping::new(self.damping)?;
+        let damping = self.damping()?;
         if !(0.0..=1.0).contains(&self.drift) {
             return Err(CompressError::Setting {
                 name: "drift",

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every key that text may hold.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "preset",
     "s",
     "q",
@@ -28,6 +28,7 @@ const KEYS: [&str; 21] = [
     "drift",
     "residual-drift",
     "damping",
+    "shrinkage",
     "forward",
     "expert-tokens",
 ];
@@ -72,6 +73,7 @@ impl Recipe {
         put(self.drift != base.drift, "drift", self.drift.to_string());
         put(self.residual_drift != base.residual_drift, "residual-drift", self.residual_drift.to_string());
         put(self.damping != base.damping, "damping", self.damping.to_string());
+        put(self.shrinkage != base.shrinkage, "shrinkage", self.shrinkage.to_string());
         put(self.forward != base.forward, "forward", name_of(&self.forward));
         put(self.expert_tokens != base.expert_tokens, "expert-tokens", name_of(&self.expert_tokens));
         put(self.reference_compat != base.reference_compat, "reference-compat", self.reference_compat.to_string());
@@ -163,6 +165,7 @@ impl FromStr for Recipe {
                 "drift" => recipe.drift = number()?,
                 "residual-drift" => recipe.residual_drift = flag()?,
                 "damping" => recipe.damping = number()?,
+                "shrinkage" => recipe.shrinkage = number()?,
                 "forward" => recipe.forward = value_of(value).map_err(named)?,
                 "expert-tokens" => recipe.expert_tokens = value_of(value).map_err(named)?,
                 "reference-compat" => recipe.reference_compat = flag()?,
@@ -199,7 +202,7 @@ mod tests {
             "s=0.5,q=4,refit=8,damping=0.1",
             "s=0.25,q=4,expert-tokens=all",
             "s=0.5,q=4,preset=fast",
-            "s=0.5,q=4,preset=best,damping=0.1",
+            "s=0.5,q=4,preset=best,damping=0.1,shrinkage=0.5",
             "s=0.5,q=4,preset=reference",
             "s=0.5,q=4,pipeline=joint,drift=0.25,residual-drift=false",
         ] {
@@ -240,6 +243,7 @@ mod tests {
             ("s=0.25,q=4,quantizer=rtn,pipeline=joint", "rtn"),
             ("s=2:4,q=4,act-order=true", "act-order"),
             ("damping=-1", "damping"),
+            ("shrinkage=-1", "shrinkage"),
             ("refit=-1", "whole number"),
             ("drift=1.5", "drift"),
             ("s=0.5,q=4,preset=fast,drift=0.5", "Hessian"),
