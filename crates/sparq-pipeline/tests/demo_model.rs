@@ -85,6 +85,23 @@ fn compression_counts_zeros_and_bits_and_hurts_in_order() {
 }
 
 #[test]
+fn with_few_tokens_shrinkage_keeps_more_and_is_reported() {
+    let model = model();
+    let dense = logits(&model);
+    let run = |recipe: &str| {
+        let (compressed, report) = in_memory(&model, recipe, 3); // 384 tokens
+        (divergence(&dense, &logits(&compressed)), report)
+    };
+    let (without, _) = run("s=0.5,q=4,group=32,shrinkage=0");
+    let (with, report) = run("s=0.5,q=4,group=32");
+    assert!(with < 0.9 * without, "{with} {without}");
+    for layer in &report.layers {
+        let expected = report.recipe.damping().expect("valid").of(layer.shape[1], layer.tokens);
+        assert_eq!(layer.damping, Some(expected), "{}", layer.name);
+    }
+}
+
+#[test]
 fn bits_do_not_depend_on_threads() {
     let model = model();
     let runs = [1, 2, 4].map(|threads| {
