@@ -86,10 +86,12 @@ impl Damping {
         mean(diagonal.view()).map(|mean| self.of(diagonal.len(), hessian.tokens()) * mean)
     }
 
-    /// What is tried, from `first` on.
+    /// What is tried, from `first` on: ten times as much each time, at last the limit.
     fn ladder(self, first: f64) -> impl Iterator<Item = f64> {
-        let next = |last: &f64| Some(if *last == 0.0 { 1e-4 } else { *last * 10.0 });
-        std::iter::successors(Some(first), next).take_while(move |fraction| *fraction <= self.limit * 1.000_001)
+        std::iter::successors(Some(first), move |&last| {
+            let next = if last == 0.0 { 1e-4 } else { last * 10.0 };
+            (last < self.limit).then_some(next.min(self.limit))
+        })
     }
 }
 
@@ -253,6 +255,8 @@ mod tests {
         let indefinite = full(array![[1.0, 1.05], [1.05, 1.0]]);
         let raised = InverseFactor::factorize(&indefinite, 2, Damping::new(0.01).expect("valid"));
         assert_eq!(raised.fallbacks, [Fallback::RaisedDamping { requested: 0.01, used: 0.1 }]);
+        let steps: Vec<f64> = Damping::new(0.3).expect("valid").ladder(0.3).collect();
+        assert_eq!(steps, [0.3, 1.0], "the limit is tried, however it is reached");
         let hopeless = full(array![[1.0, 9.0], [9.0, 1.0]]);
         let diagonal = InverseFactor::factorize(&hopeless, 2, Damping::default());
         assert_eq!(diagonal.fallbacks, [Fallback::DiagonalHessian]);
