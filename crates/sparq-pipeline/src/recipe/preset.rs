@@ -6,7 +6,7 @@ use sparq_model::{ExpertTokens, Precision};
 use sparq_obs::Damping;
 use sparq_quant::Clip;
 
-/// What served SmolLM2-135M best of 0, 2 and 4 on text that no table is judged by (docs/results.md).
+/// What served SmolLM2-135M best of 0, 2, 4 and 8 on text that no table is judged by (docs/results.md).
 const SHRINKAGE: f64 = 4.0;
 
 /// How much work goes into a solve, under a name.
