@@ -4,7 +4,7 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltError, LltParams, LltRegularization, cholesky_in_place};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Auto, MatMut, Par, Spec};
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 /// How many ways the factorization splits its work. A constant, not the number of threads: the split, and so every
@@ -77,13 +77,11 @@ fn reversed(h: ArrayView2<'_, f32>, shift: f64) -> Result<Vec<f64>> {
                 *lower = f64::from(value);
             }
             lower[column] += shift;
-            values.iter().any(|value| !value.is_finite()).then_some(length - 1)
+            (!is_finite(values)).then_some(length - 1)
         },
     );
-    match broken.flatten().min() {
-        Some(row) => Err(Error::NotFinite { order, row }),
-        None => Ok(lower),
-    }
+    none_broken(broken.flatten().min(), order)?;
+    Ok(lower)
 }
 
 /// `J X J` as `f32` for the lower triangle of `X`, which is stored column after column.
@@ -91,26 +89,27 @@ fn rounded(inverse: &[f64], order: usize) -> Result<Array2<f32>> {
     let mut upper = Array2::zeros((order, order));
     let bands = upper.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().enumerate();
     let broken = bands.map(|(band, mut rows)| {
-        let (first, mut broken) = (band * TILE, None);
+        let first = band * TILE;
         // Tile by tile: one side of the copy runs across memory.
         for start in (first..order).step_by(TILE) {
-            for (index, mut row) in rows.outer_iter_mut().enumerate() {
-                let row_index = first + index;
-                for column in start.max(row_index)..order.min(start + TILE) {
-                    let value = inverse[(order - 1 - column) * order + (order - 1 - row_index)] as f32;
-                    if !value.is_finite() {
-                        broken = Some(broken.map_or(row_index, |known: usize| known.min(row_index)));
-                    }
-                    row[column] = value;
+            for (row, mut values) in (first..).zip(rows.outer_iter_mut()) {
+                for column in start.max(row)..order.min(start + TILE) {
+                    values[column] = inverse[(order - 1 - column) * order + (order - 1 - row)] as f32;
                 }
             }
         }
-        broken
+        (first..).zip(rows.outer_iter()).find(|(_, values)| !is_finite(*values)).map(|(row, _)| row)
     });
-    match broken.flatten().min() {
-        Some(row) => Err(Error::NotFinite { order, row }),
-        None => Ok(upper),
-    }
+    none_broken(broken.flatten().min(), order)?;
+    Ok(upper)
+}
+
+fn is_finite(values: ArrayView1<'_, f32>) -> bool {
+    values.iter().all(|value| value.is_finite())
+}
+
+fn none_broken(first: Option<usize>, order: usize) -> Result<()> {
+    first.map_or(Ok(()), |row| Err(Error::NotFinite { order, row }))
 }
 
 #[cfg(test)]

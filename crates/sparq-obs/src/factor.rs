@@ -7,8 +7,8 @@ use std::sync::Arc;
 ///
 /// The default is 0.01, what every reference implementation uses. With [`shrinkage`](Self::shrinkage) it grows with what the
 /// Hessian cannot know: a sum over few tokens says little about many channels. If the damped matrix is not positive
-/// definite the damping is multiplied by 10 until it is, up to `limit`; then only the diagonal is used; then nothing.
-/// Every step is reported.
+/// definite the damping is multiplied by 10 until it is, up to 1 (or the fraction, if that is more); then only the
+/// diagonal is used; then nothing. Every step is reported.
 ///
 /// # Examples
 /// ```
@@ -27,12 +27,11 @@ pub struct Damping {
     fraction: f64,
     #[serde(default)]
     shrinkage: f64,
-    limit: f64,
 }
 
 impl Default for Damping {
     fn default() -> Self {
-        Self { fraction: 0.01, shrinkage: 0.0, limit: 1.0 }
+        Self { fraction: 0.01, shrinkage: 0.0 }
     }
 }
 
@@ -43,7 +42,7 @@ impl Damping {
     /// [`CompressError::Setting`] unless `0 <= fraction <= 1000`.
     pub fn new(fraction: f64) -> Result<Self> {
         if (0.0..=1000.0).contains(&fraction) {
-            Ok(Self { fraction, limit: fraction.max(1.0), ..Self::default() })
+            Ok(Self { fraction, ..Self::default() })
         } else {
             Err(CompressError::Setting {
                 name: "damping",
@@ -72,7 +71,12 @@ impl Damping {
 
     /// The fraction for a layer of so many input channels whose Hessian was summed over so many tokens.
     pub fn of(self, channels: usize, tokens: u64) -> f64 {
-        (self.fraction + self.shrinkage * channels as f64 / tokens.max(1) as f64).min(self.limit)
+        (self.fraction + self.shrinkage * channels as f64 / tokens.max(1) as f64).min(self.limit())
+    }
+
+    /// The most that is ever tried.
+    fn limit(self) -> f64 {
+        self.fraction.max(1.0)
     }
 
     /// The constant part.
@@ -90,7 +94,7 @@ impl Damping {
     fn ladder(self, first: f64) -> impl Iterator<Item = f64> {
         std::iter::successors(Some(first), move |&last| {
             let next = if last == 0.0 { 1e-4 } else { last * 10.0 };
-            (last < self.limit).then_some(next.min(self.limit))
+            (last < self.limit()).then_some(next.min(self.limit()))
         })
     }
 }

@@ -59,7 +59,7 @@ pub struct PhaseProfile {
     pub phase: Phase,
     /// Wall time.
     pub seconds: f64,
-    /// Time of all processors together; none where the system does not say. Divided by the wall time: how many cores worked.
+    /// Time of all processors together; none where the system does not say.
     pub processor_seconds: Option<f64>,
     /// Floating-point operations of its large products, two for a multiply-add; 0 where they are not counted.
     pub operations: u64,
@@ -68,6 +68,11 @@ pub struct PhaseProfile {
 impl PhaseProfile {
     fn of(phase: Phase) -> Self {
         Self { phase, seconds: 0.0, processor_seconds: None, operations: 0 }
+    }
+
+    /// How many cores worked, on average; none where the system does not say.
+    pub fn cores(&self) -> Option<f64> {
+        self.processor_seconds.map(|used| used / self.seconds.max(f64::MIN_POSITIVE))
     }
 
     /// Billions of counted operations per second of wall time; none if none are counted.
@@ -123,10 +128,9 @@ impl fmt::Display for Profile {
         writeln!(f, "phase        seconds   share   cores   GFLOP/s")?;
         for phase in &self.phases {
             let share = 100.0 * phase.seconds / total.max(f64::MIN_POSITIVE);
-            let cores = phase.processor_seconds.map(|used| used / phase.seconds.max(f64::MIN_POSITIVE));
             let shown =
                 |value: Option<f64>, digits: usize| value.map_or_else(String::new, |value| format!("{value:.digits$}"));
-            let (cores, rate) = (shown(cores, 2), shown(phase.giga_operations_per_second(), 0));
+            let (cores, rate) = (shown(phase.cores(), 2), shown(phase.giga_operations_per_second(), 0));
             writeln!(f, "{:<10} {:>9.2} {share:>6.1} % {cores:>7} {rate:>9}", phase.phase, phase.seconds)?;
         }
         match self.peak_resident_bytes {

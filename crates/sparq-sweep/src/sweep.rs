@@ -139,9 +139,9 @@ impl Sweep {
         let mut baseline: Option<Baseline<Model>> = None;
         let total = self.recipes.len();
         let mut base: Option<Measurement> = store.get(&common);
-        let stored = |key: &String| store.get::<Measurement>(key);
         // Without the base's own results nothing else is taken from the store.
-        let stored: Vec<_> = keys.iter().map(|key| base.as_ref().and_then(|_| stored(key))).collect();
+        let stored = |key: &String| base.as_ref().and_then(|_| store.get(key));
+        let stored: Vec<Option<Measurement>> = keys.iter().map(stored).collect();
         if stored.iter().any(Option::is_none) {
             observer.step(0, total, "base");
             model.make_resident()?;

@@ -213,9 +213,7 @@ impl Checkpoint {
             packed.release(&self.files);
             values
         } else {
-            let values = decode_entry(entry, self.raw(entry)?)?;
-            self.files[entry.file].release(&entry.range);
-            values
+            read_entry(&self.files, entry)?
         };
         ArrayD::from_shape_vec(IxDyn(&info.shape), values).map_err(|_| {
             let reason = "it does not match the number of its elements";
@@ -423,7 +421,7 @@ impl Checkpoint {
     }
 
     fn raw(&self, entry: &Entry) -> Result<&[u8]> {
-        Ok(&self.files[entry.file].checked_bytes()?[entry.range.clone()])
+        raw(&self.files, entry)
     }
 
     fn check_rank(&self, name: &str, expected: usize) -> Result<()> {
@@ -443,6 +441,17 @@ impl Checkpoint {
         let path = self.directory.join(name);
         if path.exists() { files::read_limited(&path, limits::SIDE_FILE_BYTES).map(Some) } else { Ok(None) }
     }
+}
+
+fn raw<'a>(files: &'a [MappedFile], entry: &Entry) -> Result<&'a [u8]> {
+    Ok(&files[entry.file].checked_bytes()?[entry.range.clone()])
+}
+
+/// Reads one tensor and gives its pages back.
+pub(crate) fn read_entry(files: &[MappedFile], entry: &Entry) -> Result<Vec<f32>> {
+    let values = decode_entry(entry, raw(files, entry)?)?;
+    files[entry.file].release(&entry.range);
+    Ok(values)
 }
 
 /// Decodes one tensor and refuses non-finite values.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
-use crate::checkpoint::decode_entry;
+use crate::checkpoint::read_entry;
 use crate::safetensors::directory;
 use crate::safetensors::layout::{check_names, layout};
 use crate::whole_files::replace_file;
@@ -47,9 +47,7 @@ pub fn read_safetensors_file(path: impl AsRef<Path>) -> Result<BTreeMap<String, 
     let loaded = directory::open_file(path.as_ref())?;
     let mut arrays = BTreeMap::new();
     for (name, entry) in &loaded.tensors {
-        let file = &loaded.files[entry.file];
-        let values = decode_entry(entry, &file.bytes()[entry.range.clone()])?;
-        file.release(&entry.range);
+        let values = read_entry(&loaded.files, entry)?;
         let shape = &entry.info.shape;
         let values = ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| {
             let reason = "it does not match the number of its elements";

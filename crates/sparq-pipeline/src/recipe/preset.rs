@@ -6,9 +6,6 @@ use sparq_model::{ExpertTokens, Precision};
 use sparq_obs::Damping;
 use sparq_quant::Clip;
 
-/// What served SmolLM2-135M best of 0, 2, 4 and 8 on text that no table is judged by (docs/results.md).
-const SHRINKAGE: f64 = 4.0;
-
 /// How much work goes into a solve, under a name.
 ///
 /// | preset | what it is | relative time |
@@ -79,19 +76,11 @@ impl Preset {
                 refit: 5,
                 descent: 3,
                 drift: 0.5,
-                shrinkage: SHRINKAGE,
+                // Served SmolLM2-135M best of 0, 2, 4 and 8 on text that no table is judged by (docs/results.md).
+                shrinkage: 4.0,
                 ..reference
             },
-            Self::Best => Recipe {
-                pruner: PrunerKind::Obs,
-                clip: Clip::Mse,
-                refit: 5,
-                mask_rounds: 4,
-                descent: 10,
-                drift: 0.5,
-                shrinkage: SHRINKAGE,
-                ..reference
-            },
+            Self::Best => Recipe { mask_rounds: 4, descent: 10, ..Self::Balanced.recipe() },
         }
     }
 }

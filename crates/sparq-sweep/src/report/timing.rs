@@ -45,7 +45,7 @@ pub(crate) fn section(results: &SweepResults) -> String {
 
 fn row(recipe: &str, phase: &str, seconds: f64, counted: Option<&PhaseProfile>) -> String {
     let shown = |value: Option<f64>, digits: usize| value.map_or_else(String::new, |value| number(value, digits));
-    let cores = counted.and_then(|phase| Some(phase.processor_seconds? / phase.seconds.max(f64::MIN_POSITIVE)));
+    let cores = counted.and_then(PhaseProfile::cores);
     let rate = counted.and_then(PhaseProfile::giga_operations_per_second);
     format!(
         "<tr><td>{}</td><td>{phase}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
