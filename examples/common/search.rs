@@ -79,12 +79,12 @@ impl SearchArgs {
         for searched in &found {
             for contestant in &searched.contestants {
                 eprintln!(
-                    "TCr {:.2} %, {}: KL on the probe {:.4} put together, {:.4} compressed{}",
+                    "TCr {:.2} %, {}: KL on the probe {:.4}{}{}",
                     100.0 * searched.target_tcr,
                     contestant.origin,
-                    contestant.assembled,
                     contestant.compressed,
-                    if contestant.origin == searched.origin { " (chosen)" } else { "" }
+                    contestant.assembled.map(|kl| format!(" ({kl:.4} put together)")).unwrap_or_default(),
+                    if contestant.origin == searched.origin { ", chosen" } else { "" }
                 );
             }
         }

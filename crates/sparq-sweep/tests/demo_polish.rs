@@ -81,7 +81,8 @@ fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_fro
         let polished = of(Origin::Polished).expect("polished");
         let estimated = of(Origin::Estimated).expect("estimated");
         let uniform = of(Origin::Uniform).expect("62.5 % and 4 bits are more than either rate");
-        assert!(polished.assembled < estimated.assembled.min(uniform.assembled), "six generations find something");
+        let [polish, estimate, uniform] = [polished, estimated, uniform].map(|one| one.assembled.expect("judged"));
+        assert!(polish < estimate.min(uniform), "six generations find something");
         let chosen = of(searched.origin).expect("one of them");
         assert_eq!(chosen.allocation, searched.allocation);
         for contestant in &searched.contestants {

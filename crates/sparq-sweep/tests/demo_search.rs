@@ -51,11 +51,14 @@ fn a_searched_allocation_meets_its_rate_and_is_what_layers_get() {
     let steps = Steps::default();
     let run = |steps: &Steps| search.run(&model, &calibration, &probe, Some(directory.path()), steps).expect("runs");
     let curves = run(&steps);
-    assert_eq!(steps.0.lock().expect("not poisoned").len(), candidates.len());
+    let taken = || steps.0.lock().expect("not poisoned").len();
+    assert_eq!(taken(), candidates.len() + 1 + 4, "each candidate, the reference in full, and each part of a block");
     assert_eq!(run(&steps), curves, "the same when read back");
-    assert_eq!(steps.0.lock().expect("not poisoned").len(), candidates.len(), "and not measured again");
+    assert_eq!(taken(), candidates.len() + 1 + 4, "and not measured again");
     assert_eq!(curves.units.len(), 4 * model.block_count());
-    assert!(curves.units.iter().all(|unit| unit.divergence > 0.0));
+    assert!(curves.units.iter().all(|unit| unit.divergence > 0.0 && unit.remaining > 0.0));
+    let left: BTreeSet<String> = curves.units.iter().map(|unit| format!("{}", unit.remaining)).collect();
+    assert_eq!(left.len(), 4, "one for each part: {left:?}");
 
     let target = recipe.tcr();
     let allocation = curves.allocate(target).expect("within reach");

@@ -1,5 +1,6 @@
 //! Searching for sparsity and bits layer by layer, under a theoretical compression rate.
 
+mod base;
 mod curves;
 mod judge;
 mod knapsack;
@@ -7,6 +8,7 @@ mod levels;
 mod polish;
 mod searched;
 mod sensitivity;
+mod trials;
 
 pub use curves::{DamageCurves, Unit};
 pub use searched::{Contestant, Origin, Searched};
@@ -14,25 +16,28 @@ pub use searched::{Contestant, Origin, Searched};
 use crate::store::Store;
 use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
+use base::Base;
 use levels::{Level, Place};
 use sensitivity::Probe;
 use sparq_model::{BlockPlan, LinearId, Model};
-use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, compress};
+use sparq_pipeline::{Allocation, Calibration, LayerBudget, LayerReport, MemorySink, Recipe, compress};
 use std::collections::BTreeMap;
 use std::path::Path;
+use trials::Trials;
 
 /// Measures what compressing each part of a model would do to the whole of it.
 ///
-/// First every candidate compresses the model uniformly, by the recipe's methods (but without undoing drift), which gives
-/// each layer's error under each candidate. Then, for each set of layers that read the same input, those layers alone are replaced by the
-/// reference candidate's, and the divergence of the whole model from the base is measured on a probe text. Both texts
-/// must be kept apart from what the result is judged by.
+/// First every candidate compresses the model uniformly, each layer once (the recipe's pruner and quantizer, but no refit,
+/// no descent, no drift undone), which gives each layer's error under each candidate. Then, for each set of layers that
+/// read the same input, those layers alone are replaced by the reference candidate's, and the divergence of the whole
+/// model from the base is measured on a probe text. At last trials tell how much of this damage is left once the whole
+/// recipe compresses the whole model, for the layers that play the same part in every block: one with the reference
+/// candidate everywhere, and one for each part with the next cheaper candidate there. Both texts must be kept apart from
+/// what the result is judged by.
 ///
-/// Cost: one compression for each candidate, and about half a forward pass of the probe for each set of layers. Holds the
-/// blocks of the base and the codes of one candidate.
-///
-/// These damages are taken to add up, which they do not quite. [`allocate`](Self::allocate) can [polish](Self::polish)
-/// what is chosen by them on the divergence itself.
+/// Cost: one compression of the plainest kind for each candidate, about half a forward pass of the probe for each set of
+/// layers, and a compression by the whole recipe for each part (four in a Llama) and one more. Holds the blocks of the
+/// base and the codes of one candidate, or one compressed model, and half the probe's logits.
 ///
 /// # Examples
 /// ```no_run
@@ -101,9 +106,9 @@ impl Search {
         self
     }
 
-    /// Compresses what polishing chooses among on this calibration text, the one the result will be compressed on, and not
-    /// on the smaller one of the search. Then the choice is between the very models that come out; on another text
-    /// near neighbours change places.
+    /// Compresses what [`allocate`](Self::allocate) chooses among on this calibration text, the one the result will be
+    /// compressed on, and not on the smaller one of the search. Then the choice is between the very models that come out;
+    /// on another text near neighbours change places.
     pub fn finals_on(mut self, calibration: Calibration) -> Self {
         self.finals = Some(calibration);
         self
@@ -132,16 +137,18 @@ impl Search {
         }
         let mut model = model.clone();
         model.make_resident()?;
-        Ok(self.measure(&model, (calibration, probe), store.as_ref(), &keys, false, observer)?.0)
+        let base = Base::new(&model, probe)?;
+        Ok(self.measure(&base, calibration, store.as_ref(), &keys, false, observer)?.0)
     }
 
     fn keys(&self, model: &Model, calibration: &Calibration, probe: &Calibration, stored: bool) -> Result<Keys> {
         // Reads the whole checkpoint, for keys that only a store needs.
         let content_hash = if stored { model.checkpoint().content_hash()? } else { String::new() };
-        let common = fingerprint(&["search 1", env!("CARGO_PKG_VERSION"), &content_hash, &calibration.fingerprint()]);
+        let common = fingerprint(&["search 2", env!("CARGO_PKG_VERSION"), &content_hash, &calibration.fingerprint()]);
         let recipes: Vec<Recipe> =
             self.candidates.iter().map(|&candidate| self.plain().with_budget(candidate)).collect();
-        let all = fingerprint(&[&common, &probe.fingerprint(), &serde_json::to_string(&recipes)?]);
+        let settings = serde_json::to_string(&(&self.recipe, &recipes))?;
+        let all = fingerprint(&[&common, &probe.fingerprint(), &settings]);
         let key = |recipe| -> Result<String> { Ok(fingerprint(&[&common, &serde_json::to_string(recipe)?])) };
         let candidates = recipes.iter().map(key).collect::<Result<_>>()?;
         Ok(Keys { recipes, candidates, all })
@@ -151,8 +158,8 @@ impl Search {
     /// its layers are needed.
     fn measure(
         &self,
-        model: &Model,
-        (calibration, probe): (&Calibration, &Calibration),
+        base: &Base<'_>,
+        calibration: &Calibration,
         store: Option<&Store>,
         keys: &Keys,
         keep: bool,
@@ -171,7 +178,8 @@ impl Search {
                     observer.step(index + 1, keys.recipes.len(), &recipe.to_string());
                     let mut level = Level::default();
                     let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
-                    let report = compress(model, recipe, Some(calibration), &mut level, observer).map_err(blame)?;
+                    let compressed = compress(base.model, recipe, Some(calibration), &mut level, observer);
+                    let report = compressed.map_err(blame)?;
                     if needed {
                         levels.push(level);
                     }
@@ -191,29 +199,75 @@ impl Search {
             return Ok((curves, levels));
         }
         let of_reference = levels.get(if keep { reference } else { 0 }).ok_or(Error::NoConfigurations)?;
-        let units = self.units(model, of_reference, &errors, probe, observer)?;
-        let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
+        let units = self.units(base, of_reference, &errors, observer)?;
+        let mut curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
+        self.trials(base, &mut curves, calibration, store, keys, observer)?;
         if let Some(store) = store {
             store.put(&keys.all, &curves)?;
         }
         Ok((curves, levels))
     }
 
-    /// The recipe without undoing drift: errors of single layers are what is asked for, not what later ones can make up
-    /// for.
+    /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, at a fraction
+    /// of the time.
     fn plain(&self) -> Recipe {
-        Recipe { drift: 0.0, allocation: None, ..self.recipe.clone() }
+        Recipe { drift: 0.0, refit: 0, mask_rounds: 1, descent: 0, allocation: None, ..self.recipe.clone() }
+    }
+
+    /// Compresses whole models to see how much of each part's damage is left in them.
+    fn trials(
+        &self,
+        base: &Base<'_>,
+        curves: &mut DamageCurves,
+        calibration: &Calibration,
+        store: Option<&Store>,
+        keys: &Keys,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        let Some(trials) = Trials::new(curves) else { return Ok(()) };
+        let mut divergences = Vec::with_capacity(trials.choices.len());
+        for (index, choice) in trials.choices.iter().enumerate() {
+            let key = fingerprint(&[&keys.all, "trial", &serde_json::to_string(choice)?]);
+            if let Some(known) = store.and_then(|store| store.get(&key)) {
+                divergences.push(known);
+                continue;
+            }
+            let before = keys.recipes.len();
+            observer.step(before + index + 1, before + trials.choices.len(), "trial of the whole recipe");
+            let divergence = self.divergence(base, curves.allocation(choice), calibration, observer)?;
+            if let Some(store) = store {
+                store.put(&key, &divergence)?;
+            }
+            divergences.push(divergence);
+        }
+        trials.apply(curves, &divergences);
+        Ok(())
+    }
+
+    /// KL(base ‖ model) on the probe text after compressing the model by the whole recipe with this allocation.
+    fn divergence(
+        &self,
+        base: &Base<'_>,
+        allocation: Allocation,
+        calibration: &Calibration,
+        observer: &dyn Observer,
+    ) -> Result<f64> {
+        let recipe = Recipe { allocation: Some(allocation), ..self.recipe.clone() };
+        let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
+        let mut sink = MemorySink::new();
+        compress(base.model, &recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
+        base.divergence(&sink.into_model(base.model).map_err(blame)?)
     }
 
     fn units(
         &self,
-        model: &Model,
+        base: &Base<'_>,
         reference: &Level,
         errors: &BTreeMap<String, Vec<f64>>,
-        probe: &Calibration,
         observer: &dyn Observer,
     ) -> Result<Vec<Unit>> {
-        let mut probe = Probe::new(model, probe)?;
+        let model = base.model;
+        let mut probe = Probe::new(base)?;
         let mut units = Vec::new();
         for index in 0..model.block_count() {
             let plan = model.block_plan(index)?;
@@ -233,10 +287,11 @@ impl Search {
                     block: index,
                     layers: layers.collect(),
                     errors: sums,
-                    divergence: probe.divergence(index, &ids, reference)?,
+                    divergence: probe.divergence(&ids, reference)?,
+                    remaining: 1.0,
                 });
             }
-            probe.pass(index)?;
+            probe.pass()?;
             sparq_eval::Observer::progress(observer, index + 1, model.block_count(), "search");
         }
         Ok(units)

@@ -1,11 +1,11 @@
 //! An evolution of allocations, judged by the divergence of whole models.
 
+use super::base::Score;
 use super::knapsack::Item;
 use crate::Result;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
-use std::ops::AddAssign;
 
 /// Offspring of a generation, and how many of them go on to each round: they are first judged on a quarter of the probe,
 /// the better ones on half, the best on all. The schedule is EvoPress's, scaled down.
@@ -17,27 +17,6 @@ const RAISED: usize = 3;
 /// A candidate whose error is up to this many times that of one that costs no more stays in play: errors on calibration
 /// tokens tell no finer.
 const NEAR: f64 = 1.25;
-
-/// A sum of divergences over tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Score {
-    pub(super) sum: f64,
-    pub(super) rows: usize,
-}
-
-impl Score {
-    /// Nats a token.
-    pub(super) fn mean(self) -> f64 {
-        self.sum / self.rows.max(1) as f64
-    }
-}
-
-impl AddAssign for Score {
-    fn add_assign(&mut self, other: Self) {
-        self.sum += other.sum;
-        self.rows += other.rows;
-    }
-}
 
 /// Where choices of candidates, one for each unit, are judged.
 pub(super) trait Arena {

@@ -1,5 +1,6 @@
 //! From curves to an allocation for each rate, polished if that is wanted.
 
+use super::base::Base;
 use super::judge::Judge;
 use super::knapsack::{Item, choose};
 use super::levels::{Level, Place};
@@ -10,7 +11,7 @@ use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use sparq_model::Model;
-use sparq_pipeline::{Allocation, Calibration, LayerBudget, MemorySink, Recipe, compress};
+use sparq_pipeline::{Allocation, Calibration, LayerBudget};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -38,15 +39,16 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An allocation that polishing compared with others.
+/// An allocation that was compared with others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contestant {
     /// Where it comes from.
     pub origin: Origin,
     /// What it is.
     pub allocation: Allocation,
-    /// KL(base ‖ model) on the probe text, nats a token, put together from layers as the curves were measured with.
-    pub assembled: f64,
+    /// KL(base ‖ model) on the probe text, nats a token, put together from layers as the curves were measured with; only
+    /// if there was a polish.
+    pub assembled: Option<f64>,
     /// The same of a model compressed by the whole recipe: what decides.
     pub compressed: f64,
 }
@@ -60,27 +62,29 @@ pub struct Searched {
     pub allocation: Allocation,
     /// Where it comes from.
     pub origin: Origin,
-    /// What it was chosen among, if it was polished: the estimated allocation, the best uniform one that meets the rate
-    /// (if one does) and the polished one.
+    /// What it was chosen among: the estimated allocation, the best uniform one that meets the rate (if one does) and the
+    /// polished one (if that was asked for).
     pub contestants: Vec<Contestant>,
 }
 
 impl Search {
-    /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`; with
-    /// [generations](Self::polish), polished.
+    /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
-    /// Polishing puts models together from the layers that the curves were measured with, and judges them by
-    /// KL(base ‖ model) on the probe text. It starts from the estimated allocation, every uniform one that meets the rate
-    /// and the best mixes of one bit width. In each generation 16 offspring of the best model so far raise one to three
-    /// units by a step and lower others until the rate is met again (of two steps drawn, the one the curves favour);
-    /// they are judged on a quarter of the probe's sequences, the best four on half, the best one on all, and it takes
-    /// its parent's place if it is better. At last the estimated, the best uniform and the polished allocation are
-    /// compressed as the recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges least on the probe
-    /// is chosen. So the choice is never worse than a uniform one on the probe text; on other text it may be.
+    /// The allocation of least estimated damage and the best uniform one that meets the rate are compressed as the recipe
+    /// says, on the text of [`finals_on`](Self::finals_on), and what diverges less from the base on the probe text is
+    /// chosen. So the choice is never worse than that uniform one on the probe text; on other text it may be.
     ///
-    /// Cost beside that of the curves: in each generation about four forward passes of the probe, and three compressions
-    /// for each target. All candidates' layers stay in memory, a byte for each weight and candidate, with the blocks of
-    /// the base and of two more models as `f32`, half the probe's logits, and what enters each block on the probe text.
+    /// With [generations](Self::polish) a third one is among them. Polishing puts models together from the layers that the
+    /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from the estimated
+    /// allocation, every uniform one that meets the rate and the best mixes of one bit width. In each generation 16
+    /// offspring of the best model so far raise one to three units by a step and lower others until the rate is met again
+    /// (of two steps drawn, the one the curves favour); they are judged on a quarter of the probe's sequences, the best
+    /// four on half, the best one on all, and it takes its parent's place if it is better.
+    ///
+    /// Cost beside that of the curves: a compression for each allocation that is compared; with a polish, about four
+    /// forward passes of the probe in each generation, and all candidates' layers stay in memory, a byte for each weight
+    /// and candidate, with the blocks of the base and of two more models as `f32` and what enters each block on the probe
+    /// text.
     ///
     /// With a `directory`, finished choices are found there again. A polish that was interrupted starts anew, and
     /// compresses the candidates again.
@@ -114,16 +118,12 @@ impl Search {
         directory: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
-        if self.generations == 0 {
-            let curves = self.run(model, calibration, probe, directory, observer)?;
-            return targets.iter().map(|&target| curves.estimated(target)).collect();
-        }
         let store = directory.map(Store::open).transpose()?;
         let keys = self.keys(model, calibration, probe, store.is_some())?;
+        let finals = self.finals.as_ref().unwrap_or(calibration);
         let key = |target: f64| -> Result<String> {
-            let settings = serde_json::to_string(&(&self.recipe, self.generations, self.seed, target.to_bits()))?;
-            let finals = self.finals.as_ref().unwrap_or(calibration).fingerprint();
-            Ok(fingerprint(&["polish 2", &keys.all, &settings, &finals]))
+            let settings = serde_json::to_string(&(self.generations, self.seed, target.to_bits()))?;
+            Ok(fingerprint(&["allocation 1", &keys.all, &settings, &finals.fingerprint()]))
         };
         let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
         for &target in targets {
@@ -133,73 +133,108 @@ impl Search {
         if found.iter().any(Option::is_none) {
             let mut model = model.clone();
             model.make_resident()?;
-            let texts = (self.finals.as_ref().unwrap_or(calibration), probe);
-            let (curves, levels) = self.measure(&model, (calibration, probe), store.as_ref(), &keys, true, observer)?;
+            let base = Base::new(&model, probe)?;
+            let polish = self.generations > 0;
+            let (curves, levels) = self.measure(&base, calibration, store.as_ref(), &keys, polish, observer)?;
             let places = places(&model, &curves.units)?;
             for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-                let polished = self.polished(&model, texts, &curves, (&levels, &places), target, observer)?;
+                let finalists = if polish {
+                    self.polished(&base, &curves, (&levels, &places), target, observer)?
+                } else {
+                    finalists(&curves, target)?
+                };
+                let searched = self.decide(&base, finals, &curves, finalists, target, observer)?;
                 if let Some(store) = &store {
-                    store.put(&key(target)?, &polished)?;
+                    store.put(&key(target)?, &searched)?;
                 }
-                *found = Some(polished);
+                *found = Some(searched);
             }
         }
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// The estimated choice, the uniform one and what an evolution makes of them.
     fn polished(
         &self,
-        model: &Model,
-        (finals, probe): (&Calibration, &Calibration),
+        base: &Base<'_>,
         curves: &DamageCurves,
         (levels, places): (&[Level], &[Place]),
         target: f64,
         observer: &dyn Observer,
-    ) -> Result<Searched> {
-        let estimated = curves.choose(target)?;
+    ) -> Result<Vec<Finalist>> {
         let rules = Rules::new(curves.items(), curves.costs(), curves.budget(target));
-        let uniform: Vec<Vec<usize>> = (0..curves.candidates.len())
-            .map(|candidate| vec![candidate; curves.units.len()])
-            .filter(|choice| rules.allows(choice))
-            .collect();
-        let mixes = mixes(curves, target);
-        let starts: Vec<Vec<usize>> = [estimated].into_iter().chain(uniform.iter().cloned()).chain(mixes).collect();
-        let mut judge = Judge::new(model, levels, places, probe, &starts[0])?;
+        let uniform = uniform(curves, target);
+        let starts: Vec<Vec<usize>> =
+            [curves.choose(target)?].into_iter().chain(uniform.iter().cloned()).chain(mixes(curves, target)).collect();
+        let mut judge = Judge::new(base, levels, places, &starts[0])?;
         let progress = |generation| sparq_eval::Observer::progress(observer, generation, self.generations, "polish");
         let evolved = evolve(&rules, &starts, self.generations, self.seed, &mut judge, progress)?;
 
-        let judged = |index: &usize| evolved.starts[*index];
-        let best_uniform = (1..=uniform.len()).min_by(|x, y| judged(x).total_cmp(&judged(y)));
-        let mut finalists = vec![(Origin::Estimated, &starts[0], evolved.starts[0])];
-        finalists.extend(best_uniform.map(|index| (Origin::Uniform, &starts[index], evolved.starts[index])));
-        finalists.push((Origin::Polished, &evolved.choice, evolved.divergence));
-        let mut contestants: Vec<Contestant> = Vec::with_capacity(finalists.len());
-        for (origin, choice, assembled) in finalists {
-            let allocation = curves.allocation(choice);
+        let judged = |index: usize| evolved.starts[index];
+        let best_uniform = (1..=uniform.len()).min_by(|&x, &y| judged(x).total_cmp(&judged(y)));
+        let of_start = |origin, index: usize| Finalist {
+            origin,
+            choice: starts[index].clone(),
+            assembled: Some(evolved.starts[index]),
+        };
+        let mut finalists = vec![of_start(Origin::Estimated, 0)];
+        finalists.extend(best_uniform.map(|index| of_start(Origin::Uniform, index)));
+        let (choice, assembled) = (evolved.choice.clone(), Some(evolved.divergence));
+        finalists.push(Finalist { origin: Origin::Polished, choice, assembled });
+        Ok(finalists)
+    }
+
+    /// Compresses the finalists in full; what diverges least from the base on the probe text is chosen.
+    fn decide(
+        &self,
+        base: &Base<'_>,
+        finals: &Calibration,
+        curves: &DamageCurves,
+        finalists: Vec<Finalist>,
+        target: f64,
+        observer: &dyn Observer,
+    ) -> Result<Searched> {
+        let total = finalists.len();
+        let mut contestants: Vec<Contestant> = Vec::with_capacity(total);
+        for (index, Finalist { origin, choice, assembled }) in finalists.into_iter().enumerate() {
+            let allocation = curves.allocation(&choice);
             let same = contestants.iter().find(|other| other.allocation == allocation);
             let compressed = if let Some(same) = same {
                 same.compressed
             } else {
-                observer.step(contestants.len() + 1, 3, &format!("{origin} allocation"));
-                let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
-                let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
-                let mut sink = MemorySink::new();
-                compress(model, &recipe, Some(finals), &mut sink, observer).map_err(blame)?;
-                judge.divergence(&sink.into_model(model).map_err(blame)?)?
+                observer.step(index + 1, total, &format!("{origin} allocation"));
+                self.divergence(base, allocation.clone(), finals, observer)?
             };
             contestants.push(Contestant { origin, allocation, assembled, compressed });
         }
         let best = contestants.iter().min_by(|x, y| x.compressed.total_cmp(&y.compressed));
-        let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return curves.estimated(target) };
+        let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return Err(Error::NoConfigurations) };
         Ok(Searched { target_tcr: target, allocation, origin, contestants })
     }
 }
 
-impl DamageCurves {
-    fn estimated(&self, target_tcr: f64) -> Result<Searched> {
-        let allocation = self.allocate(target_tcr)?;
-        Ok(Searched { target_tcr, allocation, origin: Origin::Estimated, contestants: Vec::new() })
-    }
+/// What is compressed in full, to be compared.
+struct Finalist {
+    origin: Origin,
+    choice: Vec<usize>,
+    assembled: Option<f64>,
+}
+
+/// The choice of least estimated damage, and the best of the uniform ones by these estimates.
+fn finalists(curves: &DamageCurves, target: f64) -> Result<Vec<Finalist>> {
+    let items = curves.items();
+    let damage = |choice: &[usize]| items.iter().zip(choice).map(|(item, &c)| item.damages[c]).sum::<f64>();
+    let best = uniform(curves, target).into_iter().min_by(|x, y| damage(x).total_cmp(&damage(y)));
+    let finalist = |origin, choice| Finalist { origin, choice, assembled: None };
+    let estimated = finalist(Origin::Estimated, curves.choose(target)?);
+    Ok([estimated].into_iter().chain(best.map(|choice| finalist(Origin::Uniform, choice))).collect())
+}
+
+/// The same candidate for every unit, for each that meets the rate.
+fn uniform(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
+    let rules = Rules::new(curves.items(), curves.costs(), curves.budget(target));
+    let choices = (0..curves.candidates.len()).map(|candidate| vec![candidate; curves.units.len()]);
+    choices.filter(|choice| rules.allows(choice)).collect()
 }
 
 /// For each bit width among the candidates, the choice among those of this width alone that does least estimated damage.

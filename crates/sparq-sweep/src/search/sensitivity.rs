@@ -1,64 +1,49 @@
 //! How much the whole model minds when a few layers alone are compressed.
 
+use super::base::{Base, Score, blocks};
 use super::levels::Level;
 use crate::Result;
-use ndarray::{Array2, Axis};
-use sparq_eval::mean_divergence;
-use sparq_model::{BatchLayout, Block, LinearId, Model};
-use sparq_pipeline::Calibration;
+use ndarray::Array2;
+use sparq_model::{Block, LinearId};
 use std::sync::Arc;
 
-/// Of the probe's tokens, every so many is compared: logits are large, and neighbours tell much the same.
-const STRIDE: usize = 4;
-
-/// The base model on the probe text.
+/// The base model, up to the block that is looked at.
 pub(super) struct Probe<'a> {
-    model: &'a Model,
-    layout: BatchLayout,
-    /// What enters the block that is looked at.
-    residual: Array2<f32>,
-    /// The base's scores of the rows that are compared.
-    logits: Array2<f32>,
+    base: &'a Base<'a>,
+    blocks: Vec<Arc<Block>>,
+    /// What enters the block that is looked at, for each sequence.
+    residuals: Vec<Array2<f32>>,
+    /// Which that is.
+    at: usize,
 }
 
 impl<'a> Probe<'a> {
-    pub(super) fn new(model: &'a Model, text: &Calibration) -> Result<Self> {
-        let lengths: Vec<usize> = text.sequences().iter().map(Vec::len).collect();
-        let layout = BatchLayout::new(&lengths);
-        let residual = model.embed(&text.sequences().concat(), &layout)?;
-        let mut probe = Self { model, layout, residual, logits: Array2::default((0, 0)) };
-        probe.logits = probe.scores(probe.run(0, probe.residual.clone())?)?;
-        Ok(probe)
+    pub(super) fn new(base: &'a Base<'a>) -> Result<Self> {
+        let residuals = (0..base.sequences()).map(|sequence| base.embedded(sequence).clone()).collect();
+        Ok(Self { base, blocks: blocks(base.model)?, residuals, at: 0 })
     }
 
-    /// KL(base ‖ model) with `level` in the place of these linears of block `index`, which must be the one the probe
-    /// stands before.
-    pub(super) fn divergence(&self, index: usize, ids: &[LinearId], level: &Level) -> Result<f64> {
-        let mut block = (*self.model.block(index)?).clone();
+    /// KL(base ‖ model) with `level` in the place of these linears of the block that is looked at.
+    pub(super) fn divergence(&self, ids: &[LinearId], level: &Level) -> Result<f64> {
+        let mut block = (*self.blocks[self.at]).clone();
         level.install(&mut block, ids);
-        let behind = block.forward(self.residual.clone(), self.layout.clone())?;
-        let scores = self.scores(self.run(index + 1, behind)?)?;
-        Ok(mean_divergence(self.logits.view(), scores.view())?)
-    }
-
-    /// Moves on behind block `index`.
-    pub(super) fn pass(&mut self, index: usize) -> Result<()> {
-        let residual = std::mem::take(&mut self.residual);
-        self.residual = self.model.block(index)?.forward(residual, self.layout.clone())?;
-        Ok(())
-    }
-
-    fn run(&self, first: usize, mut residual: Array2<f32>) -> Result<Array2<f32>> {
-        for index in first..self.model.block_count() {
-            let block: Arc<Block> = self.model.block(index)?;
-            residual = block.forward(residual, self.layout.clone())?;
+        let mut rest = self.blocks[self.at..].to_vec();
+        rest[0] = Arc::new(block);
+        let mut total = Score::default();
+        for (sequence, residual) in self.residuals.iter().enumerate() {
+            let behind = self.base.run(sequence, &rest, residual.clone(), |_| ())?;
+            total += self.base.score(sequence, behind)?;
         }
-        Ok(residual)
+        Ok(total.mean())
     }
 
-    fn scores(&self, residual: Array2<f32>) -> Result<Array2<f32>> {
-        let rows: Vec<usize> = (STRIDE - 1..residual.nrows()).step_by(STRIDE).collect();
-        let hidden = self.model.finish(residual.select(Axis(0), &rows));
-        Ok(self.model.logits(hidden.view())?)
+    /// Looks at the next block.
+    pub(super) fn pass(&mut self) -> Result<()> {
+        let block = &self.blocks[self.at..=self.at];
+        for (sequence, residual) in self.residuals.iter_mut().enumerate() {
+            *residual = self.base.run(sequence, block, std::mem::take(residual), |_| ())?;
+        }
+        self.at += 1;
+        Ok(())
     }
 }
