@@ -53,7 +53,7 @@ mod sweep;
 mod testing;
 
 pub use descent::{CoordinateDescent, Rounded};
-pub use drift::Drift;
+pub use drift::{InputDrift, OutputDrift};
 pub use error_measure::relative_output_error;
 pub use factor::{Damping, Factored, InverseFactor};
 pub use grid::{GridFit, GridLanes, GroupParameters, Rounding};

@@ -1,6 +1,7 @@
 use crate::compressors::Compressors;
 use crate::dense_stream::{DenseBlock, DenseStream};
 use crate::plan::BATCH_TOKENS;
+use crate::stage_drift::StageDrift;
 use crate::stream::{Residence, Stream};
 use crate::{
     Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe, Result,
@@ -11,7 +12,7 @@ use sparq_core::{
     CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics,
 };
 use sparq_model::{BatchLayout, Block, Linear, LinearId, Model};
-use sparq_obs::{Drift, HessianAccumulator, InverseFactor};
+use sparq_obs::{HessianAccumulator, InverseFactor};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -210,24 +211,20 @@ impl<'a> Compression<'a> {
         profile: &mut Profile,
     ) -> Result<StageStatistics> {
         let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
-        let hidden = (self.recipe.residual_drift && block.plan().adds_to_residual(stage))
-            .then(|| self.model.config().hidden_size);
+        let block_plan = block.plan();
         let mut accumulator = HessianAccumulator::new(width, needs)?;
         // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
-        let mut drift = (dense.is_some() && !block.plan().is_routed(stage)).then(|| Drift::new(width, hidden));
+        let mut drift = (dense.is_some() && !block_plan.is_routed(stage))
+            .then(|| StageDrift::new(block_plan, stage, self.recipe.residual_drift));
         stream.each(block, |batch, state| {
             let input =
                 profile.time(Phase::Forward, 0, || block.calibration_input(stage, state, self.recipe.expert_tokens))?;
             let squares = (input.len() * if needs == Statistics::Hessian { width } else { 1 }) as u64;
             profile.time(Phase::Statistics, squares, || accumulator.add(input.view()))?;
             let (Some(drift), Some(dense)) = (&mut drift, &mut dense) else { return Ok(()) };
+            let products = StageDrift::operations(block_plan, stage, input.nrows());
             dense.input(stage, batch, |dense| {
-                let (Some(dense_inputs), Some(inputs)) = (dense.input(), state.input()) else { return Ok(()) };
-                let products = 2 * (inputs.len() * (width + hidden.unwrap_or(0))) as u64;
-                profile.time(Phase::Statistics, products, || {
-                    drift.add_inputs(dense_inputs, inputs)?;
-                    Ok(drift.add_residual(dense.residual(), state.residual(), inputs)?)
-                })
+                profile.time(Phase::Statistics, products, || drift.add(block, stage, dense, state))
             })
         })?;
         let skipped = accumulator.skipped();
@@ -248,7 +245,7 @@ impl<'a> Compression<'a> {
             Some(drift) => {
                 let damping = self.recipe.damping()?;
                 let factored = InverseFactor::of_shared(shared, linear.in_features(), damping);
-                let target = drift.target(linear.weight.view(), &factored.factor, self.recipe.drift as f32)?;
+                let target = drift.target(linear, &factored.factor, self.recipe.drift as f32)?;
                 // A target that overflowed says nothing; the dense weight is the next best.
                 Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
             }
@@ -344,7 +341,7 @@ fn operations(block: &Block, stage: usize, tokens: usize) -> u64 {
 struct StageStatistics {
     hessian: SharedHessian,
     /// How far they are from the dense model's, if a layer is to make up for it.
-    drift: Option<Drift>,
+    drift: Option<StageDrift>,
     /// Tokens left out because their inputs are not finite.
     skipped: u64,
 }

@@ -41,6 +41,7 @@ mod recipe;
 mod report;
 mod sink;
 mod spill;
+mod stage_drift;
 mod state;
 mod stream;
 mod targets;

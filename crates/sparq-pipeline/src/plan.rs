@@ -1,5 +1,6 @@
 use crate::compressors::Compressors;
 use crate::recipe::Recipe;
+use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
 use crate::{Calibration, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -86,12 +87,11 @@ impl Plan {
         };
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
         let undoes_drift = compressors.undo_drift();
-        let hidden = model.config().hidden_size as u64;
         let hessian_bytes = match needs {
-            // The sum and its factor in f32, two matrices of f64 while factoring; how the dense inputs differ, with a factor.
-            Statistics::Hessian => {
-                widest * widest * (4 + 4 + 8 + 8) + if undoes_drift { widest * (2 * widest + hidden) * 4 } else { 0 }
-            }
+            // The sum and its factor in f32, two matrices of f64 while factoring; how far inputs or outputs have drifted,
+            // with a factor of its own.
+            Statistics::Hessian if undoes_drift => widest * widest * (4 + 4 + 8 + 8 + 4) + 4 * drift_values(model)?,
+            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8),
             _ => widest * 4,
         };
         // The dense model walks beside the compressed one.
@@ -147,6 +147,16 @@ impl Plan {
             ..self
         })
     }
+}
+
+/// Values of the largest sum that tells a stage's drift.
+fn drift_values(model: &Model) -> Result<u64> {
+    let mut largest = 0;
+    for index in 0..model.block_count() {
+        let plan = model.block_plan(index)?;
+        largest = (0..plan.stages()).map(|stage| StageDrift::values(plan, stage)).fold(largest, u64::max);
+    }
+    Ok(largest)
 }
 
 /// The linears of a block that are compressed.

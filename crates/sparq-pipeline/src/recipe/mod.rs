@@ -124,7 +124,7 @@ pub struct Recipe {
     pub descent: usize,
     /// Whether descent moves scales as well as codes.
     pub scale_fit: bool,
-    /// Share of the drift from the dense model that a layer is asked to undo ([`Drift`](sparq_obs::Drift)); 0 needs no
+    /// Share of the drift from the dense model that a layer is asked to undo ([`InputDrift`](sparq_obs::InputDrift)); 0 needs no
     /// second stream of activations.
     pub drift: f64,
     /// Whether that includes the drift of the residual stream.

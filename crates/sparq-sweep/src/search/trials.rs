@@ -25,7 +25,9 @@ impl Trials {
         let reference = vec![curves.reference; curves.units.len()];
         let of_part = |part: &Vec<usize>| {
             let mut choice = reference.clone();
-            part.iter().for_each(|&unit| choice[unit] = step);
+            for &unit in part {
+                choice[unit] = step;
+            }
             choice
         };
         let choices = [reference.clone()].into_iter().chain(parts.iter().map(of_part)).collect();
@@ -48,7 +50,9 @@ impl Trials {
         }
         for (part, share) in self.parts.iter().zip(shares) {
             let remaining = if share.is_finite() { share.max(FLOOR * mean) } else { mean };
-            part.iter().for_each(|&unit| curves.units[unit].remaining = remaining);
+            for &unit in part {
+                curves.units[unit].remaining = remaining;
+            }
         }
     }
 }

@@ -1,0 +1,93 @@
+//! How far a stage has drifted from the dense model, in the form that takes least.
+
+use crate::Result;
+use ndarray::Array2;
+use sparq_model::{Block, BlockPlan, BlockState, Linear};
+use sparq_obs::{InputDrift, InverseFactor, OutputDrift};
+
+/// Sums for one stage of a block.
+#[derive(Debug)]
+pub(crate) enum StageDrift {
+    /// For all layers of the stage.
+    Inputs(InputDrift),
+    /// For the only one.
+    Outputs {
+        drift: OutputDrift,
+        /// Whether the residual stream's own drift is part of it.
+        residual: bool,
+    },
+}
+
+impl StageDrift {
+    /// Nothing yet; `residual` says whether layers are asked to undo the residual stream's drift where they can.
+    pub(crate) fn new(plan: &BlockPlan, stage: usize, residual: bool) -> Self {
+        let (rows, width) = shape(plan, stage);
+        if by_outputs(plan, stage) {
+            let drift = OutputDrift::new(rows, width);
+            Self::Outputs { drift, residual: residual && plan.adds_to_residual(stage) }
+        } else {
+            Self::Inputs(InputDrift::new(width))
+        }
+    }
+
+    /// Values that the sums of a stage take.
+    pub(crate) fn values(plan: &BlockPlan, stage: usize) -> u64 {
+        let (rows, width) = shape(plan, stage);
+        width as u64 * if by_outputs(plan, stage) { rows } else { width } as u64
+    }
+
+    /// Multiply-adds for these tokens, doubled.
+    pub(crate) fn operations(plan: &BlockPlan, stage: usize, tokens: usize) -> u64 {
+        let products = if by_outputs(plan, stage) { 2 } else { 1 };
+        2 * products * tokens as u64 * Self::values(plan, stage)
+    }
+
+    /// Adds a batch, whose inputs both states hold.
+    pub(crate) fn add(
+        &mut self,
+        block: &Block,
+        stage: usize,
+        dense: &BlockState,
+        compressed: &BlockState,
+    ) -> Result<()> {
+        let (Some(dense_inputs), Some(inputs)) = (dense.input(), compressed.input()) else { return Ok(()) };
+        match self {
+            Self::Inputs(drift) => drift.add(dense_inputs, inputs)?,
+            Self::Outputs { drift, residual } => {
+                let Some(linear) = only(block, stage) else { return Ok(()) };
+                let residual = residual.then(|| [dense.residual(), compressed.residual()]);
+                drift.add(linear.weight.view(), [dense_inputs, inputs], residual)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The weight that a layer of the stage is to aim at.
+    pub(crate) fn target(&self, linear: &Linear, factor: &InverseFactor, share: f32) -> Result<Array2<f32>> {
+        Ok(match self {
+            Self::Inputs(drift) => drift.target(linear.weight.view(), factor, share)?,
+            Self::Outputs { drift, .. } => drift.target(linear.weight.view(), factor, share)?,
+        })
+    }
+}
+
+/// Whether the stage is one layer that has fewer outputs than inputs (two products with the outputs then take less than
+/// one of inputs with inputs) or adds to the residual stream, whose drift has the shape of the outputs.
+fn by_outputs(plan: &BlockPlan, stage: usize) -> bool {
+    let (rows, width) = shape(plan, stage);
+    plan.stage_linears(stage).len() == 1 && (plan.adds_to_residual(stage) || 2 * rows <= width)
+}
+
+/// Outputs and inputs of the first layer of a stage; all have the same inputs.
+fn shape(plan: &BlockPlan, stage: usize) -> (usize, usize) {
+    let first = plan.stage_linears(stage).first().map(|id| &plan.linears()[*id]);
+    first.map_or((0, 0), |linear| (linear.out_features, linear.in_features))
+}
+
+/// The only layer of a stage.
+fn only(block: &Block, stage: usize) -> Option<&Linear> {
+    match block.stage_linears(stage) {
+        [only] => Some(&block.linears()[*only]),
+        _ => None,
+    }
+}
