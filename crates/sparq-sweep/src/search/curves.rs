@@ -14,14 +14,13 @@ pub struct Unit {
     pub errors: Vec<f64>,
     /// KL(base ‖ model) on the probe text with only these layers compressed, by the reference candidate; nats a token.
     pub divergence: f64,
-    /// What share of each candidate's damage is left in a model that is compressed as a whole, where others make up for
-    /// some of it.
-    pub remaining: Vec<f64>,
+    /// What part of this damage is left in a model that is compressed as a whole, where others make up for some of it.
+    pub remaining: f64,
 }
 
 /// What each candidate would do to each unit of a model: measured once, good for any compression rate.
 ///
-/// The damage of candidate `c` to a unit is estimated as `remaining(c) · divergence · error(c) / error(reference)`: the
+/// The damage of candidate `c` to a unit is estimated as `remaining · divergence · error(c) / error(reference)`: the
 /// unit's own share in the model's divergence, carried over to other candidates by the error of its layers. Damages are
 /// taken to add up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,9 +78,8 @@ impl DamageCurves {
     fn item(&self, unit: &Unit) -> Item {
         let weights = unit.layers.iter().map(|(_, weights)| *weights as f64).sum();
         let reference = unit.errors.get(self.reference).copied().unwrap_or(0.0);
-        let scale = if reference > 0.0 { unit.divergence / reference } else { 0.0 };
-        let damages = unit.errors.iter().zip(&unit.remaining).map(|(error, remaining)| remaining * scale * error);
-        Item { weights, damages: damages.collect() }
+        let scale = if reference > 0.0 { unit.remaining * unit.divergence / reference } else { 0.0 };
+        Item { weights, damages: unit.errors.iter().map(|error| scale * error).collect() }
     }
 }
 
@@ -97,7 +95,7 @@ mod tests {
             layers: vec![(format!("layers.{block}.q"), 60), (format!("layers.{block}.k"), 40)],
             errors: vec![0.01, 0.02, 0.08],
             divergence,
-            remaining: vec![1.0; 3],
+            remaining: 1.0,
         };
         DamageCurves {
             candidates: vec![budget(0.0), budget(0.25), budget(0.5)],

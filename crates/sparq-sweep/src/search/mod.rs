@@ -20,7 +20,7 @@ use base::Base;
 use levels::{Level, Place};
 use sensitivity::Probe;
 use sparq_model::{BlockPlan, LinearId, Model};
-use sparq_pipeline::{Calibration, LayerBudget, LayerReport, MemorySink, Recipe, compress};
+use sparq_pipeline::{Allocation, Calibration, LayerBudget, LayerReport, MemorySink, Recipe, compress};
 use std::collections::BTreeMap;
 use std::path::Path;
 use trials::Trials;
@@ -31,13 +31,13 @@ use trials::Trials;
 /// no descent, no drift undone), which gives each layer's error under each candidate. Then, for each set of layers that
 /// read the same input, those layers alone are replaced by the reference candidate's, and the divergence of the whole
 /// model from the base is measured on a probe text. At last trials tell how much of this damage is left once the whole
-/// model is compressed, for the layers that play the same part in every block, with drift undone as the recipe says: one
-/// with the reference candidate everywhere, and for each part one with the next cheaper candidate there and one with a
-/// candidate of each other bit width. Both texts must be kept apart from what the result is judged by.
+/// recipe compresses the whole model, for the layers that play the same part in every block: one with the reference
+/// candidate everywhere, and one for each part with the next cheaper candidate there. Both texts must be kept apart from
+/// what the result is judged by.
 ///
 /// Cost: one compression of the plainest kind for each candidate, about half a forward pass of the probe for each set of
-/// layers, and a compression with drift for each part (four in a Llama) and bit width, and one more. Holds the blocks of
-/// the base and the codes of one candidate, or one compressed model, and half the probe's logits.
+/// layers, and a compression by the whole recipe for each part (four in a Llama) and one more. Holds the blocks of the
+/// base and the codes of one candidate, or one compressed model, and half the probe's logits.
 ///
 /// # Examples
 /// ```no_run
@@ -146,9 +146,9 @@ impl Search {
         let content_hash = if stored { model.checkpoint().content_hash()? } else { String::new() };
         let common = fingerprint(&["search 2", env!("CARGO_PKG_VERSION"), &content_hash, &calibration.fingerprint()]);
         let recipes: Vec<Recipe> =
-            self.candidates.iter().map(|&candidate| self.plain(0.0).with_budget(candidate)).collect();
+            self.candidates.iter().map(|&candidate| self.plain().with_budget(candidate)).collect();
         let settings = serde_json::to_string(&(&self.recipe, &recipes))?;
-        let all = fingerprint(&[&common, "trials of each width", &probe.fingerprint(), &settings]);
+        let all = fingerprint(&[&common, &probe.fingerprint(), &settings]);
         let key = |recipe| -> Result<String> { Ok(fingerprint(&[&common, &serde_json::to_string(recipe)?])) };
         let candidates = recipes.iter().map(key).collect::<Result<_>>()?;
         Ok(Keys { recipes, candidates, all })
@@ -208,10 +208,10 @@ impl Search {
         Ok((curves, levels))
     }
 
-    /// The recipe with each layer solved once and this share of drift undone: what candidates do beside one another shows
-    /// in it as well, at a fraction of the time.
-    fn plain(&self, drift: f64) -> Recipe {
-        Recipe { drift, refit: 0, mask_rounds: 1, descent: 0, allocation: None, ..self.recipe.clone() }
+    /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, at a fraction
+    /// of the time.
+    fn plain(&self) -> Recipe {
+        Recipe { drift: 0.0, refit: 0, mask_rounds: 1, descent: 0, allocation: None, ..self.recipe.clone() }
     }
 
     /// Compresses whole models to see how much of each part's damage is left in them.
@@ -233,10 +233,8 @@ impl Search {
                 continue;
             }
             let before = keys.recipes.len();
-            observer.step(before + index + 1, before + trials.choices.len(), "trial of the whole model");
-            let allocation = Some(curves.allocation(choice));
-            let recipe = Recipe { allocation, ..self.plain(self.recipe.drift) };
-            let divergence = divergence(base, &recipe, calibration, observer)?;
+            observer.step(before + index + 1, before + trials.choices.len(), "trial of the whole recipe");
+            let divergence = self.divergence(base, curves.allocation(choice), calibration, observer)?;
             if let Some(store) = store {
                 store.put(&key, &divergence)?;
             }
@@ -244,6 +242,21 @@ impl Search {
         }
         trials.apply(curves, &divergences);
         Ok(())
+    }
+
+    /// KL(base ‖ model) on the probe text after compressing the model by the whole recipe with this allocation.
+    fn divergence(
+        &self,
+        base: &Base<'_>,
+        allocation: Allocation,
+        calibration: &Calibration,
+        observer: &dyn Observer,
+    ) -> Result<f64> {
+        let recipe = Recipe { allocation: Some(allocation), ..self.recipe.clone() };
+        let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
+        let mut sink = MemorySink::new();
+        compress(base.model, &recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
+        base.divergence(&sink.into_model(base.model).map_err(blame)?)
     }
 
     fn units(
@@ -275,7 +288,7 @@ impl Search {
                     layers: layers.collect(),
                     errors: sums,
                     divergence: probe.divergence(&ids, reference)?,
-                    remaining: vec![1.0; self.candidates.len()],
+                    remaining: 1.0,
                 });
             }
             probe.pass()?;
@@ -283,14 +296,6 @@ impl Search {
         }
         Ok(units)
     }
-}
-
-/// KL(base ‖ model) on the probe text after compressing the model.
-fn divergence(base: &Base<'_>, recipe: &Recipe, calibration: &Calibration, observer: &dyn Observer) -> Result<f64> {
-    let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
-    let mut sink = MemorySink::new();
-    compress(base.model, recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
-    base.divergence(&sink.into_model(base.model).map_err(blame)?)
 }
 
 /// What a search calls its measurements in a store.
@@ -329,12 +334,9 @@ fn together(plan: &BlockPlan) -> Vec<Vec<LinearId>> {
     units.into_iter().map(|(_, ids)| ids).collect()
 }
 
-/// The candidate of middle cost among those of the bit width that most have: its damage is large enough to be measured
-/// and small enough to be typical, and there are others to compare it with.
+/// The candidate of middle cost: its damage is large enough to be measured and small enough to be typical.
 fn median(candidates: &[LayerBudget]) -> Option<usize> {
-    let of_width = |bits| (0..candidates.len()).filter(move |&index| candidates[index].bits == bits);
-    let most = candidates.iter().map(|candidate| candidate.bits).max_by_key(|&bits| (of_width(bits).count(), bits))?;
-    let mut order: Vec<usize> = of_width(most).collect();
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by(|&x, &y| candidates[x].cost().total_cmp(&candidates[y].cost()));
     order.get(order.len() / 2).copied()
 }

@@ -5,13 +5,13 @@ use super::judge::Judge;
 use super::knapsack::{Item, choose};
 use super::levels::{Level, Place};
 use super::polish::{Rules, evolve};
-use super::{DamageCurves, Search, divergence, places};
+use super::{DamageCurves, Search, places};
 use crate::store::Store;
 use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use sparq_model::Model;
-use sparq_pipeline::{Allocation, Calibration, LayerBudget, Recipe};
+use sparq_pipeline::{Allocation, Calibration, LayerBudget};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -203,8 +203,7 @@ impl Search {
                 same.compressed
             } else {
                 observer.step(index + 1, total, &format!("{origin} allocation"));
-                let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
-                divergence(base, &recipe, finals, observer)?
+                self.divergence(base, allocation.clone(), finals, observer)?
             };
             contestants.push(Contestant { origin, allocation, assembled, compressed });
         }

@@ -3,109 +3,67 @@
 use super::{DamageCurves, Unit};
 use std::collections::BTreeSet;
 
-/// No share is further than this from the mean over all parts, either way: a trial is a measurement, and what came out
-/// near nothing is not free.
-const FURTHEST: f64 = 10.0;
+/// No part counts for less than this share of what parts count for on average: a trial is a measurement, and what came
+/// out near nothing is not free.
+const FLOOR: f64 = 0.1;
 
 /// Whole models whose divergences tell what is left: the reference candidate everywhere, and then, for each part of a
-/// block, others for this part of every block, one of each bit width.
+/// block, the next cheaper candidate for this part of every block.
 #[derive(Debug)]
 pub(super) struct Trials {
     /// Units that play the same part in their blocks.
     parts: Vec<Vec<usize>>,
-    /// The candidate of the reference's width, and those of the others.
-    step: usize,
-    others: Vec<usize>,
-    /// A candidate for each unit: the reference everywhere; then for each part the step, and the others.
+    /// A candidate for each unit.
     pub(super) choices: Vec<Vec<usize>>,
 }
 
 impl Trials {
-    /// None if no candidate of the reference's bit width is cheaper.
+    /// None if no candidate is cheaper than the reference.
     pub(super) fn new(curves: &DamageCurves) -> Option<Self> {
-        let bits = |candidate: usize| curves.candidates[candidate].bits;
-        let (of_width, damages) = (bits(curves.reference), damages(curves, 0..curves.units.len()));
-        let step = step(curves, &damages)?;
-        let widths: BTreeSet<_> = (0..damages.len()).map(bits).filter(|width| *width != of_width).collect();
-        // What does about as much damage is measured where allocations will be.
-        let from = damages[curves.reference];
-        let far = |candidate: &usize| (damages[*candidate] - from).abs();
-        let nearest = |width| {
-            let of_width = (0..damages.len()).filter(|&candidate| bits(candidate) == width && damages[candidate] > 0.0);
-            of_width.min_by(|x, y| far(x).total_cmp(&far(y)))
-        };
-        let others: Vec<usize> = widths.into_iter().filter_map(nearest).collect();
+        let step = step(curves)?;
         let parts = parts(&curves.units);
         let reference = vec![curves.reference; curves.units.len()];
-        let mut choices = vec![reference.clone()];
-        for part in &parts {
-            for &candidate in [step].iter().chain(&others) {
-                let mut choice = reference.clone();
-                for &unit in part {
-                    choice[unit] = candidate;
-                }
-                choices.push(choice);
+        let of_part = |part: &Vec<usize>| {
+            let mut choice = reference.clone();
+            for &unit in part {
+                choice[unit] = step;
             }
-        }
-        Some(Self { parts, step, others, choices })
+            choice
+        };
+        let choices = [reference.clone()].into_iter().chain(parts.iter().map(of_part)).collect();
+        Some(Self { parts, choices })
     }
 
-    /// Sets what is left of the units' damages, given the divergence of each trial, so that the estimates give what was
-    /// measured: for candidates of the reference's width by the slope from it to the step, for those of another width by
-    /// the one that was tried.
+    /// Sets what is left of the units' damages, given the divergence of each trial.
     pub(super) fn apply(&self, curves: &mut DamageCurves, divergences: &[f64]) {
-        let Some((before, tried)) = divergences.split_first() else { return };
-        let of_parts: Vec<Vec<f64>> = self.parts.iter().map(|part| damages(curves, part.iter().copied())).collect();
-        let tried: Vec<&[f64]> = tried.chunks(1 + self.others.len()).collect();
-        if tried.len() != self.parts.len() {
-            return;
-        }
-        let slope = |(damages, tried): (&Vec<f64>, &&[f64])| {
-            (tried[0] - before) / (damages[self.step] - damages[curves.reference])
-        };
-        let slopes: Vec<f64> = of_parts.iter().zip(&tried).map(slope).collect();
-        let known: Vec<f64> = slopes.iter().filter(|slope| slope.is_finite()).map(|slope| slope.max(0.0)).collect();
-        let mean = known.iter().sum::<f64>() / known.len() as f64;
+        let [reference, of_parts @ ..] = divergences else { return };
+        let items = curves.items();
+        let damage = |choice: &[usize]| -> f64 { items.iter().zip(choice).map(|(item, &c)| item.damages[c]).sum() };
+        let [before, with_steps @ ..] = &self.choices[..] else { return };
+        let estimated: Vec<f64> = with_steps.iter().map(|choice| damage(choice) - damage(before)).collect();
+        let measured = of_parts.iter().map(|divergence| divergence - reference);
+        let shares: Vec<f64> = measured.zip(&estimated).map(|(measured, estimated)| measured / estimated).collect();
+        let known = || shares.iter().copied().filter(|share| share.is_finite());
+        let mean = known().map(|share| share.max(0.0)).sum::<f64>() / known().count() as f64;
         if !(mean.is_finite() && mean > 0.0) {
             return; // the trials tell nothing
         }
-        let plausible =
-            |share: f64| if share.is_finite() { share.clamp(mean / FURTHEST, mean * FURTHEST) } else { mean };
-        for (part, ((damages, tried), slope)) in self.parts.iter().zip(of_parts.iter().zip(&tried).zip(slopes)) {
-            let slope = plausible(slope);
-            let others = self.others.iter().zip(&tried[1..]);
-            let share_of = others.map(|(&candidate, divergence)| {
-                let left = divergence - before + slope * damages[curves.reference];
-                (curves.candidates[candidate].bits, plausible(left / damages[candidate]))
-            });
-            let shares: Vec<_> = share_of.collect();
-            let of_width = |bits| shares.iter().find(|(width, _)| *width == bits).map_or(slope, |(_, share)| *share);
-            let remaining: Vec<f64> = curves.candidates.iter().map(|candidate| of_width(candidate.bits)).collect();
+        for (part, share) in self.parts.iter().zip(shares) {
+            let remaining = if share.is_finite() { share.max(FLOOR * mean) } else { mean };
             for &unit in part {
-                curves.units[unit].remaining.clone_from(&remaining);
+                curves.units[unit].remaining = remaining;
             }
         }
     }
 }
 
-/// Estimated damage of each candidate to these units together.
-fn damages(curves: &DamageCurves, units: impl IntoIterator<Item = usize>) -> Vec<f64> {
-    let items = curves.items();
-    let mut sums = vec![0.0; curves.candidates.len()];
-    for unit in units {
-        sums.iter_mut().zip(&items[unit].damages).for_each(|(sum, damage)| *sum += damage);
-    }
-    sums
-}
-
-/// The candidate below the reference, of the same width, that does least more damage for what it saves: the step an
-/// allocation would take.
-fn step(curves: &DamageCurves, damages: &[f64]) -> Option<usize> {
-    let (costs, reference) = (curves.costs(), curves.reference);
-    let slope = |candidate: usize| (damages[candidate] - damages[reference]) / (costs[reference] - costs[candidate]);
-    let cheaper = (0..costs.len())
-        .filter(|&candidate| curves.candidates[candidate].bits == curves.candidates[reference].bits)
-        .filter(|&candidate| costs[candidate] < costs[reference] && damages[candidate] > damages[reference]);
+/// The candidate below the reference that does least more damage for what it saves: the step an allocation would take.
+fn step(curves: &DamageCurves) -> Option<usize> {
+    let (items, costs) = (curves.items(), curves.costs());
+    let damage = |candidate: usize| items.iter().map(|item| item.damages[candidate]).sum::<f64>();
+    let (from, cost) = (damage(curves.reference), costs[curves.reference]);
+    let slope = |candidate: usize| (damage(candidate) - from) / (cost - costs[candidate]);
+    let cheaper = (0..costs.len()).filter(|&candidate| costs[candidate] < cost && damage(candidate) > from);
     cheaper.min_by(|&x, &y| slope(x).total_cmp(&slope(y)))
 }
 
@@ -130,29 +88,27 @@ mod tests {
     use sparq_core::{Bits, Sparsity};
     use sparq_pipeline::LayerBudget;
 
-    /// Two blocks of two parts, at 4 bits with 0, 25, 50 and 75 % sparsity, and at 3 bits.
+    /// Two blocks of two parts, at 4 bits with 0, 25, 50 and 75 % sparsity.
     fn curves() -> DamageCurves {
-        let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
-        let of_four = [0.0, 0.25, 0.5, 0.75].map(|s| budget(s, Bits::B4));
-        let of_three = [0.0, 0.5].map(|s| budget(s, Bits::B3));
+        let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4) };
         let unit = |block: usize, name: &str, divergence| Unit {
             block,
             layers: vec![(format!("model.layers.{block}.{name}"), 100)],
-            errors: vec![0.01, 0.02, 0.04, 0.2, 0.03, 0.06],
+            errors: vec![0.01, 0.02, 0.04, 0.2],
             divergence,
-            remaining: vec![1.0; 6],
+            remaining: 1.0,
         };
         DamageCurves {
-            candidates: [&of_four[..], &of_three].concat(),
+            candidates: [0.0, 0.25, 0.5, 0.75].map(budget).to_vec(),
             reference: 1,
             units: vec![unit(0, "attn.q", 0.1), unit(0, "mlp.up", 0.2), unit(1, "attn.q", 0.3), unit(1, "mlp.up", 0.2)],
         }
     }
 
     #[test]
-    fn one_trial_for_the_reference_and_one_of_each_width_for_each_part() {
+    fn one_trial_for_the_reference_and_one_for_each_part() {
         let trials = Trials::new(&curves()).expect("cheaper ones exist");
-        assert_eq!(trials.choices, [[1, 1, 1, 1], [2, 1, 2, 1], [4, 1, 4, 1], [1, 2, 1, 2], [1, 4, 1, 4]]);
+        assert_eq!(trials.choices, [[1, 1, 1, 1], [2, 1, 2, 1], [1, 2, 1, 2]]);
         let mut cheapest = curves();
         cheapest.reference = 3;
         assert!(Trials::new(&cheapest).is_none());
@@ -168,32 +124,27 @@ mod tests {
     }
 
     #[test]
-    fn estimates_give_what_was_measured() {
+    fn damages_add_up_to_what_was_measured() {
         let mut curves = curves();
         let trials = Trials::new(&curves).expect("possible");
-        // A quarter of the estimate is left of what pruning does to the first part, half of what it does to the second.
-        let measured = [0.5, 0.6, 0.55, 0.7, 0.9];
-        trials.apply(&mut curves, &measured);
-        assert!(
-            (curves.units[0].remaining[2] - 0.25).abs() < 1e-12 && (curves.units[3].remaining[0] - 0.5).abs() < 1e-12
-        );
-        let items = curves.items();
-        let damage = |choice: &[usize]| items.iter().zip(choice).map(|(item, &c)| item.damages[c]).sum::<f64>();
-        for (choice, measured) in trials.choices.iter().zip(measured) {
-            let more = damage(choice) - damage(&trials.choices[0]);
-            assert!((more - (measured - 0.5)).abs() < 1e-12, "{choice:?}: {more}");
+        // A quarter of the estimate is left of the first part's damage, three quarters of the second's.
+        trials.apply(&mut curves, &[0.5, 0.6, 0.8]);
+        let remaining: Vec<f64> = curves.units.iter().map(|unit| unit.remaining).collect();
+        for (found, expected) in remaining.iter().zip([0.25, 0.75, 0.25, 0.75]) {
+            assert!((found - expected).abs() < 1e-12, "{remaining:?}");
         }
+        let damage = |c: usize| curves.items().iter().step_by(2).map(|item| item.damages[c]).sum::<f64>();
+        assert!((damage(2) - damage(1) - 0.1).abs() < 1e-12);
     }
 
     #[test]
     fn noise_makes_no_part_free_and_trials_that_tell_nothing_change_nothing() {
         let mut noisy = curves();
         let trials = Trials::new(&noisy).expect("possible");
-        trials.apply(&mut noisy, &[0.5, 0.4, 0.1, 0.9, 0.9]);
-        assert!((noisy.units[0].remaining[1] - 0.05).abs() < 1e-12, "a tenth of the mean of 0 and 1");
-        assert!((noisy.units[0].remaining[4] - 0.05).abs() < 1e-12, "and so at another width");
+        trials.apply(&mut noisy, &[0.5, 0.4, 0.9]);
+        assert!((noisy.units[0].remaining - 0.05).abs() < 1e-12, "a tenth of the mean of 0 and 1");
         let mut nothing = curves();
-        trials.apply(&mut nothing, &[0.5, 0.4, 0.5, 0.3, 0.5]);
+        trials.apply(&mut nothing, &[0.5, 0.4, 0.3]);
         assert_eq!(nothing, curves());
     }
 }
