@@ -208,8 +208,8 @@ impl Search {
         Ok((curves, levels))
     }
 
-    /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, at a fraction
-    /// of the time.
+    /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, in less than
+    /// half the time.
     fn plain(&self) -> Recipe {
         Recipe { drift: 0.0, refit: 0, mask_rounds: 1, descent: 0, allocation: None, ..self.recipe.clone() }
     }
