@@ -187,10 +187,7 @@ impl Sweep {
         baseline: Option<&Baseline<Model>>,
         observer: &dyn Observer,
     ) -> Result<Measurement> {
-        let mut sink = MemorySink::new();
-        let compression =
-            compress(model, recipe, Some(&self.calibration), &mut sink, observer).map_err(blame(recipe))?;
-        let compressed = sink.into_model(model).map_err(blame(recipe))?;
+        let (compressed, compression) = compressed(model, recipe, &self.calibration, observer)?;
         let start = Instant::now();
         let evaluation = self.evaluation.evaluate(&compressed, baseline, observer)?;
         let continuations = self.continue_prompts(&compressed)?;
@@ -375,7 +372,19 @@ fn in_turn<T: Send>(count: usize, jobs: usize, work: impl Fn(usize) -> Result<T>
     done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn blame(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
+/// The model after compressing it, and how that went.
+pub(crate) fn compressed(
+    model: &Model,
+    recipe: &Recipe,
+    calibration: &Calibration,
+    observer: &dyn Observer,
+) -> Result<(Model, CompressionReport)> {
+    let mut sink = MemorySink::new();
+    let report = compress(model, recipe, Some(calibration), &mut sink, observer).map_err(blame(recipe))?;
+    Ok((sink.into_model(model).map_err(blame(recipe))?, report))
+}
+
+pub(crate) fn blame(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
     move |source| Error::Compression { recipe: recipe.to_string(), source }
 }
 

@@ -9,6 +9,11 @@ pub(crate) struct Item {
     pub(crate) damages: Vec<f64>,
 }
 
+/// Damage of a choice of candidates.
+pub(crate) fn total(items: &[Item], chosen: &[usize]) -> f64 {
+    items.iter().zip(chosen).map(|(item, &candidate)| item.damages[candidate]).sum()
+}
+
 /// Chooses a candidate for each item, so that `Σ weights · cost` stays within `budget` and the sum of damages is small:
 /// from the cheapest choice of all, takes the step that mends most for its cost, along the lower convex hull of each
 /// item's candidates, as long as one fits. What is left of the budget is less than one step, so the sum is within one
@@ -65,10 +70,6 @@ fn hull(damages: &[f64], costs: &[f64]) -> Vec<usize> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn total(items: &[Item], chosen: &[usize]) -> f64 {
-        items.iter().zip(chosen).map(|(item, &candidate)| item.damages[candidate]).sum()
-    }
 
     fn spent(items: &[Item], costs: &[f64], chosen: &[usize]) -> f64 {
         items.iter().zip(chosen).map(|(item, &candidate)| item.weights * costs[candidate]).sum()

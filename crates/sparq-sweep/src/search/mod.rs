@@ -14,13 +14,13 @@ pub use curves::{DamageCurves, Unit};
 pub use searched::{Contestant, Origin, Searched};
 
 use crate::store::Store;
-use crate::sweep::fingerprint;
+use crate::sweep::{blame, compressed, fingerprint};
 use crate::{Error, Observer, Result};
 use base::Base;
 use levels::{Level, Place};
 use sensitivity::Probe;
 use sparq_model::{BlockPlan, LinearId, Model};
-use sparq_pipeline::{Allocation, Calibration, LayerBudget, LayerReport, MemorySink, Recipe, compress};
+use sparq_pipeline::{Allocation, Calibration, LayerBudget, LayerReport, Recipe, compress};
 use std::collections::BTreeMap;
 use std::path::Path;
 use trials::Trials;
@@ -177,9 +177,8 @@ impl Search {
                 _ => {
                     observer.step(index + 1, keys.recipes.len(), &recipe.to_string());
                     let mut level = Level::default();
-                    let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
-                    let compressed = compress(base.model, recipe, Some(calibration), &mut level, observer);
-                    let report = compressed.map_err(blame)?;
+                    let report = compress(base.model, recipe, Some(calibration), &mut level, observer);
+                    let report = report.map_err(blame(recipe))?;
                     if needed {
                         levels.push(level);
                     }
@@ -253,10 +252,7 @@ impl Search {
         observer: &dyn Observer,
     ) -> Result<f64> {
         let recipe = Recipe { allocation: Some(allocation), ..self.recipe.clone() };
-        let blame = |source| Error::Compression { recipe: recipe.to_string(), source };
-        let mut sink = MemorySink::new();
-        compress(base.model, &recipe, Some(calibration), &mut sink, observer).map_err(blame)?;
-        base.divergence(&sink.into_model(base.model).map_err(blame)?)
+        base.divergence(&compressed(base.model, &recipe, calibration, observer)?.0)
     }
 
     fn units(

@@ -2,8 +2,8 @@
 
 use super::base::Base;
 use super::judge::Judge;
-use super::knapsack::{Item, choose};
-use super::levels::{Level, Place};
+use super::knapsack::{Item, choose, total};
+use super::levels::Level;
 use super::polish::{Rules, evolve};
 use super::{DamageCurves, Search, places};
 use crate::store::Store;
@@ -136,10 +136,9 @@ impl Search {
             let base = Base::new(&model, probe)?;
             let polish = self.generations > 0;
             let (curves, levels) = self.measure(&base, calibration, store.as_ref(), &keys, polish, observer)?;
-            let places = places(&model, &curves.units)?;
             for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
                 let finalists = if polish {
-                    self.polished(&base, &curves, (&levels, &places), target, observer)?
+                    self.polished(&base, &curves, &levels, target, observer)?
                 } else {
                     finalists(&curves, target)?
                 };
@@ -158,7 +157,7 @@ impl Search {
         &self,
         base: &Base<'_>,
         curves: &DamageCurves,
-        (levels, places): (&[Level], &[Place]),
+        levels: &[Level],
         target: f64,
         observer: &dyn Observer,
     ) -> Result<Vec<Finalist>> {
@@ -166,7 +165,8 @@ impl Search {
         let uniform = uniform(curves, target);
         let starts: Vec<Vec<usize>> =
             [curves.choose(target)?].into_iter().chain(uniform.iter().cloned()).chain(mixes(curves, target)).collect();
-        let mut judge = Judge::new(base, levels, places, &starts[0])?;
+        let places = places(base.model, &curves.units)?;
+        let mut judge = Judge::new(base, levels, &places, &starts[0])?;
         let progress = |generation| sparq_eval::Observer::progress(observer, generation, self.generations, "polish");
         let evolved = evolve(&rules, &starts, self.generations, self.seed, &mut judge, progress)?;
 
@@ -223,8 +223,7 @@ struct Finalist {
 /// The choice of least estimated damage, and the best of the uniform ones by these estimates.
 fn finalists(curves: &DamageCurves, target: f64) -> Result<Vec<Finalist>> {
     let items = curves.items();
-    let damage = |choice: &[usize]| items.iter().zip(choice).map(|(item, &c)| item.damages[c]).sum::<f64>();
-    let best = uniform(curves, target).into_iter().min_by(|x, y| damage(x).total_cmp(&damage(y)));
+    let best = uniform(curves, target).into_iter().min_by(|x, y| total(&items, x).total_cmp(&total(&items, y)));
     let finalist = |origin, choice| Finalist { origin, choice, assembled: None };
     let estimated = finalist(Origin::Estimated, curves.choose(target)?);
     Ok([estimated].into_iter().chain(best.map(|choice| finalist(Origin::Uniform, choice))).collect())
@@ -232,9 +231,10 @@ fn finalists(curves: &DamageCurves, target: f64) -> Result<Vec<Finalist>> {
 
 /// The same candidate for every unit, for each that meets the rate.
 fn uniform(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
-    let rules = Rules::new(curves.items(), curves.costs(), curves.budget(target));
-    let choices = (0..curves.candidates.len()).map(|candidate| vec![candidate; curves.units.len()]);
-    choices.filter(|choice| rules.allows(choice)).collect()
+    // What a weight may cost, up to rounding.
+    let most = (1.0 - target) * (1.0 + 1e-9);
+    let within = curves.costs().into_iter().enumerate().filter(|(_, cost)| *cost <= most);
+    within.map(|(candidate, _)| vec![candidate; curves.units.len()]).collect()
 }
 
 /// For each bit width among the candidates, the choice among those of this width alone that does least estimated damage.

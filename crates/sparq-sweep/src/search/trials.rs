@@ -1,5 +1,6 @@
 //! How much of the damage to each part of a model is left when the whole of it is compressed.
 
+use super::knapsack::total;
 use super::{DamageCurves, Unit};
 use std::collections::BTreeSet;
 
@@ -38,9 +39,9 @@ impl Trials {
     pub(super) fn apply(&self, curves: &mut DamageCurves, divergences: &[f64]) {
         let [reference, of_parts @ ..] = divergences else { return };
         let items = curves.items();
-        let damage = |choice: &[usize]| -> f64 { items.iter().zip(choice).map(|(item, &c)| item.damages[c]).sum() };
         let [before, with_steps @ ..] = &self.choices[..] else { return };
-        let estimated: Vec<f64> = with_steps.iter().map(|choice| damage(choice) - damage(before)).collect();
+        let estimated: Vec<f64> =
+            with_steps.iter().map(|choice| total(&items, choice) - total(&items, before)).collect();
         let measured = of_parts.iter().map(|divergence| divergence - reference);
         let shares: Vec<f64> = measured.zip(&estimated).map(|(measured, estimated)| measured / estimated).collect();
         let known = || shares.iter().copied().filter(|share| share.is_finite());
@@ -60,7 +61,7 @@ impl Trials {
 /// The candidate below the reference that does least more damage for what it saves: the step an allocation would take.
 fn step(curves: &DamageCurves) -> Option<usize> {
     let (items, costs) = (curves.items(), curves.costs());
-    let damage = |candidate: usize| items.iter().map(|item| item.damages[candidate]).sum::<f64>();
+    let damage = |candidate: usize| total(&items, &vec![candidate; items.len()]);
     let (from, cost) = (damage(curves.reference), costs[curves.reference]);
     let slope = |candidate: usize| (damage(candidate) - from) / (cost - costs[candidate]);
     let cheaper = (0..costs.len()).filter(|&candidate| costs[candidate] < cost && damage(candidate) > from);
