@@ -23,6 +23,9 @@ use std::path::Path;
 pub enum Origin {
     /// Least estimated damage, see [`DamageCurves::allocate`].
     Estimated,
+    /// Least estimated damage among candidates of no fewer bits than the uniform allocation has. What pruning does to a
+    /// part is estimated better than what fewer bits do: trials of whole models measured it.
+    Pruned,
     /// The same candidate for every layer.
     Uniform,
     /// What the evolution made of the best of these.
@@ -33,6 +36,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Estimated => "estimated",
+            Self::Pruned => "pruned",
             Self::Uniform => "uniform",
             Self::Polished => "polished",
         })
@@ -62,21 +66,22 @@ pub struct Searched {
     pub allocation: Allocation,
     /// Where it comes from.
     pub origin: Origin,
-    /// What it was chosen among: the estimated allocation, the best uniform one that meets the rate (if one does) and the
-    /// polished one (if that was asked for).
+    /// What it was chosen among: the estimated allocation, the best uniform one that meets the rate (if one does), what
+    /// pruning alone makes of that, and the polished one (if that was asked for).
     pub contestants: Vec<Contestant>,
 }
 
 impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
-    /// The allocation of least estimated damage and the best uniform one that meets the rate are compressed as the recipe
-    /// says, on the text of [`finals_on`](Self::finals_on), and what diverges less from the base on the probe text is
-    /// chosen. So the choice is never worse than that uniform one on the probe text; on other text it may be.
+    /// The allocation of least estimated damage, the best uniform one that meets the rate, and the one of least estimated
+    /// damage with no fewer bits than that anywhere are compressed as the recipe says, on the text of
+    /// [`finals_on`](Self::finals_on), and what diverges least from the base on the probe text is chosen. So the choice is
+    /// never worse than that uniform one on the probe text; on other text it may be.
     ///
-    /// With [generations](Self::polish) a third one is among them. Polishing puts models together from the layers that the
-    /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from the estimated
-    /// allocation, every uniform one that meets the rate and the best mixes of one bit width. In each generation 16
+    /// With [generations](Self::polish) one more is among them. Polishing puts models together from the layers that the
+    /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from these, every uniform
+    /// allocation that meets the rate and the best mixes of one bit width. In each generation 16
     /// offspring of the best model so far raise one to three units by a step and lower others until the rate is met again
     /// (of two steps drawn, the one the curves favour); they are judged on a quarter of the probe's sequences, the best
     /// four on half, the best one on all, and it takes its parent's place if it is better.
@@ -123,7 +128,7 @@ impl Search {
         let finals = self.finals.as_ref().unwrap_or(calibration);
         let key = |target: f64| -> Result<String> {
             let settings = serde_json::to_string(&(self.generations, self.seed, target.to_bits()))?;
-            Ok(fingerprint(&["allocation 1", &keys.all, &settings, &finals.fingerprint()]))
+            Ok(fingerprint(&["allocation 2", &keys.all, &settings, &finals.fingerprint()]))
         };
         let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
         for &target in targets {
@@ -152,7 +157,7 @@ impl Search {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The estimated choice, the uniform one and what an evolution makes of them.
+    /// What is compared without a polish, and what an evolution makes of it.
     fn polished(
         &self,
         base: &Base<'_>,
@@ -162,24 +167,17 @@ impl Search {
         observer: &dyn Observer,
     ) -> Result<Vec<Finalist>> {
         let rules = Rules::new(curves.items(), curves.costs(), curves.budget(target));
-        let uniform = uniform(curves, target);
-        let starts: Vec<Vec<usize>> =
-            [curves.choose(target)?].into_iter().chain(uniform.iter().cloned()).chain(mixes(curves, target)).collect();
+        let mut finalists = finalists(curves, target)?;
+        let known = finalists.iter().map(|finalist| finalist.choice.clone());
+        let starts: Vec<Vec<usize>> = known.chain(uniform(curves, target)).chain(mixes(curves, target)).collect();
         let places = places(base.model, &curves.units)?;
         let mut judge = Judge::new(base, levels, &places, &starts[0])?;
         let progress = |generation| sparq_eval::Observer::progress(observer, generation, self.generations, "polish");
         let evolved = evolve(&rules, &starts, self.generations, self.seed, &mut judge, progress)?;
-
-        let judged = |index: usize| evolved.starts[index];
-        let best_uniform = (1..=uniform.len()).min_by(|&x, &y| judged(x).total_cmp(&judged(y)));
-        let of_start = |origin, index: usize| Finalist {
-            origin,
-            choice: starts[index].clone(),
-            assembled: Some(evolved.starts[index]),
-        };
-        let mut finalists = vec![of_start(Origin::Estimated, 0)];
-        finalists.extend(best_uniform.map(|index| of_start(Origin::Uniform, index)));
-        let (choice, assembled) = (evolved.choice.clone(), Some(evolved.divergence));
+        for (finalist, divergence) in finalists.iter_mut().zip(&evolved.starts) {
+            finalist.assembled = Some(*divergence);
+        }
+        let (choice, assembled) = (evolved.choice, Some(evolved.divergence));
         finalists.push(Finalist { origin: Origin::Polished, choice, assembled });
         Ok(finalists)
     }
@@ -220,13 +218,20 @@ struct Finalist {
     assembled: Option<f64>,
 }
 
-/// The choice of least estimated damage, and the best of the uniform ones by these estimates.
+/// The choice of least estimated damage, the best of the uniform ones by these estimates, and what pruning alone makes of
+/// that one.
 fn finalists(curves: &DamageCurves, target: f64) -> Result<Vec<Finalist>> {
     let items = curves.items();
-    let best = uniform(curves, target).into_iter().min_by(|x, y| total(&items, x).total_cmp(&total(&items, y)));
     let finalist = |origin, choice| Finalist { origin, choice, assembled: None };
-    let estimated = finalist(Origin::Estimated, curves.choose(target)?);
-    Ok([estimated].into_iter().chain(best.map(|choice| finalist(Origin::Uniform, choice))).collect())
+    let mut finalists = vec![finalist(Origin::Estimated, curves.choose(target)?)];
+    let best = uniform(curves, target).into_iter().min_by(|x, y| total(&items, x).total_cmp(&total(&items, y)));
+    if let Some(best) = best {
+        let fewest = best.first().map_or(0, |&candidate| bits(&curves.candidates[candidate]));
+        let pruned = among(curves, target, |budget| bits(budget) >= fewest);
+        finalists.extend(pruned.map(|choice| finalist(Origin::Pruned, choice)));
+        finalists.push(finalist(Origin::Uniform, best));
+    }
+    Ok(finalists)
 }
 
 /// The same candidate for every unit, for each that meets the rate.
@@ -239,17 +244,73 @@ fn uniform(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
 
 /// For each bit width among the candidates, the choice among those of this width alone that does least estimated damage.
 fn mixes(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
-    let (items, costs, budget) = (curves.items(), curves.costs(), curves.budget(target));
-    let bits = |budget: &LayerBudget| budget.bits.map_or(16, sparq_core::Bits::get);
     let widths: BTreeSet<u8> = curves.candidates.iter().map(bits).collect();
-    let mix = |width: u8| {
-        let of_width: Vec<usize> =
-            (0..costs.len()).filter(|&candidate| bits(&curves.candidates[candidate]) == width).collect();
-        let only = |values: &[f64]| of_width.iter().map(|&candidate| values[candidate]).collect::<Vec<_>>();
-        let items: Vec<Item> =
-            items.iter().map(|item| Item { weights: item.weights, damages: only(&item.damages) }).collect();
-        let chosen = choose(&items, &only(&costs), budget)?;
-        Some(chosen.into_iter().map(|candidate| of_width[candidate]).collect())
-    };
-    widths.into_iter().filter_map(mix).collect()
+    widths.into_iter().filter_map(|width| among(curves, target, |budget| bits(budget) == width)).collect()
+}
+
+/// The choice among these candidates that does least estimated damage, if one of them meets the rate.
+fn among(curves: &DamageCurves, target: f64, allowed: impl Fn(&LayerBudget) -> bool) -> Option<Vec<usize>> {
+    let (items, costs) = (curves.items(), curves.costs());
+    let within: Vec<usize> = (0..costs.len()).filter(|&candidate| allowed(&curves.candidates[candidate])).collect();
+    let only = |values: &[f64]| within.iter().map(|&candidate| values[candidate]).collect::<Vec<_>>();
+    let items: Vec<Item> =
+        items.iter().map(|item| Item { weights: item.weights, damages: only(&item.damages) }).collect();
+    let chosen = choose(&items, &only(&costs), curves.budget(target))?;
+    Some(chosen.into_iter().map(|candidate| within[candidate]).collect())
+}
+
+/// Bits of a code; those of a weight that is not quantized.
+fn bits(budget: &LayerBudget) -> u8 {
+    budget.bits.map_or(16, sparq_core::Bits::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Unit;
+    use super::*;
+    use sparq_core::{Bits, Sparsity};
+
+    /// Two units, the second of which minds everything more: at 8 bits; at 4 bits with 0, 25 and 50 % sparsity; at 3 bits with 50 %.
+    fn curves() -> DamageCurves {
+        let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
+        let of_four = [0.0, 0.25, 0.5].map(|s| budget(s, Bits::B4));
+        let unit = |block: usize, divergence| Unit {
+            block,
+            layers: vec![(format!("layers.{block}.q"), 100)],
+            errors: vec![0.001, 0.01, 0.02, 0.03, 0.021],
+            divergence,
+            remaining: 1.0,
+        };
+        DamageCurves {
+            candidates: [&[budget(0.0, Bits::B8)], &of_four[..], &[budget(0.5, Bits::B3)]].concat(),
+            reference: 2,
+            units: vec![unit(0, 0.1), unit(1, 0.3)],
+        }
+    }
+
+    fn compared(curves: &DamageCurves, target: f64) -> Vec<(Origin, Vec<usize>)> {
+        let finalists = finalists(curves, target).expect("within reach");
+        finalists.into_iter().map(|finalist| (finalist.origin, finalist.choice)).collect()
+    }
+
+    #[test]
+    fn pruning_alone_is_compared_beside_the_estimate_and_the_best_uniform_choice() {
+        let mut curves = curves();
+        let expected = [
+            (Origin::Estimated, vec![4, 1]),
+            (Origin::Pruned, vec![3, 1]), // what minds less gives way to what minds more
+            (Origin::Uniform, vec![2, 2]),
+        ];
+        assert_eq!(compared(&curves, 0.8125), expected);
+        curves.units.iter_mut().for_each(|unit| unit.errors[4] = 0.005);
+        let three = vec![4, 4];
+        let all = [Origin::Estimated, Origin::Pruned, Origin::Uniform].map(|origin| (origin, three.clone()));
+        assert_eq!(compared(&curves, 0.8125), all, "3 bits are the best of all, and the fewest");
+    }
+
+    #[test]
+    fn a_rate_that_no_candidate_reaches_is_refused() {
+        assert!(finalists(&curves(), 0.9).is_ok());
+        assert!(finalists(&curves(), 0.91).is_err());
+    }
 }
