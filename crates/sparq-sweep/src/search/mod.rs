@@ -9,21 +9,23 @@ mod polish;
 mod searched;
 mod sensitivity;
 mod trials;
+mod whole;
 
 pub use curves::{DamageCurves, Unit};
 pub use searched::{Contestant, Origin, Searched};
 
 use crate::store::Store;
-use crate::sweep::{blame, compressed, fingerprint};
+use crate::sweep::{blame, fingerprint};
 use crate::{Error, Observer, Result};
 use base::Base;
 use levels::{Level, Place};
 use sensitivity::Probe;
 use sparq_model::{BlockPlan, LinearId, Model};
-use sparq_pipeline::{Allocation, Calibration, LayerBudget, LayerReport, Recipe, compress};
+use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, compress};
 use std::collections::BTreeMap;
 use std::path::Path;
 use trials::Trials;
+use whole::Whole;
 
 /// Measures what compressing each part of a model would do to the whole of it.
 ///
@@ -200,7 +202,7 @@ impl Search {
         let of_reference = levels.get(if keep { reference } else { 0 }).ok_or(Error::NoConfigurations)?;
         let units = self.units(base, of_reference, &errors, observer)?;
         let mut curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
-        self.trials(base, &mut curves, calibration, store, keys, observer)?;
+        measure_trials(&self.whole(base, calibration, store, keys, observer), &mut curves)?;
         if let Some(store) = store {
             store.put(&keys.all, &curves)?;
         }
@@ -213,46 +215,16 @@ impl Search {
         Recipe { drift: 0.0, refit: 0, mask_rounds: 1, descent: 0, allocation: None, ..self.recipe.clone() }
     }
 
-    /// Compresses whole models to see how much of each part's damage is left in them.
-    fn trials(
-        &self,
-        base: &Base<'_>,
-        curves: &mut DamageCurves,
-        calibration: &Calibration,
-        store: Option<&Store>,
-        keys: &Keys,
-        observer: &dyn Observer,
-    ) -> Result<()> {
-        let Some(trials) = Trials::new(curves) else { return Ok(()) };
-        let mut divergences = Vec::with_capacity(trials.choices.len());
-        for (index, choice) in trials.choices.iter().enumerate() {
-            let key = fingerprint(&[&keys.all, "trial", &serde_json::to_string(choice)?]);
-            if let Some(known) = store.and_then(|store| store.get(&key)) {
-                divergences.push(known);
-                continue;
-            }
-            let before = keys.recipes.len();
-            observer.step(before + index + 1, before + trials.choices.len(), "trial of the whole recipe");
-            let divergence = self.divergence(base, curves.allocation(choice), calibration, observer)?;
-            if let Some(store) = store {
-                store.put(&key, &divergence)?;
-            }
-            divergences.push(divergence);
-        }
-        trials.apply(curves, &divergences);
-        Ok(())
-    }
-
-    /// KL(base ‖ model) on the probe text after compressing the model by the whole recipe with this allocation.
-    fn divergence(
-        &self,
-        base: &Base<'_>,
-        allocation: Allocation,
-        calibration: &Calibration,
-        observer: &dyn Observer,
-    ) -> Result<f64> {
-        let recipe = Recipe { allocation: Some(allocation), ..self.recipe.clone() };
-        base.divergence(&compressed(base.model, &recipe, calibration, observer)?.0)
+    /// Compresses by the whole recipe on this text.
+    fn whole<'a>(
+        &'a self,
+        base: &'a Base<'a>,
+        calibration: &'a Calibration,
+        store: Option<&'a Store>,
+        keys: &'a Keys,
+        observer: &'a dyn Observer,
+    ) -> Whole<'a> {
+        Whole { base, recipe: &self.recipe, calibration, store, key: &keys.all, observer }
     }
 
     fn units(
@@ -292,6 +264,19 @@ impl Search {
         }
         Ok(units)
     }
+}
+
+/// Compresses whole models to see how much of each part's damage is left in them.
+fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves) -> Result<()> {
+    let Some(trials) = Trials::new(curves) else { return Ok(()) };
+    let before = curves.candidates.len();
+    let all = before + trials.choices.len();
+    let measure = |(index, choice): (usize, &Vec<usize>)| {
+        whole.divergence(&curves.allocation(choice), (before + index + 1, all), "trial of the whole recipe")
+    };
+    let divergences: Vec<f64> = trials.choices.iter().enumerate().map(measure).collect::<Result<_>>()?;
+    trials.apply(curves, &divergences);
+    Ok(())
 }
 
 /// What a search calls its measurements in a store.

@@ -5,6 +5,7 @@ use super::judge::Judge;
 use super::knapsack::{Item, choose, total};
 use super::levels::Level;
 use super::polish::{Rules, evolve};
+use super::whole::Whole;
 use super::{DamageCurves, Search, places};
 use crate::store::Store;
 use crate::sweep::fingerprint;
@@ -91,8 +92,8 @@ impl Search {
     /// and candidate, with the blocks of the base and of two more models as `f32` and what enters each block on the probe
     /// text.
     ///
-    /// With a `directory`, finished choices are found there again. A polish that was interrupted starts anew, and
-    /// compresses the candidates again.
+    /// With a `directory`, finished choices are found there again, and so is every model that was compressed to be compared.
+    /// A polish that was interrupted starts anew, and compresses the candidates again.
     ///
     /// # Errors
     /// Those of [`run`](Self::run) and [`DamageCurves::allocate`].
@@ -147,7 +148,8 @@ impl Search {
                 } else {
                     finalists(&curves, target)?
                 };
-                let searched = self.decide(&base, finals, &curves, finalists, target, observer)?;
+                let whole = self.whole(&base, finals, store.as_ref(), &keys, observer);
+                let searched = decide(&whole, &curves, finalists, target)?;
                 if let Some(store) = &store {
                     store.put(&key(target)?, &searched)?;
                 }
@@ -181,34 +183,24 @@ impl Search {
         finalists.push(Finalist { origin: Origin::Polished, choice, assembled });
         Ok(finalists)
     }
+}
 
-    /// Compresses the finalists in full; what diverges least from the base on the probe text is chosen.
-    fn decide(
-        &self,
-        base: &Base<'_>,
-        finals: &Calibration,
-        curves: &DamageCurves,
-        finalists: Vec<Finalist>,
-        target: f64,
-        observer: &dyn Observer,
-    ) -> Result<Searched> {
-        let total = finalists.len();
-        let mut contestants: Vec<Contestant> = Vec::with_capacity(total);
-        for (index, Finalist { origin, choice, assembled }) in finalists.into_iter().enumerate() {
-            let allocation = curves.allocation(&choice);
-            let same = contestants.iter().find(|other| other.allocation == allocation);
-            let compressed = if let Some(same) = same {
-                same.compressed
-            } else {
-                observer.step(index + 1, total, &format!("{origin} allocation"));
-                self.divergence(base, allocation.clone(), finals, observer)?
-            };
-            contestants.push(Contestant { origin, allocation, assembled, compressed });
-        }
-        let best = contestants.iter().min_by(|x, y| x.compressed.total_cmp(&y.compressed));
-        let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return Err(Error::NoConfigurations) };
-        Ok(Searched { target_tcr: target, allocation, origin, contestants })
+/// Compresses the finalists in full; what diverges least from the base on the probe text is chosen.
+fn decide(whole: &Whole<'_>, curves: &DamageCurves, finalists: Vec<Finalist>, target: f64) -> Result<Searched> {
+    let total = finalists.len();
+    let mut contestants: Vec<Contestant> = Vec::with_capacity(total);
+    for (index, Finalist { origin, choice, assembled }) in finalists.into_iter().enumerate() {
+        let allocation = curves.allocation(&choice);
+        let same = contestants.iter().find(|other| other.allocation == allocation);
+        let compressed = match same {
+            Some(same) => same.compressed,
+            None => whole.divergence(&allocation, (index + 1, total), &format!("{origin} allocation"))?,
+        };
+        contestants.push(Contestant { origin, allocation, assembled, compressed });
     }
+    let best = contestants.iter().min_by(|x, y| x.compressed.total_cmp(&y.compressed));
+    let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return Err(Error::NoConfigurations) };
+    Ok(Searched { target_tcr: target, allocation, origin, contestants })
 }
 
 /// What is compressed in full, to be compared.
