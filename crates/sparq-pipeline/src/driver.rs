@@ -1,18 +1,13 @@
 use crate::compressors::Compressors;
 use crate::dense_stream::{DenseBlock, DenseStream};
-use crate::plan::BATCH_TOKENS;
-use crate::stage_drift::StageDrift;
+use crate::stage::StageStatistics;
 use crate::stream::{Residence, Stream};
 use crate::{
     Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe, Result,
     Resumed, Sink,
 };
-use ndarray::{Array1, Array2};
-use sparq_core::{
-    CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics,
-};
-use sparq_model::{BatchLayout, Block, Linear, LinearId, Model};
-use sparq_obs::{HessianAccumulator, InverseFactor};
+use sparq_core::Statistics;
+use sparq_model::{Block, LinearId, Model};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -124,7 +119,7 @@ impl<'a> Compression<'a> {
         });
         let mut stream = Stream::new(self.recipe.forward, residence);
         if let Some(calibration) = self.calibration.filter(|_| needs > Statistics::Nothing) {
-            embed(model, calibration, &mut stream)?;
+            stream.embed(model, calibration)?;
         }
         let (mut layers, mut first, mut before) = (Vec::with_capacity(plan.layers), 0, 0.0);
         // Compensating for drift needs the dense model beside the compressed one.
@@ -157,15 +152,16 @@ impl<'a> Compression<'a> {
                 };
                 let chosen: Vec<_> = ids.into_iter().filter_map(method).collect();
                 if !chosen.is_empty() {
-                    let statistics =
-                        self.gather(&block, stage, &mut stream, needs, dense_block.as_mut(), &mut profile)?;
+                    let at = (&block, stage);
+                    let dense = dense_block.as_mut();
+                    let statistics = StageStatistics::gather(self.recipe, at, &mut stream, needs, dense, &mut profile)?;
                     for (id, compressor) in chosen {
                         if observer.stop() {
                             return Err(stopped(index));
                         }
                         let linear = block.linear_mut(id);
-                        let (layer, report) =
-                            profile.time(Phase::Solve, 0, || self.solve(index, linear, &statistics, compressor))?;
+                        let (layer, report) = profile
+                            .time(Phase::Solve, 0, || statistics.solve(self.recipe, index, linear, compressor))?;
                         self.check_strict(&report)?;
                         profile.time(Phase::Commit, 0, || sink.layer(linear, &layer))?;
                         linear.weight = layer.weight;
@@ -200,95 +196,6 @@ impl<'a> Compression<'a> {
         Ok(CompressionReport::new(self.recipe, plan, layers, before + start.elapsed().as_secs_f64(), profile))
     }
 
-    /// Sums up the inputs of a stage over all batches, in their order.
-    fn gather(
-        &self,
-        block: &Block,
-        stage: usize,
-        stream: &mut Stream,
-        needs: Statistics,
-        mut dense: Option<&mut DenseBlock>,
-        profile: &mut Profile,
-    ) -> Result<StageStatistics> {
-        let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
-        let block_plan = block.plan();
-        let mut accumulator = HessianAccumulator::new(width, needs)?;
-        // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
-        let mut drift = (dense.is_some() && !block_plan.is_routed(stage))
-            .then(|| StageDrift::new(block_plan, stage, self.recipe.residual_drift));
-        stream.each(block, |batch, state| {
-            let input =
-                profile.time(Phase::Forward, 0, || block.calibration_input(stage, state, self.recipe.expert_tokens))?;
-            let squares = (input.len() * if needs == Statistics::Hessian { width } else { 1 }) as u64;
-            profile.time(Phase::Statistics, squares, || accumulator.add(input.view()))?;
-            let (Some(drift), Some(dense)) = (&mut drift, &mut dense) else { return Ok(()) };
-            let products = StageDrift::operations(block_plan, stage, input.nrows());
-            dense.input(stage, batch, |dense| {
-                profile.time(Phase::Statistics, products, || drift.add(block, stage, dense, state))
-            })
-        })?;
-        let skipped = accumulator.skipped();
-        let hessian = SharedHessian::new(profile.time(Phase::Statistics, 0, || accumulator.finish()));
-        Ok(StageStatistics { hessian, drift, skipped })
-    }
-
-    fn solve(
-        &self,
-        block: usize,
-        linear: &Linear,
-        statistics: &StageStatistics,
-        compressor: &dyn LayerCompressor,
-    ) -> Result<(CompressedLayer, LayerReport)> {
-        let start = Instant::now();
-        let (shared, hessian) = (&statistics.hessian, statistics.hessian.hessian());
-        let target = match &statistics.drift {
-            Some(drift) => {
-                let damping = self.recipe.damping()?;
-                let factored = InverseFactor::of_shared(shared, linear.in_features(), damping);
-                let target = drift.target(linear, &factored.factor, self.recipe.drift as f32)?;
-                // A target that overflowed says nothing; the dense weight is the next best.
-                Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
-            }
-            None => None,
-        };
-        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
-        let untouched = compressor.needs() > Statistics::Nothing && hessian.tokens() == 0;
-        let layer = if untouched {
-            Err(Fallback::NoTokens)
-        } else {
-            let layer = compressor.compress(&LayerProblem::sharing(&linear.name, weight, shared)?)?;
-            let is_finite = layer.weight.iter().all(|value| value.is_finite());
-            if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
-        };
-        let mut layer = layer.or_else(|fallback| without_curvature(linear, hessian, compressor, fallback))?;
-        if statistics.skipped > 0 {
-            layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: statistics.skipped });
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        let (rows, width) = weight.dim();
-        let report = LayerReport {
-            name: linear.name.clone(),
-            block,
-            shape: [rows, width],
-            weights: rows * width,
-            zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
-            bits_per_weight: layer
-                .quantized
-                .as_ref()
-                .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
-            relative_output_error: sparq_obs::relative_output_error(
-                weight,
-                layer.weight.view(),
-                if untouched { &Hessian::None } else { hessian },
-            ),
-            damping: layer.report.damping,
-            fallbacks: layer.report.fallbacks.clone(),
-            tokens: hessian.tokens(),
-            seconds,
-        };
-        Ok((layer, report))
-    }
-
     fn check_strict(&self, report: &LayerReport) -> Result<()> {
         match report.fallbacks.iter().find(|fallback| self.strict && fallback.is_degradation()) {
             Some(fallback) => Err(Error::Strict { layer: report.name.clone(), fallback: fallback.clone() }),
@@ -306,28 +213,6 @@ fn check_resumed(resumed: &Resumed, stream: &Stream, hidden: usize, blocks: usiz
     Err(Error::Calibration { what: "the saved activations are not those of this calibration text".into() })
 }
 
-/// Groups the sequences to batches and embeds them.
-fn embed(model: &Model, calibration: &Calibration, stream: &mut Stream) -> Result<()> {
-    let mut pending: Vec<&[u32]> = Vec::new();
-    let mut flush = |pending: &mut Vec<&[u32]>| -> Result<()> {
-        if !pending.is_empty() {
-            let lengths: Vec<usize> = pending.iter().map(|sequence| sequence.len()).collect();
-            let layout = BatchLayout::new(&lengths);
-            let embedded = model.embed(&pending.concat(), &layout)?;
-            stream.push(layout, embedded)?;
-            pending.clear();
-        }
-        Ok(())
-    };
-    for sequence in calibration.sequences() {
-        if pending.iter().map(|sequence| sequence.len()).sum::<usize>() + sequence.len() > BATCH_TOKENS {
-            flush(&mut pending)?;
-        }
-        pending.push(sequence);
-    }
-    flush(&mut pending)
-}
-
 /// Floating-point operations of a stage's linears, for all tokens; 0 if the tokens go to experts.
 fn operations(block: &Block, stage: usize, tokens: usize) -> u64 {
     if block.plan().is_routed(stage) {
@@ -335,37 +220,4 @@ fn operations(block: &Block, stage: usize, tokens: usize) -> u64 {
     }
     let weights: usize = block.stage_linears(stage).iter().map(|id| block.linears()[*id].weight.len()).sum();
     2 * (tokens * weights) as u64
-}
-
-/// What is known of a stage's inputs.
-struct StageStatistics {
-    hessian: SharedHessian,
-    /// How far they are from the dense model's, if a layer is to make up for it.
-    drift: Option<StageDrift>,
-    /// Tokens left out because their inputs are not finite.
-    skipped: u64,
-}
-
-/// The last step of the ladder, for a solution that overflowed or a layer that saw no token: every weight counts the
-/// same and nothing is compensated, so that finite weights give a finite layer.
-fn without_curvature(
-    linear: &Linear,
-    hessian: &Hessian,
-    compressor: &dyn LayerCompressor,
-    fallback: Fallback,
-) -> Result<CompressedLayer> {
-    let width = linear.in_features();
-    let flat = match hessian {
-        Hessian::Full { tokens, .. } => Hessian::Full { matrix: Array2::zeros((width, width)), tokens: *tokens },
-        Hessian::Diagonal { tokens, .. } => Hessian::Diagonal { sums: Array1::ones(width), tokens: *tokens },
-        other => other.clone(),
-    };
-    let mut layer = compressor.compress(&LayerProblem::new(&linear.name, linear.weight.view(), &flat)?)?;
-    layer.report.fallbacks.push(fallback);
-    match layer.weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
-        Some(((row, column), &value)) => {
-            Err(CompressError::NotFinite { layer: linear.name.clone(), row, column, value }.into())
-        }
-        None => Ok(layer),
-    }
 }

@@ -41,9 +41,11 @@ mod recipe;
 mod report;
 mod sink;
 mod spill;
+mod stage;
 mod stage_drift;
 mod state;
 mod stream;
+mod survey;
 mod targets;
 
 pub use calibration::Calibration;
@@ -57,4 +59,5 @@ pub use profile::{Phase, PhaseProfile, Profile, resident_bytes};
 pub use recipe::{Allocation, LayerBudget, PipelineKind, Preset, PrunerKind, QuantizerKind, Recipe};
 pub use report::{CompressionReport, LayerReport};
 pub use sink::{Activations, MemorySink, Progress, Resumed, Sink, SolutionSink};
+pub use survey::Survey;
 pub use targets::Targets;

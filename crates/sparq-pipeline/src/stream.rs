@@ -1,9 +1,10 @@
 //! Batches of calibration tokens on their way through the blocks.
 
+use crate::plan::BATCH_TOKENS;
 use crate::spill::SpillFile;
-use crate::{Activations, Error, Result};
+use crate::{Activations, Calibration, Error, Result};
 use ndarray::{Array2, CowArray, Ix2};
-use sparq_model::{BatchLayout, Block, BlockState, Precision};
+use sparq_model::{BatchLayout, Block, BlockState, Model, Precision};
 use std::path::PathBuf;
 
 /// How much of a stream waits in memory; the rest waits in a file.
@@ -49,8 +50,30 @@ impl Stream {
         Self { batches: Vec::new(), precision, residence, spill: None, resident_bytes: 0 }
     }
 
+    /// Adds calibration sequences, as many to a batch as go through a block at a time.
+    pub(crate) fn embed(&mut self, model: &Model, calibration: &Calibration) -> Result<()> {
+        let mut pending: Vec<&[u32]> = Vec::new();
+        let mut flush = |pending: &mut Vec<&[u32]>| -> Result<()> {
+            if !pending.is_empty() {
+                let lengths: Vec<usize> = pending.iter().map(|sequence| sequence.len()).collect();
+                let layout = BatchLayout::new(&lengths);
+                let embedded = model.embed(&pending.concat(), &layout)?;
+                self.push(layout, embedded)?;
+                pending.clear();
+            }
+            Ok(())
+        };
+        for sequence in calibration.sequences() {
+            if pending.iter().map(|sequence| sequence.len()).sum::<usize>() + sequence.len() > BATCH_TOKENS {
+                flush(&mut pending)?;
+            }
+            pending.push(sequence);
+        }
+        flush(&mut pending)
+    }
+
     /// Adds a batch by what enters the first block.
-    pub(crate) fn push(&mut self, layout: BatchLayout, residual: Array2<f32>) -> Result<()> {
+    fn push(&mut self, layout: BatchLayout, residual: Array2<f32>) -> Result<()> {
         let needs = self.residence.as_ref().map_or(0, |residence| layout.tokens() as u64 * residence.per_token);
         let fits = self.residence.as_ref().is_none_or(|residence| self.resident_bytes + needs <= residence.bytes);
         if fits {

@@ -3,7 +3,6 @@
 use ndarray::Array2;
 use sparq_core::{CompressedLayer, Quantized};
 use sparq_model::{Block, Linear, LinearId};
-use sparq_pipeline::Sink;
 use std::collections::BTreeMap;
 
 /// What a candidate made of every layer, by full module name. Takes about a byte a weight where the weights are codes of
@@ -19,6 +18,13 @@ enum Kept {
 }
 
 impl Level {
+    /// Adds a layer.
+    pub(super) fn insert(&mut self, linear: &Linear, layer: CompressedLayer) {
+        let CompressedLayer { weight, quantized, .. } = layer;
+        let codes = quantized.filter(|codes| codes.dequantize() == weight);
+        self.0.insert(linear.name.clone(), codes.map_or(Kept::Weights(weight), Kept::Codes));
+    }
+
     /// Puts this level's weights in the place of these linears of `block`.
     pub(super) fn install(&self, block: &mut Block, ids: &[LinearId]) {
         for &id in ids {
@@ -29,15 +35,6 @@ impl Level {
                 None => {}
             }
         }
-    }
-}
-
-impl Sink for Level {
-    fn layer(&mut self, linear: &Linear, layer: &CompressedLayer) -> sparq_pipeline::Result<()> {
-        let codes = layer.quantized.as_ref().filter(|codes| codes.dequantize() == layer.weight);
-        let kept = codes.map_or_else(|| Kept::Weights(layer.weight.clone()), |codes| Kept::Codes(codes.clone()));
-        self.0.insert(linear.name.clone(), kept);
-        Ok(())
     }
 }
 

@@ -20,8 +20,8 @@ use crate::{Error, Observer, Result};
 use base::Base;
 use levels::{Level, Place};
 use sensitivity::Probe;
-use sparq_model::{BlockPlan, LinearId, Model};
-use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, compress};
+use sparq_model::{BlockPlan, Linear, LinearId, Model};
+use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, Survey};
 use std::collections::BTreeMap;
 use std::path::Path;
 use trials::Trials;
@@ -29,17 +29,17 @@ use whole::Whole;
 
 /// Measures what compressing each part of a model would do to the whole of it.
 ///
-/// First every candidate compresses the model uniformly, each layer once (the recipe's pruner and quantizer, but no refit,
-/// no descent, no drift undone), which gives each layer's error under each candidate. Then, for each set of layers that
-/// read the same input, those layers alone are replaced by the reference candidate's, and the divergence of the whole
-/// model from the base is measured on a probe text. At last trials tell how much of this damage is left once the whole
-/// recipe compresses the whole model, for the layers that play the same part in every block: one with the reference
+/// One walk through the blocks solves every layer by itself under every candidate, once (the recipe's pruner and quantizer,
+/// but no refit, no descent), which gives each layer's error under each candidate. On the way, for each set of layers
+/// that read the same input, those layers alone are replaced by the reference candidate's, and the divergence of the
+/// whole model from the base is measured on a probe text. At last trials tell how much of this damage is left once the
+/// whole recipe compresses the whole model, for the layers that play the same part in every block: one with the reference
 /// candidate everywhere, and one for each part with the next cheaper candidate there. Both texts must be kept apart from
 /// what the result is judged by.
 ///
-/// Cost: one compression of the plainest kind for each candidate, about half a forward pass of the probe for each set of
-/// layers, and a compression by the whole recipe for each part (four in a Llama) and one more. Holds the blocks of the
-/// base and the codes of one candidate, or one compressed model, and half the probe's logits.
+/// Cost: one pass through the model, solving each layer once for each candidate, about half a forward pass of the probe
+/// for each set of layers, and a compression by the whole recipe for each part (four in a Llama) and one more. Holds the
+/// blocks of the base and the codes of one block, or one compressed model, and half the probe's logits.
 ///
 /// # Examples
 /// ```no_run
@@ -118,8 +118,8 @@ impl Search {
 
     /// Measures `model`, calibrated on one text and probed on another.
     ///
-    /// With a `directory`, what is measured is stored there under a fingerprint of everything that decides it, candidate
-    /// by candidate, and what is found there is not measured again.
+    /// With a `directory`, what is measured is stored there under a fingerprint of everything that decides it, block by
+    /// block, and what is found there is not measured again.
     ///
     /// # Errors
     /// [`Error::NoConfigurations`] without candidates; those of compressing and running the model, and of writing to the
@@ -133,78 +133,80 @@ impl Search {
         observer: &dyn Observer,
     ) -> Result<DamageCurves> {
         let store = directory.map(Store::open).transpose()?;
-        let keys = self.keys(model, calibration, probe, store.is_some())?;
-        if let Some(curves) = store.as_ref().and_then(|store| store.get(&keys.all)) {
+        let key = self.key(model, calibration, probe, store.is_some())?;
+        if let Some(curves) = store.as_ref().and_then(|store| store.get(&key)) {
             return Ok(curves);
         }
         let mut model = model.clone();
         model.make_resident()?;
         let base = Base::new(&model, probe)?;
-        Ok(self.measure(&base, calibration, store.as_ref(), &keys, false, observer)?.0)
+        Ok(self.measure(&base, calibration, store.as_ref(), &key, false, observer)?.0)
     }
 
-    fn keys(&self, model: &Model, calibration: &Calibration, probe: &Calibration, stored: bool) -> Result<Keys> {
+    /// What a search calls its measurements in a store.
+    fn key(&self, model: &Model, calibration: &Calibration, probe: &Calibration, stored: bool) -> Result<String> {
         // Reads the whole checkpoint, for keys that only a store needs.
         let content_hash = if stored { model.checkpoint().content_hash()? } else { String::new() };
-        let common = fingerprint(&["search 2", env!("CARGO_PKG_VERSION"), &content_hash, &calibration.fingerprint()]);
-        let recipes: Vec<Recipe> =
-            self.candidates.iter().map(|&candidate| self.plain().with_budget(candidate)).collect();
-        let settings = serde_json::to_string(&(&self.recipe, &recipes))?;
-        let all = fingerprint(&[&common, &probe.fingerprint(), &settings]);
-        let key = |recipe| -> Result<String> { Ok(fingerprint(&[&common, &serde_json::to_string(recipe)?])) };
-        let candidates = recipes.iter().map(key).collect::<Result<_>>()?;
-        Ok(Keys { recipes, candidates, all })
+        let settings = serde_json::to_string(&(&self.recipe, &self.candidates))?;
+        let (text, probe) = (calibration.fingerprint(), probe.fingerprint());
+        Ok(fingerprint(&["search 3", env!("CARGO_PKG_VERSION"), &content_hash, &text, &probe, &settings]))
     }
 
-    /// The curves, and every candidate's layers if they are to be kept. What is stored is not compressed again, unless
-    /// its layers are needed.
+    /// The curves, and every candidate's layers if they are to be kept. Blocks that are stored are not solved again, unless
+    /// their layers are needed.
     fn measure(
         &self,
         base: &Base<'_>,
         calibration: &Calibration,
         store: Option<&Store>,
-        keys: &Keys,
+        key: &str,
         keep: bool,
         observer: &dyn Observer,
     ) -> Result<(DamageCurves, Vec<Level>)> {
         let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
-        let known: Option<DamageCurves> = store.and_then(|store| store.get(&keys.all));
-        let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        let mut levels = Vec::new();
-        for (index, (recipe, key)) in keys.recipes.iter().zip(&keys.candidates).enumerate() {
-            let needed = keep || index == reference;
-            let stored: Option<Vec<(String, f64)>> = store.and_then(|store| store.get(key));
-            let curve = match stored {
-                Some(curve) if !needed => curve,
-                _ => {
-                    observer.step(index + 1, keys.recipes.len(), &recipe.to_string());
-                    let mut level = Level::default();
-                    let report = compress(base.model, recipe, Some(calibration), &mut level, observer);
-                    let report = report.map_err(blame(recipe))?;
-                    if needed {
-                        levels.push(level);
-                    }
-                    let of_layer = |layer: LayerReport| (layer.name, layer.relative_output_error);
-                    let curve = report.layers.into_iter().map(of_layer).collect::<Vec<_>>();
-                    if let Some(store) = store {
-                        store.put(key, &curve)?;
-                    }
-                    curve
-                }
-            };
-            for (name, error) in curve {
-                errors.entry(name).or_default().push(error);
-            }
-        }
+        let mut levels: Vec<Level> = self.candidates.iter().map(|_| Level::default()).collect();
+        let known = store.filter(|_| !keep).and_then(|store| store.get(key));
         if let Some(curves) = known {
             return Ok((curves, levels));
         }
-        let of_reference = levels.get(if keep { reference } else { 0 }).ok_or(Error::NoConfigurations)?;
-        let units = self.units(base, of_reference, &errors, observer)?;
+        let plain = self.plain();
+        let mut survey = Survey::new(base.model, &plain, &self.candidates, calibration).map_err(blame(&plain))?;
+        let mut probe = Probe::new(base)?;
+        let mut units = Vec::new();
+        for index in 0..base.model.block_count() {
+            let key = fingerprint(&[key, "block", &index.to_string()]);
+            let stored: Option<Vec<Unit>> = store.filter(|_| !keep).and_then(|store| store.get(&key));
+            let of_block = if let Some(stored) = stored {
+                survey.skip().map_err(blame(&plain))?;
+                stored
+            } else {
+                let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+                let take = |candidate: usize, linear: &Linear, layer, report: LayerReport| {
+                    // A candidate that leaves layers as they are does no damage.
+                    let errors = errors.entry(report.name).or_insert_with(|| vec![0.0; self.candidates.len()]);
+                    errors[candidate] = report.relative_output_error;
+                    if keep || candidate == reference {
+                        levels[candidate].insert(linear, layer);
+                    }
+                };
+                survey.solve(observer, take).map_err(blame(&plain))?;
+                let of_block = self.units(&probe, index, &levels[reference], &errors)?;
+                if let Some(store) = store {
+                    store.put(&key, &of_block)?;
+                }
+                if !keep {
+                    levels[reference] = Level::default();
+                }
+                of_block
+            };
+            units.extend(of_block);
+            probe.pass()?;
+            sparq_eval::Observer::progress(observer, index + 1, base.model.block_count(), "search");
+        }
         let mut curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
-        measure_trials(&self.whole(base, calibration, store, keys, observer), &mut curves)?;
+        measure_trials(&self.whole(base, calibration, store, key, observer), &mut curves)?;
         if let Some(store) = store {
-            store.put(&keys.all, &curves)?;
+            store.put(key, &curves)?;
         }
         Ok((curves, levels))
     }
@@ -221,46 +223,41 @@ impl Search {
         base: &'a Base<'a>,
         calibration: &'a Calibration,
         store: Option<&'a Store>,
-        keys: &'a Keys,
+        key: &'a str,
         observer: &'a dyn Observer,
     ) -> Whole<'a> {
-        Whole { base, recipe: &self.recipe, calibration, store, key: &keys.all, observer }
+        Whole { base, recipe: &self.recipe, calibration, store, key, observer }
     }
 
+    /// The units of a block, given its layers under the reference candidate and each layer's errors.
     fn units(
         &self,
-        base: &Base<'_>,
+        probe: &Probe<'_>,
+        block: usize,
         reference: &Level,
         errors: &BTreeMap<String, Vec<f64>>,
-        observer: &dyn Observer,
     ) -> Result<Vec<Unit>> {
-        let model = base.model;
-        let mut probe = Probe::new(base)?;
+        let plan = probe.model().block_plan(block)?;
         let mut units = Vec::new();
-        for index in 0..model.block_count() {
-            let plan = model.block_plan(index)?;
-            for ids in together(plan) {
-                let name = |id: &LinearId| &plan.linears()[*id].name;
-                let ids: Vec<LinearId> = ids.into_iter().filter(|id| errors.contains_key(name(id))).collect();
-                if ids.is_empty() {
-                    continue;
-                }
-                let mut sums = vec![0.0; self.candidates.len()];
-                for id in &ids {
-                    let curve = errors.get(name(id)).into_iter().flatten();
-                    sums.iter_mut().zip(curve).for_each(|(sum, error)| *sum += error);
-                }
-                let layers = ids.iter().map(|id| (name(id).clone(), plan.linears()[*id].weights()));
-                units.push(Unit {
-                    block: index,
-                    layers: layers.collect(),
-                    errors: sums,
-                    divergence: probe.divergence(&ids, reference)?,
-                    remaining: 1.0,
-                });
+        for ids in together(plan) {
+            let name = |id: &LinearId| &plan.linears()[*id].name;
+            let ids: Vec<LinearId> = ids.into_iter().filter(|id| errors.contains_key(name(id))).collect();
+            if ids.is_empty() {
+                continue;
             }
-            probe.pass()?;
-            sparq_eval::Observer::progress(observer, index + 1, model.block_count(), "search");
+            let mut sums = vec![0.0; self.candidates.len()];
+            for id in &ids {
+                let curve = errors.get(name(id)).into_iter().flatten();
+                sums.iter_mut().zip(curve).for_each(|(sum, error)| *sum += error);
+            }
+            let layers = ids.iter().map(|id| (name(id).clone(), plan.linears()[*id].weights()));
+            units.push(Unit {
+                block,
+                layers: layers.collect(),
+                errors: sums,
+                divergence: probe.divergence(&ids, reference)?,
+                remaining: 1.0,
+            });
         }
         Ok(units)
     }
@@ -269,23 +266,13 @@ impl Search {
 /// Compresses whole models to see how much of each part's damage is left in them.
 fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves) -> Result<()> {
     let Some(trials) = Trials::new(curves) else { return Ok(()) };
-    let before = curves.candidates.len();
-    let all = before + trials.choices.len();
+    let all = trials.choices.len();
     let measure = |(index, choice): (usize, &Vec<usize>)| {
-        whole.divergence(&curves.allocation(choice), (before + index + 1, all), "trial of the whole recipe")
+        whole.divergence(&curves.allocation(choice), (index + 1, all), "trial of the whole recipe")
     };
     let divergences: Vec<f64> = trials.choices.iter().enumerate().map(measure).collect::<Result<_>>()?;
     trials.apply(curves, &divergences);
     Ok(())
-}
-
-/// What a search calls its measurements in a store.
-struct Keys {
-    /// The recipe of each candidate, and what its errors are called.
-    recipes: Vec<Recipe>,
-    candidates: Vec<String>,
-    /// What the curves are called.
-    all: String,
 }
 
 /// Where each unit's linears are.

@@ -93,7 +93,7 @@ impl Search {
     /// text.
     ///
     /// With a `directory`, finished choices are found there again, and so is every model that was compressed to be compared.
-    /// A polish that was interrupted starts anew, and compresses the candidates again.
+    /// A polish that was interrupted starts anew, and solves the candidates again.
     ///
     /// # Errors
     /// Those of [`run`](Self::run) and [`DamageCurves::allocate`].
@@ -125,11 +125,11 @@ impl Search {
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
         let store = directory.map(Store::open).transpose()?;
-        let keys = self.keys(model, calibration, probe, store.is_some())?;
+        let search = self.key(model, calibration, probe, store.is_some())?;
         let finals = self.finals.as_ref().unwrap_or(calibration);
         let key = |target: f64| -> Result<String> {
             let settings = serde_json::to_string(&(self.generations, self.seed, target.to_bits()))?;
-            Ok(fingerprint(&["allocation 2", &keys.all, &settings, &finals.fingerprint()]))
+            Ok(fingerprint(&["allocation 3", &search, &settings, &finals.fingerprint()]))
         };
         let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
         for &target in targets {
@@ -141,14 +141,14 @@ impl Search {
             model.make_resident()?;
             let base = Base::new(&model, probe)?;
             let polish = self.generations > 0;
-            let (curves, levels) = self.measure(&base, calibration, store.as_ref(), &keys, polish, observer)?;
+            let (curves, levels) = self.measure(&base, calibration, store.as_ref(), &search, polish, observer)?;
             for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
                 let finalists = if polish {
                     self.polished(&base, &curves, &levels, target, observer)?
                 } else {
                     finalists(&curves, target)?
                 };
-                let whole = self.whole(&base, finals, store.as_ref(), &keys, observer);
+                let whole = self.whole(&base, finals, store.as_ref(), &search, observer);
                 let searched = decide(&whole, &curves, finalists, target)?;
                 if let Some(store) = &store {
                     store.put(&key(target)?, &searched)?;

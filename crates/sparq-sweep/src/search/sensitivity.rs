@@ -4,7 +4,7 @@ use super::base::{Base, Score, blocks};
 use super::levels::Level;
 use crate::Result;
 use ndarray::Array2;
-use sparq_model::{Block, LinearId};
+use sparq_model::{Block, LinearId, Model};
 use std::sync::Arc;
 
 /// The base model, up to the block that is looked at.
@@ -21,6 +21,11 @@ impl<'a> Probe<'a> {
     pub(super) fn new(base: &'a Base<'a>) -> Result<Self> {
         let residuals = (0..base.sequences()).map(|sequence| base.embedded(sequence).clone()).collect();
         Ok(Self { base, blocks: blocks(base.model)?, residuals, at: 0 })
+    }
+
+    /// The base.
+    pub(super) fn model(&self) -> &'a Model {
+        self.base.model
     }
 
     /// KL(base ‖ model) with `level` in the place of these linears of the block that is looked at.

@@ -1,0 +1,136 @@
+//! One stage of a block: what its layers have in common, and how each of them is solved.
+
+use crate::dense_stream::DenseBlock;
+use crate::stage_drift::StageDrift;
+use crate::stream::Stream;
+use crate::{LayerReport, Phase, Profile, Recipe, Result};
+use ndarray::{Array1, Array2};
+use sparq_core::{
+    CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics,
+};
+use sparq_model::{Block, Linear};
+use sparq_obs::{HessianAccumulator, InverseFactor};
+use std::time::Instant;
+
+/// What is known of a stage's inputs.
+pub(crate) struct StageStatistics {
+    hessian: SharedHessian,
+    /// How far they are from the dense model's, if a layer is to make up for it.
+    drift: Option<StageDrift>,
+    /// Tokens left out because their inputs are not finite.
+    skipped: u64,
+}
+
+impl StageStatistics {
+    /// Sums up the inputs of a stage over all batches, in their order.
+    pub(crate) fn gather(
+        recipe: &Recipe,
+        (block, stage): (&Block, usize),
+        stream: &mut Stream,
+        needs: Statistics,
+        mut dense: Option<&mut DenseBlock>,
+        profile: &mut Profile,
+    ) -> Result<Self> {
+        let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
+        let block_plan = block.plan();
+        let mut accumulator = HessianAccumulator::new(width, needs)?;
+        // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
+        let mut drift = (dense.is_some() && !block_plan.is_routed(stage))
+            .then(|| StageDrift::new(block_plan, stage, recipe.residual_drift));
+        stream.each(block, |batch, state| {
+            let input =
+                profile.time(Phase::Forward, 0, || block.calibration_input(stage, state, recipe.expert_tokens))?;
+            let squares = (input.len() * if needs == Statistics::Hessian { width } else { 1 }) as u64;
+            profile.time(Phase::Statistics, squares, || accumulator.add(input.view()))?;
+            let (Some(drift), Some(dense)) = (&mut drift, &mut dense) else { return Ok(()) };
+            let products = StageDrift::operations(block_plan, stage, input.nrows());
+            dense.input(stage, batch, |dense| {
+                profile.time(Phase::Statistics, products, || drift.add(block, stage, dense, state))
+            })
+        })?;
+        let skipped = accumulator.skipped();
+        let hessian = SharedHessian::new(profile.time(Phase::Statistics, 0, || accumulator.finish()));
+        Ok(Self { hessian, drift, skipped })
+    }
+
+    /// Solves a layer of `block` that reads these inputs.
+    pub(crate) fn solve(
+        &self,
+        recipe: &Recipe,
+        block: usize,
+        linear: &Linear,
+        compressor: &dyn LayerCompressor,
+    ) -> Result<(CompressedLayer, LayerReport)> {
+        let start = Instant::now();
+        let (shared, hessian) = (&self.hessian, self.hessian.hessian());
+        let target = match &self.drift {
+            Some(drift) => {
+                let factored = InverseFactor::of_shared(shared, linear.in_features(), recipe.damping()?);
+                let target = drift.target(linear, &factored.factor, recipe.drift as f32)?;
+                // A target that overflowed says nothing; the dense weight is the next best.
+                Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
+            }
+            None => None,
+        };
+        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
+        let untouched = compressor.needs() > Statistics::Nothing && hessian.tokens() == 0;
+        let layer = if untouched {
+            Err(Fallback::NoTokens)
+        } else {
+            let layer = compressor.compress(&LayerProblem::sharing(&linear.name, weight, shared)?)?;
+            let is_finite = layer.weight.iter().all(|value| value.is_finite());
+            if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
+        };
+        let mut layer = layer.or_else(|fallback| without_curvature(linear, hessian, compressor, fallback))?;
+        if self.skipped > 0 {
+            layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: self.skipped });
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let (rows, width) = weight.dim();
+        let report = LayerReport {
+            name: linear.name.clone(),
+            block,
+            shape: [rows, width],
+            weights: rows * width,
+            zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
+            bits_per_weight: layer
+                .quantized
+                .as_ref()
+                .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
+            relative_output_error: sparq_obs::relative_output_error(
+                weight,
+                layer.weight.view(),
+                if untouched { &Hessian::None } else { hessian },
+            ),
+            damping: layer.report.damping,
+            fallbacks: layer.report.fallbacks.clone(),
+            tokens: hessian.tokens(),
+            seconds,
+        };
+        Ok((layer, report))
+    }
+}
+
+/// The last step of the ladder, for a solution that overflowed or a layer that saw no token: every weight counts the
+/// same and nothing is compensated, so that finite weights give a finite layer.
+fn without_curvature(
+    linear: &Linear,
+    hessian: &Hessian,
+    compressor: &dyn LayerCompressor,
+    fallback: Fallback,
+) -> Result<CompressedLayer> {
+    let width = linear.in_features();
+    let flat = match hessian {
+        Hessian::Full { tokens, .. } => Hessian::Full { matrix: Array2::zeros((width, width)), tokens: *tokens },
+        Hessian::Diagonal { tokens, .. } => Hessian::Diagonal { sums: Array1::ones(width), tokens: *tokens },
+        other => other.clone(),
+    };
+    let mut layer = compressor.compress(&LayerProblem::new(&linear.name, linear.weight.view(), &flat)?)?;
+    layer.report.fallbacks.push(fallback);
+    match layer.weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        Some(((row, column), &value)) => {
+            Err(CompressError::NotFinite { layer: linear.name.clone(), row, column, value }.into())
+        }
+        None => Ok(layer),
+    }
+}

@@ -1,0 +1,123 @@
+use crate::stage::StageStatistics;
+use crate::stream::Stream;
+use crate::targets::Matcher;
+use crate::{Calibration, Error, LayerBudget, LayerReport, Observer, Plan, Profile, Recipe, Result};
+use sparq_core::{CompressedLayer, LayerCompressor, Statistics};
+use sparq_model::{Block, Linear, LinearId, Model};
+use std::sync::Arc;
+
+/// What a recipe would make of every layer of a model under several budgets, each layer by itself in the dense model.
+///
+/// One walk through the blocks serves all budgets: tokens pass through the dense model once, and all solutions of a layer
+/// share its Hessian and what is factored of it. Nothing that was compressed before a layer reaches it, so there is no
+/// drift to undo. Takes the memory of a [compression](crate::Compression) without drift.
+///
+/// # Examples
+/// ```no_run
+/// use sparq_core::{Bits, Sparsity};
+/// use sparq_model::Model;
+/// use sparq_pipeline::{Calibration, LayerBudget, Recipe, Survey};
+/// let model = Model::open("models/SmolLM2-135M")?;
+/// let text = std::fs::read_to_string("calibration.txt")?;
+/// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
+/// let recipe: Recipe = "s=0.25,q=4,group=64,preset=reference".parse()?;
+/// let budgets = [3, 4].map(|bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Bits::new(bits).ok() });
+/// let mut survey = Survey::new(&model, &recipe, &budgets, &calibration)?;
+/// while survey.block() < model.block_count() {
+///     survey.solve(&(), |budget, _, _, report| {
+///         println!("{} at {:?}: {:.4}", report.name, budgets[budget].bits, report.relative_output_error);
+///     })?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Survey<'a> {
+    model: &'a Model,
+    /// For each budget; no method if it leaves layers as they are.
+    methods: Vec<(Recipe, Option<Box<dyn LayerCompressor>>)>,
+    targets: Matcher,
+    needs: Statistics,
+    stream: Stream,
+    block: usize,
+}
+
+impl<'a> Survey<'a> {
+    /// Of `model`, at its first block.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] for each of the budgets, and of embedding the text.
+    pub fn new(model: &'a Model, recipe: &Recipe, budgets: &[LayerBudget], calibration: &Calibration) -> Result<Self> {
+        let mut methods = Vec::with_capacity(budgets.len());
+        for &budget in budgets {
+            let recipe = Recipe { drift: 0.0, ..recipe.with_budget(budget) };
+            Plan::new(model, &recipe, Some(calibration))?;
+            let method = recipe.compressor()?;
+            methods.push((recipe, method));
+        }
+        let of_methods = methods.iter().filter_map(|(_, method)| method.as_ref());
+        let needs = of_methods.map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing);
+        let mut stream = Stream::new(recipe.forward, None);
+        if needs > Statistics::Nothing {
+            stream.embed(model, calibration)?;
+        }
+        Ok(Self { model, methods, targets: recipe.targets.build()?, needs, stream, block: 0 })
+    }
+
+    /// Index of the block that comes next; the number of blocks after the last.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Solves every targeted layer of the next block under each budget, and gives the solutions to `take` with the index
+    /// of the budget and the layer as it is. A budget that leaves layers as they are gives none.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the observer says so; what reading, running and solving report.
+    pub fn solve(
+        &mut self,
+        observer: &dyn Observer,
+        mut take: impl FnMut(usize, &Linear, CompressedLayer, LayerReport),
+    ) -> Result<()> {
+        let index = self.block;
+        let block = self.model.block(index)?;
+        let mut profile = Profile::begin();
+        for stage in 0..block.stages() {
+            let targeted = |id: &&LinearId| self.targets.contains(&block.linears()[**id].name);
+            let ids: Vec<LinearId> = block.stage_linears(stage).iter().filter(targeted).copied().collect();
+            if let Some((recipe, _)) = self.methods.first().filter(|_| !ids.is_empty()) {
+                let at = (&*block, stage);
+                let statistics = StageStatistics::gather(recipe, at, &mut self.stream, self.needs, None, &mut profile)?;
+                for id in ids {
+                    let linear = &block.linears()[id];
+                    for (budget, (recipe, method)) in self.methods.iter().enumerate() {
+                        if observer.stop() {
+                            return Err(Error::Stopped { done: index, of: self.model.block_count() });
+                        }
+                        let Some(method) = method else { continue };
+                        let (layer, report) = statistics.solve(recipe, index, linear, &**method)?;
+                        take(budget, linear, layer, report);
+                    }
+                }
+            }
+            self.stream.each(&block, |_, state| Ok(block.apply(stage, state)?))?;
+        }
+        self.leave(&block);
+        Ok(())
+    }
+
+    /// Passes the next block without solving anything.
+    ///
+    /// # Errors
+    /// What reading and running the block report.
+    pub fn skip(&mut self) -> Result<()> {
+        let block: Arc<Block> = self.model.block(self.block)?;
+        self.stream.each(&block, |_, state| Ok(block.run(state)?))?;
+        self.leave(&block);
+        Ok(())
+    }
+
+    fn leave(&mut self, block: &Block) {
+        self.stream.leave(block);
+        self.block += 1;
+    }
+}
