@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use sparq::pipeline::{Calibration, Recipe};
-use sparq::prelude::Model;
+use sparq::prelude::{Bits, Model};
 use sparq::sweep::{Observer, Search, Searched};
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,8 @@ impl SearchBar {
 
 impl Observer for SearchBar {
     fn step(&self, index: usize, total: usize, what: &str) {
-        self.0.set_length(total as u64 + 1);
-        self.0.set_position(index as u64 - 1);
+        self.0.set_length(total as u64);
+        self.0.set_position(index.saturating_sub(1) as u64);
         self.0.set_message(what.to_owned());
         if self.0.is_hidden() {
             eprintln!("[{index}/{total}] {what}");
@@ -31,9 +31,9 @@ impl sparq::pipeline::Observer for SearchBar {}
 
 impl sparq::eval::Observer for SearchBar {
     fn progress(&self, done: usize, total: usize, what: &str) {
-        self.0.set_position(self.0.length().unwrap_or(1) - 1);
-        let of = if what == "polish" { "generation" } else { "block" };
-        self.0.set_message(format!("{of} {done} of {total}"));
+        self.0.set_length(total as u64);
+        self.0.set_position(done as u64);
+        self.0.set_message(if what == "polish" { "polish" } else { "every candidate, block by block" });
     }
 }
 
@@ -43,6 +43,9 @@ pub(crate) struct SearchArgs {
     /// Text a search is probed on; must not be what results are judged by [default: other parts of the calibration text]
     #[arg(long, value_name = "FILE")]
     search_text: Option<PathBuf>,
+    /// Bit widths that a search mixes; the format must hold all of them (4,5,8 for GGUF, 4,8 for compressed-tensors)
+    #[arg(long, value_name = "BITS", value_delimiter = ',', default_values_t = [3, 4, 8])]
+    search_bits: Vec<u8>,
     /// Sequences of 512 tokens that each candidate of a search is calibrated on
     #[arg(long, default_value_t = 8)]
     search_samples: usize,
@@ -74,7 +77,9 @@ impl SearchArgs {
         };
         let fitted = draw(file, self.search_samples, seed)?;
         let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
-        let search = Search::new(recipe.clone()).polish(self.polish).seed(seed).finals_on(finals.clone());
+        let widths = self.search_bits.iter().map(|&bits| Bits::new(bits)).collect::<Result<Vec<_>, _>>()?;
+        let search =
+            Search::new(recipe.clone()).widths(&widths).polish(self.polish).seed(seed).finals_on(finals.clone());
         let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
         for searched in &found {
             for contestant in &searched.contestants {

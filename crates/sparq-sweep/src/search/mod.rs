@@ -20,6 +20,7 @@ use crate::{Error, Observer, Result};
 use base::Base;
 use levels::{Level, Place};
 use sensitivity::Probe;
+use sparq_core::{Bits, Sparsity};
 use sparq_model::{BlockPlan, Linear, LinearId, Model};
 use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, Survey};
 use std::collections::BTreeMap;
@@ -64,30 +65,27 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search for recipes like this one, over the default candidates: 4 bits with up to 62.5 % sparsity in steps of an
-    /// eighth, 3 bits with up to half, 8 bits with up to half.
+    /// A search for recipes like this one, over [3, 4 and 8 bits](Self::widths), which GPTQ checkpoints hold.
     pub fn new(recipe: Recipe) -> Self {
-        let grid = [
-            (0.0, 8),
-            (0.25, 8),
-            (0.5, 8),
-            (0.0, 4),
-            (0.125, 4),
-            (0.25, 4),
-            (0.375, 4),
-            (0.5, 4),
-            (0.625, 4),
-            (0.0, 3),
-            (0.125, 3),
-            (0.25, 3),
-            (0.375, 3),
-            (0.5, 3),
-        ];
-        let candidates = grid.iter().map(|&(sparsity, bits)| LayerBudget {
-            sparsity: sparq_core::Sparsity::Unstructured(sparsity),
-            bits: sparq_core::Bits::new(bits).ok(),
-        });
-        Self { candidates: candidates.collect(), recipe, generations: 0, seed: 0, finals: None }
+        let search = Self { candidates: Vec::new(), recipe, generations: 0, seed: 0, finals: None };
+        search.widths(&[Bits::B3, Bits::B4, Bits::B8])
+    }
+
+    /// Over these bit widths instead, each dense and with sparsities beyond which fewer bits do less harm: steps of an
+    /// eighth up to a quarter at 2 bits, half at 3 and 62.5 % at 4 to 6; a quarter and half above. A format must hold
+    /// all of them, see docs/formats.md: 4, 5 and 8 for GGUF, 4 and 8 for compressed-tensors.
+    pub fn widths(self, widths: &[Bits]) -> Self {
+        let of_width = |&bits: &Bits| {
+            let (most, step) = match bits.get() {
+                ..=2 => (2, 1),
+                3 => (4, 1),
+                4..=6 => (5, 1),
+                _ => (4, 2),
+            };
+            let sparsities = (0..=most).step_by(step).map(|eighths| Sparsity::Unstructured(f64::from(eighths) / 8.0));
+            sparsities.map(move |sparsity| LayerBudget { sparsity, bits: Some(bits) })
+        };
+        self.candidates(widths.iter().flat_map(of_width).collect())
     }
 
     /// Over these candidates instead.
