@@ -90,10 +90,10 @@ impl<'a> Survey<'a> {
                 for id in ids {
                     let linear = &block.linears()[id];
                     for (budget, (recipe, method)) in self.methods.iter().enumerate() {
+                        let Some(method) = method else { continue };
                         if observer.stop() {
                             return Err(Error::Stopped { done: index, of: self.model.block_count() });
                         }
-                        let Some(method) = method else { continue };
                         let (layer, report) = statistics.solve(recipe, index, linear, &**method)?;
                         take(budget, linear, layer, report);
                     }

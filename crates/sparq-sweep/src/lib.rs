@@ -45,5 +45,5 @@ pub use results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
     TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
-pub use search::{Contestant, DamageCurves, Origin, Search, Searched, Unit};
+pub use search::{Contestant, DamageCurves, Origin, Remaining, Search, Searched, Unit};
 pub use sweep::{Labels, Sweep, default_recipes};

@@ -3,7 +3,7 @@
 use sparq_core::{Bits, Sparsity};
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, LayerBudget, MemorySink, Recipe, compress};
-use sparq_sweep::{Observer, Search};
+use sparq_sweep::{Observer, Search, Unit};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -45,7 +45,7 @@ fn a_searched_allocation_meets_its_rate_and_is_what_layers_get() {
         budget(0.5, Bits::B4),
         budget(0.5, Bits::B3),
         budget(0.7, Bits::B3),
-        budget(0.0, Bits::B2),
+        budget(0.25, Bits::B3),
     ];
     let search = Search::new(recipe.clone()).candidates(candidates);
     let directory = tempfile::tempdir().expect("a directory");
@@ -53,12 +53,17 @@ fn a_searched_allocation_meets_its_rate_and_is_what_layers_get() {
     let run = |steps: &Steps| search.run(&model, &calibration, &probe, Some(directory.path()), steps).expect("runs");
     let curves = run(&steps);
     let taken = || steps.0.lock().expect("not poisoned").len();
-    assert_eq!(taken(), 1 + 4, "the reference, and each part of a block");
+    assert_eq!(
+        taken(),
+        1 + 1 + 2 * 4,
+        "the walk, the reference, and for each part of a block other sparsity and other bits"
+    );
     assert_eq!(run(&steps), curves, "the same when read back");
-    assert_eq!(taken(), 1 + 4, "and not measured again");
+    assert_eq!(taken(), 1 + 1 + 2 * 4, "and not measured again");
     assert_eq!(curves.units.len(), 4 * model.block_count());
-    assert!(curves.units.iter().all(|unit| unit.divergence > 0.0 && unit.remaining > 0.0));
-    let left: BTreeSet<String> = curves.units.iter().map(|unit| format!("{}", unit.remaining)).collect();
+    let positive = |unit: &Unit| unit.divergence > 0.0 && unit.remaining.pruning > 0.0 && unit.remaining.rounding > 0.0;
+    assert!(curves.units.iter().all(positive));
+    let left: BTreeSet<String> = curves.units.iter().map(|unit| format!("{:?}", unit.remaining)).collect();
     assert_eq!(left.len(), 4, "one for each part: {left:?}");
 
     let target = recipe.tcr();
@@ -120,7 +125,8 @@ fn a_search_that_was_interrupted_solves_no_block_again() {
     let uninterrupted = StopsAfter::new(usize::MAX);
     let curves = run(whole.path(), &uninterrupted).expect("runs");
 
-    let of_a_block = 2 * model.linear_names().count() / model.block_count();
+    // Both candidates, and the sparsity of one of them without rounding.
+    let of_a_block = 3 * model.linear_names().count() / model.block_count();
     assert!(run(halved.path(), &StopsAfter::new(of_a_block + 1)).is_err(), "in the second block");
     let resumed = StopsAfter::new(usize::MAX);
     assert_eq!(run(halved.path(), &resumed).expect("runs"), curves);

@@ -12,17 +12,33 @@ pub struct Unit {
     pub layers: Vec<(String, usize)>,
     /// Relative output error of each candidate, summed over the layers.
     pub errors: Vec<f64>,
+    /// The same of each candidate's pruning without its rounding.
+    pub pruning: Vec<f64>,
     /// KL(base ‖ model) on the probe text with only these layers compressed, by the reference candidate; nats a token.
     pub divergence: f64,
     /// What part of this damage is left in a model that is compressed as a whole, where others make up for some of it.
-    pub remaining: f64,
+    pub remaining: Remaining,
+}
+
+/// Shares of damage, of what pruning does and of what rounding does on top.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Remaining {
+    /// Of the error that pruning alone makes.
+    pub pruning: f64,
+    /// Of what rounding adds to it.
+    pub rounding: f64,
+}
+
+impl Remaining {
+    /// All of it.
+    pub const ALL: Remaining = Remaining { pruning: 1.0, rounding: 1.0 };
 }
 
 /// What each candidate would do to each unit of a model: measured once, good for any compression rate.
 ///
-/// The damage of candidate `c` to a unit is estimated as `remaining · divergence · error(c) / error(reference)`: the
-/// unit's own share in the model's divergence, carried over to other candidates by the error of its layers. Damages are
-/// taken to add up.
+/// The damage of candidate `c` to a unit is estimated as `divergence / error(reference)`, what an error costs in this
+/// unit, times the error of `c` that is left in a compressed model: `remaining.pruning · pruning(c) + remaining.rounding ·
+/// (error(c) - pruning(c))`. Damages are taken to add up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DamageCurves {
     /// What was tried.
@@ -77,10 +93,28 @@ impl DamageCurves {
 
     fn item(&self, unit: &Unit) -> Item {
         let weights = unit.layers.iter().map(|(_, weights)| *weights as f64).sum();
-        let reference = unit.errors.get(self.reference).copied().unwrap_or(0.0);
-        let scale = if reference > 0.0 { unit.remaining * unit.divergence / reference } else { 0.0 };
-        Item { weights, damages: unit.errors.iter().map(|error| scale * error).collect() }
+        let damages = (0..self.candidates.len()).map(|candidate| {
+            let Damage { pruning, rounding } = self.damage(unit, candidate);
+            unit.remaining.pruning * pruning + unit.remaining.rounding * rounding
+        });
+        Item { weights, damages: damages.collect() }
     }
+
+    /// What a candidate does to a unit if all of it is left.
+    pub(super) fn damage(&self, unit: &Unit, candidate: usize) -> Damage {
+        let of = |errors: &[f64], candidate: usize| errors.get(candidate).copied().unwrap_or(0.0);
+        let reference = of(&unit.errors, self.reference);
+        let scale = if reference > 0.0 { unit.divergence / reference } else { 0.0 };
+        let (error, pruning) = (of(&unit.errors, candidate), of(&unit.pruning, candidate));
+        Damage { pruning: scale * pruning, rounding: scale * (error - pruning).max(0.0) }
+    }
+}
+
+/// Damage in nats a token, of pruning and of rounding on top of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Damage {
+    pub(super) pruning: f64,
+    pub(super) rounding: f64,
 }
 
 #[cfg(test)]
@@ -94,8 +128,9 @@ mod tests {
             block,
             layers: vec![(format!("layers.{block}.q"), 60), (format!("layers.{block}.k"), 40)],
             errors: vec![0.01, 0.02, 0.08],
+            pruning: vec![0.0, 0.01, 0.07],
             divergence,
-            remaining: 1.0,
+            remaining: Remaining::ALL,
         };
         DamageCurves {
             candidates: vec![budget(0.0), budget(0.25), budget(0.5)],

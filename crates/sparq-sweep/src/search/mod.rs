@@ -11,7 +11,7 @@ mod sensitivity;
 mod trials;
 mod whole;
 
-pub use curves::{DamageCurves, Unit};
+pub use curves::{DamageCurves, Remaining, Unit};
 pub use searched::{Contestant, Origin, Searched};
 
 use crate::store::Store;
@@ -35,12 +35,12 @@ use whole::Whole;
 /// that read the same input, those layers alone are replaced by the reference candidate's, and the divergence of the
 /// whole model from the base is measured on a probe text. At last trials tell how much of this damage is left once the
 /// whole recipe compresses the whole model, for the layers that play the same part in every block: one with the reference
-/// candidate everywhere, and one for each part with the next cheaper candidate there. Both texts must be kept apart from
-/// what the result is judged by.
+/// candidate everywhere, and for each part one with more sparsity and one with fewer bits (or more) there. Both texts must
+/// be kept apart from what the result is judged by.
 ///
 /// Cost: one pass through the model, solving each layer once for each candidate, about half a forward pass of the probe
-/// for each set of layers, and a compression by the whole recipe for each part (four in a Llama) and one more. Holds the
-/// blocks of the base and the codes of one block, or one compressed model, and half the probe's logits.
+/// for each set of layers, and two compressions by the whole recipe for each part (eight in a Llama) and one more. Holds
+/// the blocks of the base and the codes of one block, or one compressed model, and half the probe's logits.
 ///
 /// # Examples
 /// ```no_run
@@ -132,13 +132,20 @@ impl Search {
     ) -> Result<DamageCurves> {
         let store = directory.map(Store::open).transpose()?;
         let key = self.key(model, calibration, probe, store.is_some())?;
-        if let Some(curves) = store.as_ref().and_then(|store| store.get(&key)) {
+        let with_trials = fingerprint(&[&key, "with trials"]);
+        if let Some(curves) = store.as_ref().and_then(|store| store.get(&with_trials)) {
             return Ok(curves);
         }
         let mut model = model.clone();
         model.make_resident()?;
         let base = Base::new(&model, probe)?;
-        Ok(self.measure(&base, calibration, store.as_ref(), &key, false, observer)?.0)
+        let (mut curves, _) = self.measure(&base, calibration, store.as_ref(), &key, false, observer)?;
+        let reference = curves.reference;
+        measure_trials(&self.whole(&base, calibration, store.as_ref(), &key, observer), &mut curves, reference)?;
+        if let Some(store) = &store {
+            store.put(&with_trials, &curves)?;
+        }
+        Ok(curves)
     }
 
     /// What a search calls its measurements in a store.
@@ -147,7 +154,7 @@ impl Search {
         let content_hash = if stored { model.checkpoint().content_hash()? } else { String::new() };
         let settings = serde_json::to_string(&(&self.recipe, &self.candidates))?;
         let (text, probe) = (calibration.fingerprint(), probe.fingerprint());
-        Ok(fingerprint(&["search 3", env!("CARGO_PKG_VERSION"), &content_hash, &text, &probe, &settings]))
+        Ok(fingerprint(&["search 4", env!("CARGO_PKG_VERSION"), &content_hash, &text, &probe, &settings]))
     }
 
     /// The curves, and every candidate's layers if they are to be kept. Blocks that are stored are not solved again, unless
@@ -167,8 +174,9 @@ impl Search {
         if let Some(curves) = known {
             return Ok((curves, levels));
         }
-        let plain = self.plain();
-        let mut survey = Survey::new(base.model, &plain, &self.candidates, calibration).map_err(blame(&plain))?;
+        observer.step(1, 1, "every candidate, block by block");
+        let (plain, budgets) = (self.plain(), self.budgets());
+        let mut survey = Survey::new(base.model, &plain, &budgets, calibration).map_err(blame(&plain))?;
         let mut probe = Probe::new(base)?;
         let mut units = Vec::new();
         for index in 0..base.model.block_count() {
@@ -179,16 +187,16 @@ impl Search {
                 stored
             } else {
                 let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-                let take = |candidate: usize, linear: &Linear, layer, report: LayerReport| {
-                    // A candidate that leaves layers as they are does no damage.
-                    let errors = errors.entry(report.name).or_insert_with(|| vec![0.0; self.candidates.len()]);
-                    errors[candidate] = report.relative_output_error;
-                    if keep || candidate == reference {
-                        levels[candidate].insert(linear, layer);
+                let take = |budget: usize, linear: &Linear, layer, report: LayerReport| {
+                    // A budget that leaves layers as they are makes no error.
+                    let errors = errors.entry(report.name).or_insert_with(|| vec![0.0; budgets.len()]);
+                    errors[budget] = report.relative_output_error;
+                    if let Some(level) = levels.get_mut(budget).filter(|_| keep || budget == reference) {
+                        level.insert(linear, layer);
                     }
                 };
                 survey.solve(observer, take).map_err(blame(&plain))?;
-                let of_block = self.units(&probe, index, &levels[reference], &errors)?;
+                let of_block = self.units(&probe, index, &levels[reference], &budgets, &errors)?;
                 if let Some(store) = store {
                     store.put(&key, &of_block)?;
                 }
@@ -201,8 +209,7 @@ impl Search {
             probe.pass()?;
             sparq_eval::Observer::progress(observer, index + 1, base.model.block_count(), "search");
         }
-        let mut curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
-        measure_trials(&self.whole(base, calibration, store, key, observer), &mut curves)?;
+        let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
         if let Some(store) = store {
             store.put(key, &curves)?;
         }
@@ -227,12 +234,25 @@ impl Search {
         Whole { base, recipe: &self.recipe, calibration, store, key, observer }
     }
 
-    /// The units of a block, given its layers under the reference candidate and each layer's errors.
+    /// What layers are solved under: the candidates, then the sparsities among them without any rounding.
+    fn budgets(&self) -> Vec<LayerBudget> {
+        let mut budgets = self.candidates.clone();
+        for candidate in &self.candidates {
+            let pruned = LayerBudget { bits: None, ..*candidate };
+            if !pruned.sparsity.is_dense() && !budgets.contains(&pruned) {
+                budgets.push(pruned);
+            }
+        }
+        budgets
+    }
+
+    /// The units of a block, given its layers under the reference candidate and each layer's error under each budget.
     fn units(
         &self,
         probe: &Probe<'_>,
         block: usize,
         reference: &Level,
+        budgets: &[LayerBudget],
         errors: &BTreeMap<String, Vec<f64>>,
     ) -> Result<Vec<Unit>> {
         let plan = probe.model().block_plan(block)?;
@@ -243,18 +263,24 @@ impl Search {
             if ids.is_empty() {
                 continue;
             }
-            let mut sums = vec![0.0; self.candidates.len()];
+            let mut sums = vec![0.0; budgets.len()];
             for id in &ids {
                 let curve = errors.get(name(id)).into_iter().flatten();
                 sums.iter_mut().zip(curve).for_each(|(sum, error)| *sum += error);
             }
+            let of = |budget: LayerBudget| budgets.iter().position(|known| *known == budget).map_or(0.0, |at| sums[at]);
             let layers = ids.iter().map(|id| (name(id).clone(), plan.linears()[*id].weights()));
             units.push(Unit {
                 block,
                 layers: layers.collect(),
-                errors: sums,
+                errors: self.candidates.iter().map(|&candidate| of(candidate)).collect(),
+                pruning: self
+                    .candidates
+                    .iter()
+                    .map(|&LayerBudget { sparsity, .. }| of(LayerBudget { sparsity, bits: None }))
+                    .collect(),
                 divergence: probe.divergence(&ids, reference)?,
-                remaining: 1.0,
+                remaining: Remaining::ALL,
             });
         }
         Ok(units)
@@ -262,8 +288,8 @@ impl Search {
 }
 
 /// Compresses whole models to see how much of each part's damage is left in them.
-fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves) -> Result<()> {
-    let Some(trials) = Trials::new(curves) else { return Ok(()) };
+fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves, anchor: usize) -> Result<()> {
+    let Some(trials) = Trials::new(curves, anchor) else { return Ok(()) };
     let all = trials.choices.len();
     let measure = |(index, choice): (usize, &Vec<usize>)| {
         whole.divergence(&curves.allocation(choice), (index + 1, all), "trial of the whole recipe")
@@ -300,9 +326,11 @@ fn together(plan: &BlockPlan) -> Vec<Vec<LinearId>> {
     units.into_iter().map(|(_, ids)| ids).collect()
 }
 
-/// The candidate of middle cost: its damage is large enough to be measured and small enough to be typical.
+/// The candidate of middle cost, of two that cost the same the one with more bits: its damage is large enough to be
+/// measured and small enough to be typical, and it can be pruned more and less.
 fn median(candidates: &[LayerBudget]) -> Option<usize> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
-    order.sort_by(|&x, &y| candidates[x].cost().total_cmp(&candidates[y].cost()));
+    let bits = |index: usize| candidates[index].bits.map_or(16, Bits::get);
+    order.sort_by(|&x, &y| candidates[x].cost().total_cmp(&candidates[y].cost()).then(bits(y).cmp(&bits(x))));
     order.get(order.len() / 2).copied()
 }

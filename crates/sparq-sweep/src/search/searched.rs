@@ -6,7 +6,7 @@ use super::knapsack::{Item, choose, total};
 use super::levels::Level;
 use super::polish::{Rules, evolve};
 use super::whole::Whole;
-use super::{DamageCurves, Search, places};
+use super::{DamageCurves, Search, measure_trials, places};
 use crate::store::Store;
 use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
@@ -24,9 +24,6 @@ use std::path::Path;
 pub enum Origin {
     /// Least estimated damage, see [`DamageCurves::allocate`].
     Estimated,
-    /// Least estimated damage among candidates of no fewer bits than the uniform allocation has. What pruning does to a
-    /// part is estimated better than what fewer bits do: trials of whole models measured it.
-    Pruned,
     /// The same candidate for every layer.
     Uniform,
     /// What the evolution made of the best of these.
@@ -37,7 +34,6 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Estimated => "estimated",
-            Self::Pruned => "pruned",
             Self::Uniform => "uniform",
             Self::Polished => "polished",
         })
@@ -67,27 +63,29 @@ pub struct Searched {
     pub allocation: Allocation,
     /// Where it comes from.
     pub origin: Origin,
-    /// What it was chosen among: the estimated allocation, the best uniform one that meets the rate (if one does), what
-    /// pruning alone makes of that, and the polished one (if that was asked for).
+    /// What it was chosen among: the estimated allocation, the best uniform one that meets the rate (if one does) and the
+    /// polished one (if that was asked for).
     pub contestants: Vec<Contestant>,
 }
 
 impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
-    /// The allocation of least estimated damage, the best uniform one that meets the rate, and the one of least estimated
-    /// damage with no fewer bits than that anywhere are compressed as the recipe says, on the text of
-    /// [`finals_on`](Self::finals_on), and what diverges least from the base on the probe text is chosen. So the choice is
-    /// never worse than that uniform one on the probe text; on other text it may be.
+    /// For each rate, trials as those of [`run`](Self::run) are made around the best uniform allocation that meets it, for
+    /// what is left of damages depends on how much is compressed. Then the allocation of least estimated damage and that
+    /// uniform one are compressed as the recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges less
+    /// from the base on the probe text is chosen. So the choice is never worse than that uniform one on the probe text; on
+    /// other text it may be.
     ///
     /// With [generations](Self::polish) one more is among them. Polishing puts models together from the layers that the
-    /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from these, every uniform
-    /// allocation that meets the rate and the best mixes of one bit width. In each generation 16
-    /// offspring of the best model so far raise one to three units by a step and lower others until the rate is met again
+    /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from these two, every
+    /// uniform allocation that meets the rate and the best mixes of one bit width. In each generation 16 offspring of the
+    /// best model so far raise one to three units by a step and lower others until the rate is met again
     /// (of two steps drawn, the one the curves favour); they are judged on a quarter of the probe's sequences, the best
     /// four on half, the best one on all, and it takes its parent's place if it is better.
     ///
-    /// Cost beside that of the curves: a compression for each allocation that is compared; with a polish, about four
+    /// Cost beside that of the curves: for each rate its trials and a compression for each allocation that is compared; with a
+    /// polish, about four
     /// forward passes of the probe in each generation, and all candidates' layers stay in memory, a byte for each weight
     /// and candidate, with the blocks of the base and of two more models as `f32` and what enters each block on the probe
     /// text.
@@ -143,6 +141,11 @@ impl Search {
             let polish = self.generations > 0;
             let (curves, levels) = self.measure(&base, calibration, store.as_ref(), &search, polish, observer)?;
             for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                let mut curves = curves.clone();
+                if let Some(&[anchor, ..]) = best_uniform(&curves, target).as_deref() {
+                    let whole = self.whole(&base, calibration, store.as_ref(), &search, observer);
+                    measure_trials(&whole, &mut curves, anchor)?;
+                }
                 let finalists = if polish {
                     self.polished(&base, &curves, &levels, target, observer)?
                 } else {
@@ -210,20 +213,18 @@ struct Finalist {
     assembled: Option<f64>,
 }
 
-/// The choice of least estimated damage, the best of the uniform ones by these estimates, and what pruning alone makes of
-/// that one.
+/// The choice of least estimated damage, and the best of the uniform ones by these estimates.
 fn finalists(curves: &DamageCurves, target: f64) -> Result<Vec<Finalist>> {
-    let items = curves.items();
     let finalist = |origin, choice| Finalist { origin, choice, assembled: None };
     let mut finalists = vec![finalist(Origin::Estimated, curves.choose(target)?)];
-    let best = uniform(curves, target).into_iter().min_by(|x, y| total(&items, x).total_cmp(&total(&items, y)));
-    if let Some(best) = best {
-        let fewest = best.first().map_or(0, |&candidate| bits(&curves.candidates[candidate]));
-        let pruned = among(curves, target, |budget| bits(budget) >= fewest);
-        finalists.extend(pruned.map(|choice| finalist(Origin::Pruned, choice)));
-        finalists.push(finalist(Origin::Uniform, best));
-    }
+    finalists.extend(best_uniform(curves, target).map(|choice| finalist(Origin::Uniform, choice)));
     Ok(finalists)
+}
+
+/// Of the uniform choices that meet the rate, the one of least estimated damage.
+fn best_uniform(curves: &DamageCurves, target: f64) -> Option<Vec<usize>> {
+    let items = curves.items();
+    uniform(curves, target).into_iter().min_by(|x, y| total(&items, x).total_cmp(&total(&items, y)))
 }
 
 /// The same candidate for every unit, for each that meets the rate.
@@ -236,33 +237,29 @@ fn uniform(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
 
 /// For each bit width among the candidates, the choice among those of this width alone that does least estimated damage.
 fn mixes(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
+    let (items, costs, budget) = (curves.items(), curves.costs(), curves.budget(target));
+    let bits = |budget: &LayerBudget| budget.bits.map_or(16, sparq_core::Bits::get);
     let widths: BTreeSet<u8> = curves.candidates.iter().map(bits).collect();
-    widths.into_iter().filter_map(|width| among(curves, target, |budget| bits(budget) == width)).collect()
-}
-
-/// The choice among these candidates that does least estimated damage, if one of them meets the rate.
-fn among(curves: &DamageCurves, target: f64, allowed: impl Fn(&LayerBudget) -> bool) -> Option<Vec<usize>> {
-    let (items, costs) = (curves.items(), curves.costs());
-    let within: Vec<usize> = (0..costs.len()).filter(|&candidate| allowed(&curves.candidates[candidate])).collect();
-    let only = |values: &[f64]| within.iter().map(|&candidate| values[candidate]).collect::<Vec<_>>();
-    let items: Vec<Item> =
-        items.iter().map(|item| Item { weights: item.weights, damages: only(&item.damages) }).collect();
-    let chosen = choose(&items, &only(&costs), curves.budget(target))?;
-    Some(chosen.into_iter().map(|candidate| within[candidate]).collect())
-}
-
-/// Bits of a code; those of a weight that is not quantized.
-fn bits(budget: &LayerBudget) -> u8 {
-    budget.bits.map_or(16, sparq_core::Bits::get)
+    let mix = |width: u8| {
+        let of_width: Vec<usize> =
+            (0..costs.len()).filter(|&candidate| bits(&curves.candidates[candidate]) == width).collect();
+        let only = |values: &[f64]| of_width.iter().map(|&candidate| values[candidate]).collect::<Vec<_>>();
+        let items: Vec<Item> =
+            items.iter().map(|item| Item { weights: item.weights, damages: only(&item.damages) }).collect();
+        let chosen = choose(&items, &only(&costs), budget)?;
+        Some(chosen.into_iter().map(|candidate| of_width[candidate]).collect())
+    };
+    widths.into_iter().filter_map(mix).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Unit;
+    use super::super::{Remaining, Unit};
     use super::*;
     use sparq_core::{Bits, Sparsity};
 
-    /// Two units, the second of which minds everything more: at 8 bits; at 4 bits with 0, 25 and 50 % sparsity; at 3 bits with 50 %.
+    /// Two units, the second of which minds everything more: at 8 bits; at 4 bits with 0, 25 and 50 % sparsity; at 3 bits with
+    /// 50 %.
     fn curves() -> DamageCurves {
         let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
         let of_four = [0.0, 0.25, 0.5].map(|s| budget(s, Bits::B4));
@@ -270,8 +267,9 @@ mod tests {
             block,
             layers: vec![(format!("layers.{block}.q"), 100)],
             errors: vec![0.001, 0.01, 0.02, 0.03, 0.021],
+            pruning: vec![0.0, 0.0, 0.01, 0.02, 0.02],
             divergence,
-            remaining: 1.0,
+            remaining: Remaining::ALL,
         };
         DamageCurves {
             candidates: [&[budget(0.0, Bits::B8)], &of_four[..], &[budget(0.5, Bits::B3)]].concat(),
@@ -286,18 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn pruning_alone_is_compared_beside_the_estimate_and_the_best_uniform_choice() {
+    fn the_estimate_is_compared_with_the_best_uniform_choice() {
         let mut curves = curves();
-        let expected = [
-            (Origin::Estimated, vec![4, 1]),
-            (Origin::Pruned, vec![3, 1]), // what minds less gives way to what minds more
-            (Origin::Uniform, vec![2, 2]),
-        ];
-        assert_eq!(compared(&curves, 0.8125), expected);
-        curves.units.iter_mut().for_each(|unit| unit.errors[4] = 0.005);
-        let three = vec![4, 4];
-        let all = [Origin::Estimated, Origin::Pruned, Origin::Uniform].map(|origin| (origin, three.clone()));
-        assert_eq!(compared(&curves, 0.8125), all, "3 bits are the best of all, and the fewest");
+        // What minds less gives way to what minds more.
+        assert_eq!(compared(&curves, 0.8125), [(Origin::Estimated, vec![4, 1]), (Origin::Uniform, vec![2, 2])]);
+        curves.units.iter_mut().for_each(|unit| (unit.errors[4], unit.pruning[4]) = (0.005, 0.0));
+        assert_eq!(compared(&curves, 0.8125), [(Origin::Estimated, vec![4, 4]), (Origin::Uniform, vec![4, 4])]);
     }
 
     #[test]

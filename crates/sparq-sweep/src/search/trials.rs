@@ -1,56 +1,66 @@
 //! How much of the damage to each part of a model is left when the whole of it is compressed.
 
-use super::knapsack::total;
-use super::{DamageCurves, Unit};
+use super::curves::Damage;
+use super::{DamageCurves, Remaining, Unit};
+use sparq_pipeline::LayerBudget;
 use std::collections::BTreeSet;
 
-/// No part counts for less than this share of what parts count for on average: a trial is a measurement, and what came
-/// out near nothing is not free.
+/// No part keeps less than this share of what all parts together keep: a trial is a measurement, and what came out near
+/// nothing is not free.
 const FLOOR: f64 = 0.1;
 
-/// Whole models whose divergences tell what is left: the reference candidate everywhere, and then, for each part of a
-/// block, the next cheaper candidate for this part of every block.
+/// How much a model's divergence wanders with the last bits of its computation, as a fraction of it (docs/results.md).
+const NOISE: f64 = 0.03;
+
+/// Whole models whose divergences tell what is left: one candidate everywhere, the anchor, and then, for each part of a
+/// block, others for this part of every block: one that differs by its sparsity, one by its bits.
 #[derive(Debug)]
 pub(super) struct Trials {
+    anchor: usize,
     /// Units that play the same part in their blocks.
     parts: Vec<Vec<usize>>,
-    /// A candidate for each unit.
+    /// The candidate of another sparsity and the one of other bits, where there are such.
+    pruned: Option<usize>,
+    rounded: Option<usize>,
+    /// A candidate for each unit: the anchor everywhere; then for each part the two, those that there are.
     pub(super) choices: Vec<Vec<usize>>,
 }
 
 impl Trials {
-    /// None if no candidate is cheaper than the reference.
-    pub(super) fn new(curves: &DamageCurves) -> Option<Self> {
-        let step = step(curves)?;
+    /// Around the candidate `anchor`; none if no other differs from it by its sparsity or its bits alone.
+    pub(super) fn new(curves: &DamageCurves, anchor: usize) -> Option<Self> {
+        let pruned = step(curves, anchor, |from, to| from.bits == to.bits && from.sparsity != to.sparsity);
+        let rounded = step(curves, anchor, |from, to| from.sparsity == to.sparsity && from.bits != to.bits);
+        if pruned.is_none() && rounded.is_none() {
+            return None;
+        }
         let parts = parts(&curves.units);
-        let reference = vec![curves.reference; curves.units.len()];
-        let of_part = |part: &Vec<usize>| {
-            let mut choice = reference.clone();
-            for &unit in part {
-                choice[unit] = step;
+        let reference = vec![anchor; curves.units.len()];
+        let mut choices = vec![reference.clone()];
+        for part in &parts {
+            for candidate in pruned.into_iter().chain(rounded) {
+                let mut choice = reference.clone();
+                for &unit in part {
+                    choice[unit] = candidate;
+                }
+                choices.push(choice);
             }
-            choice
-        };
-        let choices = [reference.clone()].into_iter().chain(parts.iter().map(of_part)).collect();
-        Some(Self { parts, choices })
+        }
+        Some(Self { anchor, parts, pruned, rounded, choices })
     }
 
-    /// Sets what is left of the units' damages, given the divergence of each trial.
+    /// Sets what is left of the units' damages, given the divergence of each trial. Changes nothing if they tell nothing.
     pub(super) fn apply(&self, curves: &mut DamageCurves, divergences: &[f64]) {
-        let [reference, of_parts @ ..] = divergences else { return };
-        let items = curves.items();
-        let [before, with_steps @ ..] = &self.choices[..] else { return };
-        let estimated: Vec<f64> =
-            with_steps.iter().map(|choice| total(&items, choice) - total(&items, before)).collect();
-        let measured = of_parts.iter().map(|divergence| divergence - reference);
-        let shares: Vec<f64> = measured.zip(&estimated).map(|(measured, estimated)| measured / estimated).collect();
-        let known = || shares.iter().copied().filter(|share| share.is_finite());
-        let mean = known().map(|share| share.max(0.0)).sum::<f64>() / known().count() as f64;
-        if !(mean.is_finite() && mean > 0.0) {
-            return; // the trials tell nothing
+        let Some((&of_anchor, tried)) = divergences.split_first() else { return };
+        let mut more = tried.iter().map(|divergence| divergence - of_anchor);
+        let (mut pruned, mut rounded) = (Vec::new(), Vec::new());
+        for part in &self.parts {
+            let mut step = |candidate| Some((added(curves, part, self.anchor, candidate), more.next()?));
+            pruned.extend(self.pruned.and_then(&mut step));
+            rounded.extend(self.rounded.and_then(&mut step));
         }
-        for (part, share) in self.parts.iter().zip(shares) {
-            let remaining = if share.is_finite() { share.max(FLOOR * mean) } else { mean };
+        let Some(remaining) = remaining(&pruned, &rounded, NOISE * of_anchor) else { return };
+        for (part, remaining) in self.parts.iter().zip(remaining) {
             for &unit in part {
                 curves.units[unit].remaining = remaining;
             }
@@ -58,14 +68,65 @@ impl Trials {
     }
 }
 
-/// The candidate below the reference that does least more damage for what it saves: the step an allocation would take.
-fn step(curves: &DamageCurves) -> Option<usize> {
-    let (items, costs) = (curves.items(), curves.costs());
-    let damage = |candidate: usize| total(&items, &vec![candidate; items.len()]);
-    let (from, cost) = (damage(curves.reference), costs[curves.reference]);
-    let slope = |candidate: usize| (damage(candidate) - from) / (cost - costs[candidate]);
-    let cheaper = (0..costs.len()).filter(|&candidate| costs[candidate] < cost && damage(candidate) > from);
-    cheaper.min_by(|&x, &y| slope(x).total_cmp(&slope(y)))
+/// What is left of each part's damages, given its step to other sparsity and its step to other bits, as estimated and as
+/// measured. None if they tell nothing.
+fn remaining(pruned: &[(Damage, f64)], rounded: &[(Damage, f64)], noise: f64) -> Option<Vec<Remaining>> {
+    if pruned.is_empty() || rounded.is_empty() {
+        // With one kind only, the same is taken to be left of both.
+        let steps = pruned.iter().chain(rounded).map(|(step, more)| (step.pruning + step.rounding, *more));
+        let both = shares(&steps.collect::<Vec<_>>(), noise)?;
+        return Some(both.into_iter().map(|share| Remaining { pruning: share, rounding: share }).collect());
+    }
+    let steps: Vec<(f64, f64)> = rounded.iter().map(|(step, more)| (step.rounding, *more)).collect();
+    let rounding = shares(&steps, noise)?;
+    // More sparsity leaves fewer weights to round.
+    let without_rounding = |((step, more), share): (&(Damage, f64), &f64)| (step.pruning, more - share * step.rounding);
+    let steps: Vec<(f64, f64)> = pruned.iter().zip(&rounding).map(without_rounding).collect();
+    let pruning = shares(&steps, noise)?;
+    Some(pruning.into_iter().zip(rounding).map(|(pruning, rounding)| Remaining { pruning, rounding }).collect())
+}
+
+/// What the step from the anchor to a candidate adds to these units' damages, if all of it is left.
+fn added(curves: &DamageCurves, part: &[usize], anchor: usize, candidate: usize) -> Damage {
+    let mut sum = Damage::default();
+    for unit in part.iter().map(|&unit| &curves.units[unit]) {
+        let (from, to) = (curves.damage(unit, anchor), curves.damage(unit, candidate));
+        sum.pruning += to.pruning - from.pruning;
+        sum.rounding += to.rounding - from.rounding;
+    }
+    sum
+}
+
+/// What is left of each part's estimated step, given pairs of estimated and measured steps and the noise of a measurement:
+/// a share is drawn towards that of all parts together as far as noise could be what sets it apart. None if the trials tell
+/// nothing.
+fn shares(steps: &[(f64, f64)], noise: f64) -> Option<Vec<f64>> {
+    let (estimated, measured) = steps.iter().fold((0.0, 0.0), |(x, y), step| (x + step.0, y + step.1));
+    let mean = measured / estimated;
+    if !(mean.is_finite() && mean > 0.0) {
+        return None;
+    }
+    let share = |&(estimated, measured): &(f64, f64)| {
+        let signal = (mean * estimated).powi(2);
+        let weight = signal / (signal + noise.powi(2));
+        let share = mean + weight * (measured / estimated - mean);
+        if share.is_finite() { share.max(FLOOR * mean) } else { mean }
+    };
+    Some(steps.iter().map(share).collect())
+}
+
+/// The candidate that differs from the anchor by its sparsity alone, or by its bits alone, and whose damage differs by
+/// about as much as the anchor does: large enough to be told from noise, small enough to be typical.
+fn step(curves: &DamageCurves, anchor: usize, kind: impl Fn(LayerBudget, LayerBudget) -> bool) -> Option<usize> {
+    let damage = |candidate: usize| {
+        let of_units = curves.units.iter().map(|unit| curves.damage(unit, candidate));
+        of_units.map(|damage| damage.pruning + damage.rounding).sum::<f64>()
+    };
+    let from = damage(anchor);
+    let far = |candidate: usize| ((damage(candidate) - from).abs() - from).abs();
+    let (of, own) = (|candidate: usize| curves.candidates[candidate], curves.candidates[anchor]);
+    let others = (0..curves.candidates.len()).filter(|&candidate| kind(own, of(candidate)));
+    others.filter(|&candidate| damage(candidate) != from).min_by(|&x, &y| far(x).total_cmp(&far(y)))
 }
 
 /// Units that play the same part in their blocks have layers of the same names behind the block's number.
@@ -86,33 +147,42 @@ fn parts(units: &[Unit]) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::knapsack::total;
     use sparq_core::{Bits, Sparsity};
-    use sparq_pipeline::LayerBudget;
 
-    /// Two blocks of two parts, at 4 bits with 0, 25, 50 and 75 % sparsity.
+    /// Two blocks of two parts, at 4 bits with 0, 25 and 50 % sparsity, and at 3 bits with 25 %. Half of what rounding to 4
+    /// bits does goes away with half of the weights.
     fn curves() -> DamageCurves {
-        let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4) };
+        let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
         let unit = |block: usize, name: &str, divergence| Unit {
             block,
             layers: vec![(format!("model.layers.{block}.{name}"), 100)],
-            errors: vec![0.01, 0.02, 0.04, 0.2],
+            errors: vec![0.012, 0.02, 0.046, 0.04],
+            pruning: vec![0.0, 0.01, 0.04, 0.01],
             divergence,
-            remaining: 1.0,
+            remaining: Remaining::ALL,
         };
         DamageCurves {
-            candidates: [0.0, 0.25, 0.5, 0.75].map(budget).to_vec(),
+            candidates: vec![
+                budget(0.0, Bits::B4),
+                budget(0.25, Bits::B4),
+                budget(0.5, Bits::B4),
+                budget(0.25, Bits::B3),
+            ],
             reference: 1,
             units: vec![unit(0, "attn.q", 0.1), unit(0, "mlp.up", 0.2), unit(1, "attn.q", 0.3), unit(1, "mlp.up", 0.2)],
         }
     }
 
     #[test]
-    fn one_trial_for_the_reference_and_one_for_each_part() {
-        let trials = Trials::new(&curves()).expect("cheaper ones exist");
-        assert_eq!(trials.choices, [[1, 1, 1, 1], [2, 1, 2, 1], [1, 2, 1, 2]]);
-        let mut cheapest = curves();
-        cheapest.reference = 3;
-        assert!(Trials::new(&cheapest).is_none());
+    fn one_trial_for_the_anchor_and_for_each_part_one_of_other_sparsity_and_one_of_other_bits() {
+        let trials = Trials::new(&curves(), 1).expect("there are others");
+        assert_eq!(trials.choices, [[1, 1, 1, 1], [2, 1, 2, 1], [3, 1, 3, 1], [1, 2, 1, 2], [1, 3, 1, 3]]);
+        let around_half = Trials::new(&curves(), 2).expect("there are others");
+        assert_eq!(around_half.choices, [[2, 2, 2, 2], [0, 2, 0, 2], [2, 0, 2, 0]], "no other bits at 50 %");
+        let mut alone = curves();
+        alone.candidates[3].sparsity = Sparsity::Unstructured(0.75);
+        assert!(Trials::new(&alone, 3).is_none());
     }
 
     #[test]
@@ -124,28 +194,56 @@ mod tests {
         assert_eq!(parts(&units), [[0, 2], [1, 3]]);
     }
 
-    #[test]
-    fn damages_add_up_to_what_was_measured() {
-        let mut curves = curves();
-        let trials = Trials::new(&curves).expect("possible");
-        // A quarter of the estimate is left of the first part's damage, three quarters of the second's.
-        trials.apply(&mut curves, &[0.5, 0.6, 0.8]);
-        let remaining: Vec<f64> = curves.units.iter().map(|unit| unit.remaining).collect();
-        for (found, expected) in remaining.iter().zip([0.25, 0.75, 0.25, 0.75]) {
-            assert!((found - expected).abs() < 1e-12, "{remaining:?}");
+    /// Divergences of the trials of a model of which this is left, part by part.
+    fn divergences(trials: &Trials, curves: &DamageCurves, left: [Remaining; 2]) -> Vec<f64> {
+        let mut truth = curves.clone();
+        for (unit, part) in truth.units.iter_mut().zip([0, 1, 0, 1]) {
+            unit.remaining = left[part];
         }
-        let damage = |c: usize| curves.items().iter().step_by(2).map(|item| item.damages[c]).sum::<f64>();
-        assert!((damage(2) - damage(1) - 0.1).abs() < 1e-12);
+        trials.choices.iter().map(|choice| total(&truth.items(), choice)).collect()
     }
 
     #[test]
-    fn noise_makes_no_part_free_and_trials_that_tell_nothing_change_nothing() {
-        let mut noisy = curves();
-        let trials = Trials::new(&noisy).expect("possible");
-        trials.apply(&mut noisy, &[0.5, 0.4, 0.9]);
-        assert!((noisy.units[0].remaining - 0.05).abs() < 1e-12, "a tenth of the mean of 0 and 1");
-        let mut nothing = curves();
-        trials.apply(&mut nothing, &[0.5, 0.4, 0.3]);
-        assert_eq!(nothing, curves());
+    fn what_is_left_is_found_for_pruning_and_for_rounding() {
+        let mut curves = curves();
+        let trials = Trials::new(&curves, 1).expect("possible");
+        let left = [Remaining { pruning: 0.25, rounding: 0.75 }, Remaining { pruning: 0.5, rounding: 1.5 }];
+        let divergences = divergences(&trials, &curves, left);
+        trials.apply(&mut curves, &divergences);
+        // Not quite, for part of the difference between parts might be noise.
+        for (unit, left) in curves.units.iter().zip([left[0], left[1]]) {
+            assert!((unit.remaining.pruning - left.pruning).abs() < 0.02, "{:?}", unit.remaining);
+            assert!((unit.remaining.rounding - left.rounding).abs() < 0.02, "{:?}", unit.remaining);
+        }
+    }
+
+    #[test]
+    fn with_one_kind_of_step_the_same_is_left_of_both() {
+        let mut curves = curves();
+        let trials = Trials::new(&curves, 2).expect("possible");
+        let left = [0.5, 0.8].map(|share| Remaining { pruning: share, rounding: share });
+        let divergences = divergences(&trials, &curves, left);
+        trials.apply(&mut curves, &divergences);
+        let found: Vec<f64> = curves.units.iter().map(|unit| unit.remaining.pruning).collect();
+        assert!((found[0] - 0.5).abs() < 0.02 && (found[1] - 0.8).abs() < 0.02, "{found:?}");
+        assert!(curves.units.iter().all(|unit| unit.remaining.pruning == unit.remaining.rounding));
+    }
+
+    #[test]
+    fn steps_below_the_noise_count_as_the_mean_and_none_is_free() {
+        let found = shares(&[(1.0, 0.5), (1.0, 0.7), (0.001, 0.04)], 0.02).expect("told");
+        assert!((found[0] - 0.5).abs() < 0.01 && (found[1] - 0.7).abs() < 0.01, "{found:?}");
+        assert!((found[2] - 0.62).abs() < 0.05, "{found:?}");
+        let found = shares(&[(1.0, 1.5), (1.0, -0.1)], 0.0).expect("told");
+        assert!((found[1] - 0.07).abs() < 1e-12, "a tenth of what is left of both: {found:?}");
+        assert_eq!(shares(&[(1.0, -0.5), (1.0, 0.2)], 0.01), None);
+    }
+
+    #[test]
+    fn trials_that_tell_nothing_change_nothing() {
+        let mut found = curves();
+        let trials = Trials::new(&found, 1).expect("possible");
+        trials.apply(&mut found, &[0.5, 0.4, 0.4, 0.4, 0.4]);
+        assert_eq!(found, curves());
     }
 }
