@@ -49,8 +49,8 @@ pub(crate) struct SearchArgs {
     /// Sequences of 512 tokens that each candidate of a search is calibrated on
     #[arg(long, default_value_t = 8)]
     search_samples: usize,
-    /// Sequences of 512 tokens that a search is probed on
-    #[arg(long, default_value_t = 4)]
+    /// Sequences of 512 tokens that a search is probed on; with less than a few thousand tokens it takes noise for differences
+    #[arg(long, default_value_t = 8)]
     probe_samples: usize,
     /// Generations that polish what a search chose, on the divergence of the whole model on the probe text; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0)]

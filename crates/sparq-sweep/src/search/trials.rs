@@ -1,7 +1,9 @@
 //! How much of the damage to each part of a model is left when the whole of it is compressed.
 
 use super::curves::Damage;
+use super::whole::Whole;
 use super::{DamageCurves, Remaining, Unit};
+use crate::Result;
 use sparq_pipeline::LayerBudget;
 use std::collections::BTreeSet;
 
@@ -11,6 +13,18 @@ const FLOOR: f64 = 0.1;
 
 /// How much a model's divergence wanders with the last bits of its computation, as a fraction of it (docs/results.md).
 const NOISE: f64 = 0.03;
+
+/// Compresses whole models to see how much of each part's damage is left in them.
+pub(super) fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves, anchor: usize) -> Result<()> {
+    let Some(trials) = Trials::new(curves, anchor) else { return Ok(()) };
+    let all = trials.choices.len();
+    let measure = |(index, choice): (usize, &Vec<usize>)| {
+        whole.divergence(&curves.allocation(choice), (index + 1, all), "trial of the whole recipe")
+    };
+    let divergences: Vec<f64> = trials.choices.iter().enumerate().map(measure).collect::<Result<_>>()?;
+    trials.apply(curves, &divergences);
+    Ok(())
+}
 
 /// Whole models whose divergences tell what is left: one candidate everywhere, the anchor, and then, for each part of a
 /// block, others for this part of every block: one that differs by its sparsity, one by its bits.

@@ -1,0 +1,157 @@
+//! The walk that measures every candidate.
+
+use super::base::Base;
+use super::levels::Level;
+use super::sensitivity::Probe;
+use super::{DamageCurves, Remaining, Search, Unit};
+use crate::store::Store;
+use crate::sweep::{blame, fingerprint};
+use crate::{Error, Observer, Result};
+use sparq_core::Bits;
+use sparq_model::{BlockPlan, Linear, LinearId};
+use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, Survey};
+use std::collections::BTreeMap;
+
+impl Search {
+    /// The curves, and every candidate's layers if they are to be kept. Blocks that are stored are not solved again, unless
+    /// their layers are needed.
+    pub(super) fn measure(
+        &self,
+        base: &Base<'_>,
+        calibration: &Calibration,
+        store: Option<&Store>,
+        key: &str,
+        keep: bool,
+        observer: &dyn Observer,
+    ) -> Result<(DamageCurves, Vec<Level>)> {
+        let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
+        let mut levels: Vec<Level> = self.candidates.iter().map(|_| Level::default()).collect();
+        let known = store.filter(|_| !keep).and_then(|store| store.get(key));
+        if let Some(curves) = known {
+            return Ok((curves, levels));
+        }
+        observer.step(1, 1, "every candidate, block by block");
+        let (plain, budgets) = (self.plain(), self.budgets());
+        let mut survey = Survey::new(base.model, &plain, &budgets, calibration).map_err(blame(&plain))?;
+        let mut probe = Probe::new(base)?;
+        let mut units = Vec::new();
+        for index in 0..base.model.block_count() {
+            let key = fingerprint(&[key, "block", &index.to_string()]);
+            let stored: Option<Vec<Unit>> = store.filter(|_| !keep).and_then(|store| store.get(&key));
+            let of_block = if let Some(stored) = stored {
+                survey.skip().map_err(blame(&plain))?;
+                stored
+            } else {
+                let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+                let take = |budget: usize, linear: &Linear, layer, report: LayerReport| {
+                    // A budget that leaves layers as they are makes no error.
+                    let errors = errors.entry(report.name).or_insert_with(|| vec![0.0; budgets.len()]);
+                    errors[budget] = report.relative_output_error;
+                    if let Some(level) = levels.get_mut(budget).filter(|_| keep || budget == reference) {
+                        level.insert(linear, layer);
+                    }
+                };
+                survey.solve(observer, take).map_err(blame(&plain))?;
+                let of_block = self.units(&probe, index, &levels[reference], &budgets, &errors)?;
+                if let Some(store) = store {
+                    store.put(&key, &of_block)?;
+                }
+                if !keep {
+                    levels[reference] = Level::default();
+                }
+                of_block
+            };
+            units.extend(of_block);
+            probe.pass()?;
+            sparq_eval::Observer::progress(observer, index + 1, base.model.block_count(), "search");
+        }
+        let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
+        if let Some(store) = store {
+            store.put(key, &curves)?;
+        }
+        Ok((curves, levels))
+    }
+
+    /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, in less than
+    /// half the time.
+    fn plain(&self) -> Recipe {
+        Recipe { drift: 0.0, refit: 0, mask_rounds: 1, descent: 0, allocation: None, ..self.recipe.clone() }
+    }
+
+    /// What layers are solved under: the candidates, then the sparsities among them without any rounding.
+    fn budgets(&self) -> Vec<LayerBudget> {
+        let mut budgets = self.candidates.clone();
+        for candidate in &self.candidates {
+            let pruned = LayerBudget { bits: None, ..*candidate };
+            if !pruned.sparsity.is_dense() && !budgets.contains(&pruned) {
+                budgets.push(pruned);
+            }
+        }
+        budgets
+    }
+
+    /// The units of a block, given its layers under the reference candidate and each layer's error under each budget.
+    fn units(
+        &self,
+        probe: &Probe<'_>,
+        block: usize,
+        reference: &Level,
+        budgets: &[LayerBudget],
+        errors: &BTreeMap<String, Vec<f64>>,
+    ) -> Result<Vec<Unit>> {
+        let plan = probe.model().block_plan(block)?;
+        let mut units = Vec::new();
+        for ids in together(plan) {
+            let name = |id: &LinearId| &plan.linears()[*id].name;
+            let ids: Vec<LinearId> = ids.into_iter().filter(|id| errors.contains_key(name(id))).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            let mut sums = vec![0.0; budgets.len()];
+            for id in &ids {
+                let curve = errors.get(name(id)).into_iter().flatten();
+                sums.iter_mut().zip(curve).for_each(|(sum, error)| *sum += error);
+            }
+            let of = |budget: LayerBudget| budgets.iter().position(|known| *known == budget).map_or(0.0, |at| sums[at]);
+            let layers = ids.iter().map(|id| (name(id).clone(), plan.linears()[*id].weights()));
+            units.push(Unit {
+                block,
+                layers: layers.collect(),
+                errors: self.candidates.iter().map(|&candidate| of(candidate)).collect(),
+                pruning: self
+                    .candidates
+                    .iter()
+                    .map(|&LayerBudget { sparsity, .. }| of(LayerBudget { sparsity, bits: None }))
+                    .collect(),
+                divergence: probe.divergence(&ids, reference)?,
+                remaining: Remaining::ALL,
+            });
+        }
+        Ok(units)
+    }
+}
+
+/// The linears of a block that get the same sparsity and bits: those of a stage, and, of a mixture of experts, those that
+/// play the same part in every expert. Engines run each of these as one.
+fn together(plan: &BlockPlan) -> Vec<Vec<LinearId>> {
+    let mut units: Vec<(Option<Vec<&str>>, Vec<LinearId>)> = Vec::new();
+    for stage in 0..plan.stages() {
+        let ids = plan.stage_linears(stage);
+        let part = |id: &LinearId| plan.linears()[*id].name.rsplit('.').next().unwrap_or_default();
+        let parts = plan.is_routed(stage).then(|| ids.iter().map(part).collect::<Vec<_>>());
+        match units.iter_mut().find(|(known, _)| parts.is_some() && *known == parts) {
+            Some((_, unit)) => unit.extend(ids),
+            None => units.push((parts, ids.to_vec())),
+        }
+    }
+    units.into_iter().map(|(_, ids)| ids).collect()
+}
+
+/// The candidate of middle cost, of two that cost the same the one with more bits: its damage is large enough to be
+/// measured and small enough to be typical, and it can be pruned more and less.
+fn median(candidates: &[LayerBudget]) -> Option<usize> {
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    let bits = |index: usize| candidates[index].bits.map_or(16, Bits::get);
+    order.sort_by(|&x, &y| candidates[x].cost().total_cmp(&candidates[y].cost()).then(bits(y).cmp(&bits(x))));
+    order.get(order.len() / 2).copied()
+}
