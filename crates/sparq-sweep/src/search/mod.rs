@@ -119,7 +119,7 @@ impl Search {
     /// block, and what is found there is not measured again.
     ///
     /// # Errors
-    /// [`Error::NoConfigurations`] without candidates; those of compressing and running the model, and of writing to the
+    /// [`Error::NoConfigurations`](crate::Error::NoConfigurations) without candidates; those of compressing and running the model, and of writing to the
     /// directory.
     pub fn run(
         &self,
