@@ -49,11 +49,11 @@ impl Trials {
             return None;
         }
         let parts = parts(&curves.units);
-        let reference = vec![anchor; curves.units.len()];
-        let mut choices = vec![reference.clone()];
+        let everywhere = vec![anchor; curves.units.len()];
+        let mut choices = vec![everywhere.clone()];
         for part in &parts {
             for candidate in pruned.into_iter().chain(rounded) {
-                let mut choice = reference.clone();
+                let mut choice = everywhere.clone();
                 for &unit in part {
                     choice[unit] = candidate;
                 }
