@@ -4,7 +4,6 @@ use crate::targets::Matcher;
 use crate::{Calibration, Error, LayerBudget, LayerReport, Observer, Plan, Profile, Recipe, Result};
 use sparq_core::{CompressedLayer, LayerCompressor, Statistics};
 use sparq_model::{Block, Linear, LinearId, Model};
-use std::sync::Arc;
 
 /// What a recipe would make of every layer of a model under several budgets, each layer by itself in the dense model.
 ///
@@ -80,7 +79,7 @@ impl<'a> Survey<'a> {
     ) -> Result<()> {
         let index = self.block;
         let block = self.model.block(index)?;
-        let mut profile = Profile::begin();
+        let mut profile = Profile::default();
         for stage in 0..block.stages() {
             let targeted = |id: &&LinearId| self.targets.contains(&block.linears()[**id].name);
             let ids: Vec<LinearId> = block.stage_linears(stage).iter().filter(targeted).copied().collect();
@@ -99,6 +98,9 @@ impl<'a> Survey<'a> {
                     }
                 }
             }
+            if self.is_last() && stage + 1 == block.stages() {
+                continue; // nobody reads what leaves the model
+            }
             self.stream.each(&block, |_, state| Ok(block.apply(stage, state)?))?;
         }
         self.leave(&block);
@@ -110,10 +112,16 @@ impl<'a> Survey<'a> {
     /// # Errors
     /// What reading and running the block report.
     pub fn skip(&mut self) -> Result<()> {
-        let block: Arc<Block> = self.model.block(self.block)?;
-        self.stream.each(&block, |_, state| Ok(block.run(state)?))?;
+        let block = self.model.block(self.block)?;
+        if !self.is_last() {
+            self.stream.each(&block, |_, state| Ok(block.run(state)?))?;
+        }
         self.leave(&block);
         Ok(())
+    }
+
+    fn is_last(&self) -> bool {
+        self.block + 1 == self.model.block_count()
     }
 
     fn leave(&mut self, block: &Block) {

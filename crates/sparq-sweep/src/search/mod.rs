@@ -119,8 +119,8 @@ impl Search {
     /// block, and what is found there is not measured again.
     ///
     /// # Errors
-    /// [`Error::NoConfigurations`](crate::Error::NoConfigurations) without candidates; those of compressing and running the model, and of writing to the
-    /// directory.
+    /// [`Error::NoConfigurations`](crate::Error::NoConfigurations) without candidates; those of compressing and running the
+    /// model, and of writing to the directory.
     pub fn run(
         &self,
         model: &Model,
@@ -167,6 +167,11 @@ impl Search {
     ) -> Whole<'a> {
         Whole { base, recipe: &self.recipe, calibration, store, key, observer }
     }
+}
+
+/// Bits of a code; those of a weight that is not quantized.
+fn bits(budget: &LayerBudget) -> u8 {
+    budget.bits.map_or(16, Bits::get)
 }
 
 /// Where each unit's linears are.

@@ -7,13 +7,13 @@ use super::levels::Level;
 use super::polish::{Rules, evolve};
 use super::trials::measure_trials;
 use super::whole::Whole;
-use super::{DamageCurves, Search, places};
+use super::{DamageCurves, Search, bits, places};
 use crate::store::Store;
 use crate::sweep::fingerprint;
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use sparq_model::Model;
-use sparq_pipeline::{Allocation, Calibration, LayerBudget};
+use sparq_pipeline::{Allocation, Calibration};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -81,15 +81,14 @@ impl Search {
     /// With [generations](Self::polish) one more is among them. Polishing puts models together from the layers that the
     /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from these two, every
     /// uniform allocation that meets the rate and the best mixes of one bit width. In each generation 16 offspring of the
-    /// best model so far raise one to three units by a step and lower others until the rate is met again
-    /// (of two steps drawn, the one the curves favour); they are judged on a quarter of the probe's sequences, the best
-    /// four on half, the best one on all, and it takes its parent's place if it is better.
+    /// best model so far raise one to three units by a step and lower others until the rate is met again (of two steps
+    /// drawn, the one the curves favour); they are judged on a quarter of the probe's sequences, the best four on half, the
+    /// best one on all, and it takes its parent's place if it is better.
     ///
-    /// Cost beside that of the curves: for each rate its trials and a compression for each allocation that is compared; with a
-    /// polish, about four
-    /// forward passes of the probe in each generation, and all candidates' layers stay in memory, a byte for each weight
-    /// and candidate, with the blocks of the base and of two more models as `f32` and what enters each block on the probe
-    /// text.
+    /// Cost beside that of the curves: for each rate its trials and a compression for each allocation that is compared; with
+    /// a polish, about four forward passes of the probe in each generation, and all candidates' layers stay in memory, a
+    /// byte for each weight and candidate, with the blocks of the base and of two more models as `f32` and what enters each
+    /// block on the probe text.
     ///
     /// With a `directory`, finished choices are found there again, and so is every model that was compressed to be compared.
     /// A polish that was interrupted starts anew, and solves the candidates again.
@@ -174,8 +173,12 @@ impl Search {
     ) -> Result<Vec<Finalist>> {
         let rules = Rules::new(curves.items(), curves.costs(), curves.budget(target));
         let mut finalists = finalists(curves, target)?;
-        let known = finalists.iter().map(|finalist| finalist.choice.clone());
-        let starts: Vec<Vec<usize>> = known.chain(uniform(curves, target)).chain(mixes(curves, target)).collect();
+        let mut starts: Vec<Vec<usize>> = finalists.iter().map(|finalist| finalist.choice.clone()).collect();
+        for start in uniform(curves, target).into_iter().chain(mixes(curves, target)) {
+            if !starts.contains(&start) {
+                starts.push(start);
+            }
+        }
         let places = places(base.model, &curves.units)?;
         let mut judge = Judge::new(base, levels, &places, &starts[0])?;
         let progress = |generation| sparq_eval::Observer::progress(observer, generation, self.generations, "polish");
@@ -239,7 +242,6 @@ fn uniform(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
 /// For each bit width among the candidates, the choice among those of this width alone that does least estimated damage.
 fn mixes(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
     let (items, costs, budget) = (curves.items(), curves.costs(), curves.budget(target));
-    let bits = |budget: &LayerBudget| budget.bits.map_or(16, sparq_core::Bits::get);
     let widths: BTreeSet<u8> = curves.candidates.iter().map(bits).collect();
     let mix = |width: u8| {
         let of_width: Vec<usize> =
@@ -258,6 +260,7 @@ mod tests {
     use super::super::{Remaining, Unit};
     use super::*;
     use sparq_core::{Bits, Sparsity};
+    use sparq_pipeline::LayerBudget;
 
     /// Two units, the second of which minds everything more: at 8 bits; at 4 bits with 0, 25 and 50 % sparsity; at 3 bits with
     /// 50 %.

@@ -3,11 +3,10 @@
 use super::base::Base;
 use super::levels::Level;
 use super::sensitivity::Probe;
-use super::{DamageCurves, Remaining, Search, Unit};
+use super::{DamageCurves, Remaining, Search, Unit, bits};
 use crate::store::Store;
 use crate::sweep::{blame, fingerprint};
 use crate::{Error, Observer, Result};
-use sparq_core::Bits;
 use sparq_model::{BlockPlan, Linear, LinearId};
 use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, Survey};
 use std::collections::BTreeMap;
@@ -75,7 +74,7 @@ impl Search {
     /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, in less than
     /// half the time.
     fn plain(&self) -> Recipe {
-        Recipe { drift: 0.0, refit: 0, mask_rounds: 1, descent: 0, allocation: None, ..self.recipe.clone() }
+        Recipe { refit: 0, mask_rounds: 1, descent: 0, ..self.recipe.clone() }
     }
 
     /// What layers are solved under: the candidates, then the sparsities among them without any rounding.
@@ -151,7 +150,7 @@ fn together(plan: &BlockPlan) -> Vec<Vec<LinearId>> {
 /// measured and small enough to be typical, and it can be pruned more and less.
 fn median(candidates: &[LayerBudget]) -> Option<usize> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
-    let bits = |index: usize| candidates[index].bits.map_or(16, Bits::get);
+    let bits = |index: usize| bits(&candidates[index]);
     order.sort_by(|&x, &y| candidates[x].cost().total_cmp(&candidates[y].cost()).then(bits(y).cmp(&bits(x))));
     order.get(order.len() / 2).copied()
 }
