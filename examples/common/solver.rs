@@ -66,6 +66,9 @@ pub(crate) struct SolverArgs {
     /// Added to damping, times a layer's input channels over its calibration tokens [default: by preset]
     #[arg(long)]
     shrinkage: Option<f64>,
+    /// Share of the calibration text, 0 to 0.5, by which damping is chosen around these two [default: by preset]
+    #[arg(long, value_name = "SHARE")]
+    held_out: Option<f64>,
     /// Reproduce the reference implementations, quirks included
     #[arg(long)]
     reference_compat: bool,
@@ -94,6 +97,7 @@ impl SolverArgs {
         put("expert-tokens", self.expert_tokens.clone());
         put("damping", self.damping.map(|damping| damping.to_string()));
         put("shrinkage", self.shrinkage.map(|shrinkage| shrinkage.to_string()));
+        put("held-out", self.held_out.map(|share| share.to_string()));
         put("reference-compat", self.reference_compat.then(|| "true".to_owned()));
         Ok(Recipe { targets, ..settings.join(",").parse()? })
     }

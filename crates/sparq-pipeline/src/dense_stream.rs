@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::stream::Stream;
+use ndarray::Array2;
 use sparq_model::{Block, BlockState, Model};
 use std::sync::Arc;
 
@@ -16,6 +17,17 @@ pub(crate) struct DenseStream {
 pub(crate) struct DenseBlock {
     block: Arc<Block>,
     stream: Stream,
+}
+
+/// What a stage leaves of a batch, which stays where it is: the residual stream if the stage adds to it, else the input of
+/// the next one.
+pub(crate) fn ahead(block: &Block, stage: usize, state: &BlockState) -> Result<Array2<f32>> {
+    let mut state = state.clone();
+    block.apply(stage, &mut state)?;
+    if block.plan().adds_to_residual(stage) || stage + 1 >= block.stages() {
+        return Ok(block.end(state));
+    }
+    Ok(block.stage_input(stage + 1, &mut state)?.to_owned())
 }
 
 impl DenseStream {
@@ -48,6 +60,12 @@ impl DenseBlock {
             block.stage_input(stage, state)?;
             look(state)
         })
+    }
+
+    /// What the stage leaves of one batch, which stays where it is.
+    pub(crate) fn ahead(&mut self, stage: usize, batch: usize) -> Result<Array2<f32>> {
+        let block = &self.block;
+        self.stream.with(batch, block, |state| ahead(block, stage, state))
     }
 
     /// Runs the stage.

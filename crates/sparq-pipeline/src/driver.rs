@@ -1,10 +1,12 @@
 use crate::compressors::Compressors;
+use crate::damping_choice::{DampingChoice, HeldOut};
 use crate::dense_stream::{DenseBlock, DenseStream};
-use crate::stage::StageStatistics;
+use crate::plan::batch_tokens;
+use crate::stage::StageSums;
 use crate::stream::{Residence, Stream};
 use crate::{
-    Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe, Result,
-    Resumed, Sink,
+    Activations, Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe,
+    Result, Resumed, Sink,
 };
 use sparq_core::Statistics;
 use sparq_model::{Block, LinearId, Model};
@@ -119,8 +121,9 @@ impl<'a> Compression<'a> {
         });
         let mut stream = Stream::new(self.recipe.forward, residence);
         if let Some(calibration) = self.calibration.filter(|_| needs > Statistics::Nothing) {
-            stream.embed(model, calibration)?;
+            stream.embed(model, calibration, batch_tokens(self.recipe, calibration))?;
         }
+        let held_out = HeldOut::of(self.recipe, stream.batches());
         let (mut layers, mut first, mut before) = (Vec::with_capacity(plan.layers), 0, 0.0);
         // Compensating for drift needs the dense model beside the compressed one.
         let start_of_dense = if compressors.undo_drift() { Some(stream.copy()?) } else { None };
@@ -142,26 +145,45 @@ impl<'a> Compression<'a> {
             let mut dense_block = dense.take().map(|dense| dense.enter(Arc::clone(&whole)));
             let mut block = Arc::unwrap_or_clone(whole);
             for stage in 0..block.stages() {
-                let ids = block.stage_linears(stage).to_vec();
-                let method = |id: LinearId| {
-                    let name = &block.linears()[id].name;
-                    compressors
-                        .of(self.recipe.budget(name))
-                        .filter(|_| targets.contains(name))
-                        .map(|method| (id, method))
+                let compressed = |id: &LinearId| {
+                    let name = &block.linears()[*id].name;
+                    targets.contains(name) && compressors.of(self.recipe.budget(name)).is_some()
                 };
-                let chosen: Vec<_> = ids.into_iter().filter_map(method).collect();
-                if !chosen.is_empty() {
-                    let at = (&block, stage);
+                let ids: Vec<LinearId> = block.stage_linears(stage).iter().copied().filter(compressed).collect();
+                if !ids.is_empty() {
+                    let mut sums = StageSums::new(self.recipe, (&block, stage), needs, dense_block.is_some())?;
+                    let choice = held_out.filter(|_| !block.plan().is_routed(stage)).map(|held_out| DampingChoice {
+                        recipe: self.recipe,
+                        held_out,
+                        block: index,
+                        stage,
+                        layers: &ids,
+                    });
+                    let holds = |batch| choice.as_ref().is_some_and(|choice| choice.held_out.holds(batch));
                     let dense = dense_block.as_mut();
-                    let statistics = StageStatistics::gather(self.recipe, at, &mut stream, needs, dense, &mut profile)?;
-                    for (id, compressor) in chosen {
+                    sums.add(self.recipe, (&block, stage), &mut stream, dense, &mut profile, |batch| !holds(batch))?;
+                    let mut damped = None;
+                    if let Some(choice) = &choice {
+                        let (fitted, dense) = (sums.so_far(), dense_block.as_mut());
+                        let factor = choice.factor(&fitted, &mut block, &mut stream, dense, &mut profile)?;
+                        drop(fitted);
+                        let dense = dense_block.as_mut();
+                        sums.add(self.recipe, (&block, stage), &mut stream, dense, &mut profile, holds)?;
+                        let recipe = choice.damped(factor, &block, sums.tokens())?;
+                        damped = Some((Compressors::new(&recipe)?, recipe));
+                    }
+                    let (compressors, recipe) = damped
+                        .as_ref()
+                        .map_or((&compressors, self.recipe), |(compressors, recipe)| (compressors, recipe));
+                    let statistics = sums.finish();
+                    for id in ids {
                         if observer.stop() {
                             return Err(stopped(index));
                         }
                         let linear = block.linear_mut(id);
-                        let (layer, report) = profile
-                            .time(Phase::Solve, 0, || statistics.solve(self.recipe, index, linear, compressor))?;
+                        let Some(compressor) = compressors.of(recipe.budget(&linear.name)) else { continue };
+                        let (layer, report) =
+                            profile.time(Phase::Solve, 0, || statistics.solve(recipe, index, linear, compressor))?;
                         self.check_strict(&report)?;
                         profile.time(Phase::Commit, 0, || sink.layer(linear, &layer))?;
                         linear.weight = layer.weight;

@@ -28,6 +28,7 @@
 
 mod calibration;
 mod compressors;
+mod damping_choice;
 mod dense_stream;
 mod driver;
 mod error;

@@ -11,6 +11,12 @@ use sparq_model::Model;
 /// only stays small beside what is kept.
 pub(crate) const BATCH_TOKENS: usize = 2048;
 
+/// Tokens in a batch for this recipe: a part of the text that is held out is at least one.
+pub(crate) fn batch_tokens(recipe: &Recipe, calibration: &Calibration) -> usize {
+    let held_out = (calibration.tokens() as f64 * recipe.held_out) as usize;
+    if held_out > 0 { BATCH_TOKENS.min(held_out) } else { BATCH_TOKENS }
+}
+
 /// What a compression will do, and the memory it will take, known before the first weight is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -87,22 +93,29 @@ impl Plan {
         };
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
         let undoes_drift = compressors.undo_drift();
+        // Sums go on while solutions fitted to a part of them are compared.
+        let copies = if recipe.held_out > 0.0 { widest * widest * 4 } else { 0 };
         let hessian_bytes = match needs {
             // The sum and its factor in f32, two matrices of f64 while factoring; how far inputs or outputs have drifted,
             // with a factor of its own.
-            Statistics::Hessian if undoes_drift => widest * widest * (4 + 4 + 8 + 8 + 4) + 4 * drift_values(model)?,
-            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8),
+            Statistics::Hessian if undoes_drift => {
+                widest * widest * (4 + 4 + 8 + 8 + 4) + 4 * drift_values(model)? + copies
+            }
+            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8) + copies,
             _ => widest * 4,
         };
         // The dense model walks beside the compressed one.
         let streams = if undoes_drift { 2 } else { 1 };
-        let batch = BATCH_TOKENS.min(tokens) as u64; // a longer sequence is a batch of its own
-        let batch = used.map_or(0, |used| used.longest() as u64).max(batch);
+        let batch = used.map_or(0, |used| batch_tokens(recipe, used).min(tokens).max(used.longest())) as u64;
         // Stage by stage all batches are looked at, then all move on: what one leaves for the next stage is kept of each.
         let kept = estimate.kept_per_token;
+        // What the held-out ones should become at a stage, and one of them on its way.
+        let choosing =
+            if recipe.held_out > 0.0 { ((tokens as f64 * recipe.held_out) as u64 + batch) * kept } else { 0 };
         let activation_bytes =
-            streams * tokens as u64 * kept + batch * estimate.activations_per_token.saturating_sub(kept);
-        let working_activation_bytes = batch * (estimate.activations_per_token.max(kept) + (streams - 1) * kept);
+            streams * tokens as u64 * kept + batch * estimate.activations_per_token.saturating_sub(kept) + choosing;
+        let working_activation_bytes =
+            batch * (estimate.activations_per_token.max(kept) + (streams - 1) * kept) + choosing;
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
         let working = largest * (4 + 4 + 4 + 2) * if undoes_drift || recipe.descent > 0 { 2 } else { 1 };
         Ok(Self {

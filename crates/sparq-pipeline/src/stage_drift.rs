@@ -6,7 +6,7 @@ use sparq_model::{Block, BlockPlan, BlockState, Linear};
 use sparq_obs::{InputDrift, InverseFactor, OutputDrift};
 
 /// Sums for one stage of a block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum StageDrift {
     /// For all layers of the stage.
     Inputs(InputDrift),

@@ -1,6 +1,5 @@
 //! Batches of calibration tokens on their way through the blocks.
 
-use crate::plan::BATCH_TOKENS;
 use crate::spill::SpillFile;
 use crate::{Activations, Calibration, Error, Result};
 use ndarray::{Array2, CowArray, Ix2};
@@ -50,8 +49,8 @@ impl Stream {
         Self { batches: Vec::new(), precision, residence, spill: None, resident_bytes: 0 }
     }
 
-    /// Adds calibration sequences, as many to a batch as go through a block at a time.
-    pub(crate) fn embed(&mut self, model: &Model, calibration: &Calibration) -> Result<()> {
+    /// Adds calibration sequences, in batches of at most so many tokens (a longer sequence is a batch of its own).
+    pub(crate) fn embed(&mut self, model: &Model, calibration: &Calibration, batch_tokens: usize) -> Result<()> {
         let mut pending: Vec<&[u32]> = Vec::new();
         let mut flush = |pending: &mut Vec<&[u32]>| -> Result<()> {
             if !pending.is_empty() {
@@ -64,7 +63,7 @@ impl Stream {
             Ok(())
         };
         for sequence in calibration.sequences() {
-            if pending.iter().map(|sequence| sequence.len()).sum::<usize>() + sequence.len() > BATCH_TOKENS {
+            if pending.iter().map(|sequence| sequence.len()).sum::<usize>() + sequence.len() > batch_tokens {
                 flush(&mut pending)?;
             }
             pending.push(sequence);

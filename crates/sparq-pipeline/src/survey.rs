@@ -1,4 +1,5 @@
-use crate::stage::StageStatistics;
+use crate::plan::BATCH_TOKENS;
+use crate::stage::StageSums;
 use crate::stream::Stream;
 use crate::targets::Matcher;
 use crate::{Calibration, Error, LayerBudget, LayerReport, Observer, Plan, Profile, Recipe, Result};
@@ -48,7 +49,7 @@ impl<'a> Survey<'a> {
     pub fn new(model: &'a Model, recipe: &Recipe, budgets: &[LayerBudget], calibration: &Calibration) -> Result<Self> {
         let mut methods = Vec::with_capacity(budgets.len());
         for &budget in budgets {
-            let recipe = Recipe { drift: 0.0, ..recipe.with_budget(budget) };
+            let recipe = Recipe { drift: 0.0, held_out: 0.0, ..recipe.with_budget(budget) };
             Plan::new(model, &recipe, Some(calibration))?;
             let method = recipe.compressor()?;
             methods.push((recipe, method));
@@ -57,7 +58,7 @@ impl<'a> Survey<'a> {
         let needs = of_methods.map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing);
         let mut stream = Stream::new(recipe.forward, None);
         if needs > Statistics::Nothing {
-            stream.embed(model, calibration)?;
+            stream.embed(model, calibration, BATCH_TOKENS)?;
         }
         Ok(Self { model, methods, targets: recipe.targets.build()?, needs, stream, block: 0 })
     }
@@ -85,7 +86,9 @@ impl<'a> Survey<'a> {
             let ids: Vec<LinearId> = block.stage_linears(stage).iter().filter(targeted).copied().collect();
             if let Some((recipe, _)) = self.methods.first().filter(|_| !ids.is_empty()) {
                 let at = (&*block, stage);
-                let statistics = StageStatistics::gather(recipe, at, &mut self.stream, self.needs, None, &mut profile)?;
+                let mut sums = StageSums::new(recipe, at, self.needs, false)?;
+                sums.add(recipe, at, &mut self.stream, None, &mut profile, |_| true)?;
+                let statistics = sums.finish();
                 for id in ids {
                     let linear = &block.linears()[id];
                     for (budget, (recipe, method)) in self.methods.iter().enumerate() {

@@ -20,7 +20,7 @@ pub enum ExpertTokens {
 }
 
 /// A batch on its way through the experts of a block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Routed {
     /// What experts read, `[tokens, hidden]`.
     pub(crate) input: Array2<f32>,

@@ -5,7 +5,7 @@ use crate::{Error, Precision, Result};
 use ndarray::{Array2, ArrayView2};
 
 /// A batch of tokens on its way through one block; made by [`Block::begin`](crate::Block::begin).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BlockState {
     /// `[tokens, hidden]`, standard layout.
     pub(crate) residual: Array2<f32>,

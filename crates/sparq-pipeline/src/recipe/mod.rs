@@ -83,6 +83,7 @@ pub enum PipelineKind {
 /// | `residual-drift` | true | whether that includes the drift of the residual stream |
 /// | `damping` | 0.01 | added to the diagonal of the Hessian, times its mean |
 /// | `shrinkage` | by preset | added to damping, times a layer's input channels over its calibration tokens ([`Damping`](sparq_obs::Damping)) |
+/// | `held-out` | by preset | share of the calibration text, 0 to 0.5, by which the damping of each stage is chosen around these two; 0 leaves it at them |
 /// | `forward` | f32 | what the model is run in for calibration: `f32`, `bf16` ([`Precision`]) |
 /// | `expert-tokens` | routed | what each of a mixture of experts is calibrated on: `routed` (its own tokens), `all` |
 ///
@@ -133,6 +134,10 @@ pub struct Recipe {
     pub damping: f64,
     /// Added to it, times a layer's input channels over its calibration tokens.
     pub shrinkage: f64,
+    /// Share of the calibration text that chooses among dampings around this one, stage by stage, by what solutions fitted
+    /// to the rest do to it; 0 leaves damping as it is. Stages of experts are left as they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held_out: f64,
     /// What linear layers are multiplied in while the model runs on calibration text; statistics are always `f32`.
     pub forward: Precision,
     /// Which tokens each of a mixture of experts is calibrated on.
@@ -154,6 +159,11 @@ impl Default for Recipe {
 /// What a stored recipe means by a setting it does not name: it was written before that setting existed.
 fn reference() -> Recipe {
     Preset::Reference.recipe()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// Input channels that share a scale unless a recipe says otherwise.
@@ -183,6 +193,13 @@ impl Recipe {
     pub fn with_budget(&self, budget: LayerBudget) -> Self {
         let scheme = self.scheme_of(budget);
         Self { sparsity: budget.sparsity, scheme, allocation: None, ..self.clone() }
+    }
+
+    /// The same without what takes most of a solve's time (refit, mask rounds, descent), for solutions that are only compared
+    /// with one another.
+    #[must_use]
+    pub fn sketch(&self) -> Self {
+        Self { refit: 0, mask_rounds: 1, descent: 0, ..self.clone() }
     }
 
     /// Mean fraction of weights removed.
@@ -222,18 +239,21 @@ impl Recipe {
     /// [`Error::Compress`](crate::Error::Compress) for settings out of range or that cannot be combined.
     pub fn compressor(&self) -> Result<Option<Box<dyn LayerCompressor>>> {
         let method = self.method()?;
-        match &method {
-            Some(method) if self.drift > 0.0 && method.needs() < Statistics::Hessian => Err(CompressError::Conflict {
-                first: "drift".into(),
-                second: method.name().into_owned(),
-                reason:
-                    "what undoes drift is found with a Hessian, which this method does without; use obs, sparsegpt or \
-                         gptq, or drift=0"
-                        .into(),
-            }
-            .into()),
-            _ => Ok(method),
+        let Some(without_hessian) = method.as_ref().filter(|method| method.needs() < Statistics::Hessian) else {
+            return Ok(method);
+        };
+        let conflict = |first: &str, reason: &str| CompressError::Conflict {
+            first: first.into(),
+            second: without_hessian.name().into_owned(),
+            reason: format!("{reason}, which this method does without; use obs, sparsegpt or gptq, or {first}=0"),
+        };
+        if self.drift > 0.0 {
+            return Err(conflict("drift", "what undoes drift is found with a Hessian").into());
         }
+        if self.held_out > 0.0 {
+            return Err(conflict("held-out", "what is chosen is the damping of a Hessian").into());
+        }
+        Ok(method)
     }
 
     /// What is added to the diagonal of a Hessian.
@@ -251,6 +271,14 @@ impl Recipe {
                 name: "drift",
                 value: self.drift.to_string(),
                 expected: "a share of the drift to undo, 0 to 1".into(),
+            }
+            .into());
+        }
+        if !(0.0..=0.5).contains(&self.held_out) {
+            return Err(CompressError::Setting {
+                name: "held-out",
+                value: self.held_out.to_string(),
+                expected: "a share of the calibration text, 0 to 0.5 (usual: 0.25)".into(),
             }
             .into());
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every key that text may hold.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "preset",
     "s",
     "q",
@@ -29,6 +29,7 @@ const KEYS: [&str; 22] = [
     "residual-drift",
     "damping",
     "shrinkage",
+    "held-out",
     "forward",
     "expert-tokens",
 ];
@@ -74,6 +75,7 @@ impl Recipe {
         put(self.residual_drift != base.residual_drift, "residual-drift", self.residual_drift.to_string());
         put(self.damping != base.damping, "damping", self.damping.to_string());
         put(self.shrinkage != base.shrinkage, "shrinkage", self.shrinkage.to_string());
+        put(self.held_out != base.held_out, "held-out", self.held_out.to_string());
         put(self.forward != base.forward, "forward", name_of(&self.forward));
         put(self.expert_tokens != base.expert_tokens, "expert-tokens", name_of(&self.expert_tokens));
         put(self.reference_compat != base.reference_compat, "reference-compat", self.reference_compat.to_string());
@@ -166,6 +168,7 @@ impl FromStr for Recipe {
                 "residual-drift" => recipe.residual_drift = flag()?,
                 "damping" => recipe.damping = number()?,
                 "shrinkage" => recipe.shrinkage = number()?,
+                "held-out" => recipe.held_out = number()?,
                 "forward" => recipe.forward = value_of(value).map_err(named)?,
                 "expert-tokens" => recipe.expert_tokens = value_of(value).map_err(named)?,
                 "reference-compat" => recipe.reference_compat = flag()?,
@@ -201,6 +204,8 @@ mod tests {
             "s=0.25,q=8,group=tensor,act-order=true,pipeline=joint",
             "s=0.5,q=4,refit=8,damping=0.1",
             "s=0.25,q=4,expert-tokens=all",
+            "s=0.5,q=4,held-out=0.25",
+            "s=0.5,q=4,preset=best,held-out=0.5",
             "s=0.5,q=4,preset=fast",
             "s=0.5,q=4,preset=best,damping=0.1,shrinkage=0.5",
             "s=0.5,q=4,preset=reference",
@@ -247,6 +252,8 @@ mod tests {
             ("refit=-1", "whole number"),
             ("drift=1.5", "drift"),
             ("s=0.5,q=4,preset=fast,drift=0.5", "Hessian"),
+            ("s=0.5,q=4,preset=fast,held-out=0.25", "Hessian"),
+            ("s=0.5,q=4,held-out=0.6", "held-out"),
             ("preset=magic", "magic"),
             ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),

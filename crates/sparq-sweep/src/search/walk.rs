@@ -74,7 +74,7 @@ impl Search {
     /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, in less than
     /// half the time.
     fn plain(&self) -> Recipe {
-        Recipe { refit: 0, mask_rounds: 1, descent: 0, ..self.recipe.clone() }
+        self.recipe.sketch()
     }
 
     /// What layers are solved under: the candidates, then the sparsities among them without any rounding.

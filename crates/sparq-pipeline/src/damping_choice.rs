@@ -1,0 +1,168 @@
+//! How much damping serves a stage, told by calibration tokens that its Hessian has not seen.
+
+use crate::compressors::Compressors;
+use crate::dense_stream::{DenseBlock, ahead};
+use crate::stage::StageStatistics;
+use crate::stream::Stream;
+use crate::{Activations, Phase, Profile, Recipe, Result};
+use ndarray::{Array2, Zip};
+use sparq_model::{Block, LinearId};
+use sparq_quant::Clip;
+
+/// What the damping of a recipe is multiplied by, in half decades around leaving it as it is; with the largest, solvers come
+/// near to plain rounding. Of two that do as well, the first is taken.
+const FACTORS: [f64; 5] = [1.0, 0.3, 3.0, 0.1, 10.0];
+
+/// Batches that a choice is judged by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct HeldOut {
+    share: f64,
+}
+
+impl HeldOut {
+    /// The share that a recipe asks for; none if there is nothing to choose by.
+    pub(crate) fn of(recipe: &Recipe, batches: usize) -> Option<Self> {
+        let held_out = Self { share: recipe.held_out };
+        // There must be others left to fit.
+        let held = (0..batches).filter(|&batch| held_out.holds(batch)).count();
+        (held > 0 && held < batches).then_some(held_out)
+    }
+
+    /// Whether a batch is held out: spread evenly, the first is not.
+    pub(crate) fn holds(self, batch: usize) -> bool {
+        let until = |batches: usize| (batches as f64 * self.share).floor();
+        until(batch + 1) > until(batch)
+    }
+}
+
+/// A stage, and what decides about its damping.
+pub(crate) struct DampingChoice<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) held_out: HeldOut,
+    /// Index of the block.
+    pub(crate) block: usize,
+    pub(crate) stage: usize,
+    /// Layers of the stage that are compressed.
+    pub(crate) layers: &'a [LinearId],
+}
+
+impl DampingChoice<'_> {
+    /// The recipe with its damping times the factor under which what the stage leaves of the held-out batches is nearest to
+    /// what the dense model leaves (or, if that does not walk beside, to what the stage's dense weights leave), each token's
+    /// error measured by its own length. `statistics` are those of the other batches.
+    ///
+    /// Solutions that are compared go without refit, descent and clip search.
+    pub(crate) fn factor(
+        &self,
+        statistics: &StageStatistics<'_>,
+        block: &mut Block,
+        stream: &mut Stream,
+        mut dense: Option<&mut DenseBlock>,
+        profile: &mut Profile,
+    ) -> Result<f64> {
+        let held: Vec<usize> = (0..stream.batches()).filter(|&batch| self.held_out.holds(batch)).collect();
+        let mut references = Vec::with_capacity(held.len());
+        for &batch in &held {
+            references.push(profile.time(Phase::Forward, 0, || match &mut dense {
+                Some(dense) => dense.ahead(self.stage, batch),
+                None => stream.with(batch, block, |state| ahead(block, self.stage, state)),
+            })?);
+        }
+        let (mut best, mut least) = (1.0, f64::INFINITY);
+        for factor in FACTORS {
+            let solved = profile.time(Phase::Solve, 0, || self.solve(factor, statistics, block))?;
+            let before = swap(block, solved);
+            let mut error = 0.0;
+            for (&batch, reference) in held.iter().zip(&references) {
+                let found = profile
+                    .time(Phase::Forward, 0, || stream.with(batch, block, |state| ahead(block, self.stage, state)))?;
+                error += relative_error(&found, reference);
+            }
+            swap(block, before);
+            if error < least {
+                (best, least) = (factor, error);
+            }
+        }
+        Ok(best)
+    }
+
+    /// The recipe for the stage with its damping times `factor`, for statistics of so many tokens.
+    pub(crate) fn damped(&self, factor: f64, block: &Block, tokens: u64) -> Result<Recipe> {
+        let width = self.layers.first().map_or(0, |&id| block.linears()[id].in_features());
+        let damping = factor * self.recipe.damping()?.of(width, tokens);
+        Ok(Recipe { damping, shrinkage: 0.0, ..self.recipe.clone() })
+    }
+
+    /// Weights of the stage's layers under a factor.
+    fn solve(
+        &self,
+        factor: f64,
+        statistics: &StageStatistics<'_>,
+        block: &Block,
+    ) -> Result<Vec<(LinearId, Array2<f32>)>> {
+        let damped = self.damped(factor, block, statistics.tokens())?;
+        let recipe = Recipe { clip: Clip::MinMax, ..damped.sketch() };
+        let compressors = Compressors::new(&recipe)?;
+        let mut solved = Vec::with_capacity(self.layers.len());
+        for &id in self.layers {
+            let linear = &block.linears()[id];
+            if let Some(compressor) = compressors.of(recipe.budget(&linear.name)) {
+                let (layer, _) = statistics.solve(&recipe, self.block, linear, compressor)?;
+                solved.push((id, layer.weight));
+            }
+        }
+        Ok(solved)
+    }
+}
+
+/// Gives layers these weights; returns those they had.
+fn swap(block: &mut Block, weights: Vec<(LinearId, Array2<f32>)>) -> Vec<(LinearId, Array2<f32>)> {
+    let exchange = |(id, weight)| (id, std::mem::replace(&mut block.linear_mut(id).weight, weight));
+    weights.into_iter().map(exchange).collect()
+}
+
+/// Sum over tokens of `|found - reference|² / |reference|²`, so that a few tokens of enormous length do not decide alone.
+/// Tokens of no length, and those whose reference is not finite, say nothing.
+fn relative_error(found: &Array2<f32>, reference: &Array2<f32>) -> f64 {
+    let mut sum = 0.0;
+    for (found, reference) in found.rows().into_iter().zip(reference.rows()) {
+        let (mut error, mut length) = (0.0_f64, 0.0_f64);
+        Zip::from(found).and(reference).for_each(|&found, &reference| {
+            error += f64::from(found - reference).powi(2);
+            length += f64::from(reference).powi(2);
+        });
+        if length > 0.0 && length.is_finite() {
+            sum += error / length;
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn batches_are_held_out_evenly_and_some_are_left_to_fit() {
+        let held = |share, batches| {
+            let recipe = Recipe { held_out: share, ..Recipe::default() };
+            let held_out = HeldOut::of(&recipe, batches)?;
+            Some((0..batches).filter(|&batch| held_out.holds(batch)).collect::<Vec<_>>())
+        };
+        assert_eq!(held(0.25, 8), Some(vec![3, 7]));
+        assert_eq!(held(0.5, 5), Some(vec![1, 3]));
+        assert_eq!(held(0.4, 5), Some(vec![2, 4]));
+        assert_eq!(held(0.0, 8), None);
+        assert_eq!(held(0.25, 3), None);
+    }
+
+    #[test]
+    fn every_token_counts_by_its_own_length() {
+        let reference = array![[3.0_f32, 4.0], [300.0, 400.0], [0.0, 0.0], [f32::NAN, 1.0]];
+        let found = array![[3.0_f32, 3.0], [300.0, 300.0], [1.0, 1.0], [1.0, 1.0]];
+        assert!((relative_error(&found, &reference) - 2.0 / 25.0).abs() < 1e-12);
+        // A solution that overflowed is no candidate.
+        assert!(relative_error(&array![[f32::INFINITY]], &array![[1.0_f32]]) >= f64::INFINITY);
+    }
+}
