@@ -88,11 +88,6 @@ impl HessianAccumulator {
         self.skipped
     }
 
-    /// Tokens that were summed up; 0 if nothing was asked for.
-    pub fn tokens(&self) -> u64 {
-        self.sums.tokens()
-    }
-
     /// The sums, with both triangles filled.
     pub fn finish(self) -> Hessian {
         let mut sums = self.sums;

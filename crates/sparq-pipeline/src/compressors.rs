@@ -1,16 +1,16 @@
 use crate::{LayerBudget, Recipe, Result};
 use sparq_core::{LayerCompressor, Statistics};
 
-/// The methods of a recipe: one for each budget that some layer has.
+/// A recipe and its methods: one for each budget that some layer has.
 #[derive(Debug)]
 pub(crate) struct Compressors {
+    recipe: Recipe,
     /// None for layers that are left as they are.
     methods: Vec<(LayerBudget, Option<Box<dyn LayerCompressor>>)>,
-    drift: f64,
 }
 
 impl Compressors {
-    pub(crate) fn new(recipe: &Recipe) -> Result<Self> {
+    pub(crate) fn new(recipe: Recipe) -> Result<Self> {
         // A layer that no allocation names has the recipe's own budget.
         let mut budgets = vec![recipe.budget("")];
         for budget in recipe.allocation.iter().flat_map(|allocation| allocation.layers.values()) {
@@ -19,7 +19,12 @@ impl Compressors {
             }
         }
         let method = |budget| Ok((budget, recipe.with_budget(budget).compressor()?));
-        Ok(Self { methods: budgets.into_iter().map(method).collect::<Result<_>>()?, drift: recipe.drift })
+        Ok(Self { methods: budgets.into_iter().map(method).collect::<Result<_>>()?, recipe })
+    }
+
+    /// The recipe.
+    pub(crate) fn recipe(&self) -> &Recipe {
+        &self.recipe
     }
 
     /// What the methods together need to know of inputs.
@@ -30,11 +35,12 @@ impl Compressors {
 
     /// Whether layers are asked to undo drift, which takes the dense model's activations beside the compressed one's.
     pub(crate) fn undo_drift(&self) -> bool {
-        self.drift > 0.0 && self.needs() == Statistics::Hessian
+        self.recipe.drift > 0.0 && self.needs() == Statistics::Hessian
     }
 
-    /// The method for a layer with this budget.
-    pub(crate) fn of(&self, budget: LayerBudget) -> Option<&dyn LayerCompressor> {
+    /// The method for the layer of this name; none if it is left as it is.
+    pub(crate) fn of(&self, layer: &str) -> Option<&dyn LayerCompressor> {
+        let budget = self.recipe.budget(layer);
         let (_, method) = self.methods.iter().find(|(known, _)| *known == budget)?;
         method.as_deref()
     }

@@ -39,8 +39,6 @@ impl HeldOut {
 pub(crate) struct DampingChoice<'a> {
     pub(crate) recipe: &'a Recipe,
     pub(crate) held_out: HeldOut,
-    /// Index of the block.
-    pub(crate) block: usize,
     pub(crate) stage: usize,
     /// Layers of the stage that are compressed.
     pub(crate) layers: &'a [LinearId],
@@ -102,12 +100,12 @@ impl DampingChoice<'_> {
     ) -> Result<Vec<(LinearId, Array2<f32>)>> {
         let damped = self.damped(factor, block, statistics.tokens())?;
         let recipe = Recipe { clip: Clip::MinMax, ..damped.sketch() };
-        let compressors = Compressors::new(&recipe)?;
+        let compressors = Compressors::new(recipe)?;
         let mut solved = Vec::with_capacity(self.layers.len());
         for &id in self.layers {
             let linear = &block.linears()[id];
-            if let Some(compressor) = compressors.of(recipe.budget(&linear.name)) {
-                let (layer, _) = statistics.solve(&recipe, self.block, linear, compressor)?;
+            if let Some(compressor) = compressors.of(&linear.name) {
+                let (layer, _) = statistics.solve(compressors.recipe(), block.index(), linear, compressor)?;
                 solved.push((id, layer.weight));
             }
         }

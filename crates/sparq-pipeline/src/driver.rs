@@ -1,8 +1,8 @@
 use crate::compressors::Compressors;
-use crate::damping_choice::{DampingChoice, HeldOut};
+use crate::damping_choice::HeldOut;
 use crate::dense_stream::{DenseBlock, DenseStream};
+use crate::gather::gather;
 use crate::plan::batch_tokens;
-use crate::stage::StageSums;
 use crate::stream::{Residence, Stream};
 use crate::{
     Activations, Calibration, CompressionReport, Error, LayerReport, Observer, Phase, Plan, Profile, Progress, Recipe,
@@ -111,7 +111,7 @@ impl<'a> Compression<'a> {
         let plan = self.plan()?;
         observer.planned(&plan);
         let targets = self.recipe.targets.build()?;
-        let compressors = Compressors::new(self.recipe)?;
+        let compressors = Compressors::new(self.recipe.clone())?;
         let needs = compressors.needs();
 
         let residence = self.budget.zip(plan.resident_bytes).map(|((_, directory), bytes)| Residence {
@@ -147,43 +147,23 @@ impl<'a> Compression<'a> {
             for stage in 0..block.stages() {
                 let compressed = |id: &LinearId| {
                     let name = &block.linears()[*id].name;
-                    targets.contains(name) && compressors.of(self.recipe.budget(name)).is_some()
+                    targets.contains(name) && compressors.of(name).is_some()
                 };
                 let ids: Vec<LinearId> = block.stage_linears(stage).iter().copied().filter(compressed).collect();
                 if !ids.is_empty() {
-                    let mut sums = StageSums::new(self.recipe, (&block, stage), needs, dense_block.is_some())?;
-                    let choice = held_out.filter(|_| !block.plan().is_routed(stage)).map(|held_out| DampingChoice {
-                        recipe: self.recipe,
-                        held_out,
-                        block: index,
-                        stage,
-                        layers: &ids,
-                    });
-                    let holds = |batch| choice.as_ref().is_some_and(|choice| choice.held_out.holds(batch));
-                    let dense = dense_block.as_mut();
-                    sums.add(self.recipe, (&block, stage), &mut stream, dense, &mut profile, |batch| !holds(batch))?;
-                    let mut damped = None;
-                    if let Some(choice) = &choice {
-                        let (fitted, dense) = (sums.so_far(), dense_block.as_mut());
-                        let factor = choice.factor(&fitted, &mut block, &mut stream, dense, &mut profile)?;
-                        drop(fitted);
-                        let dense = dense_block.as_mut();
-                        sums.add(self.recipe, (&block, stage), &mut stream, dense, &mut profile, holds)?;
-                        let recipe = choice.damped(factor, &block, sums.tokens())?;
-                        damped = Some((Compressors::new(&recipe)?, recipe));
-                    }
-                    let (compressors, recipe) = damped
-                        .as_ref()
-                        .map_or((&compressors, self.recipe), |(compressors, recipe)| (compressors, recipe));
-                    let statistics = sums.finish();
+                    let (at, dense) = ((stage, &ids[..]), dense_block.as_mut());
+                    let (statistics, damped) =
+                        gather(&compressors, held_out, &mut block, at, &mut stream, dense, &mut profile)?;
+                    let compressors = damped.as_ref().unwrap_or(&compressors);
                     for id in ids {
                         if observer.stop() {
                             return Err(stopped(index));
                         }
                         let linear = block.linear_mut(id);
-                        let Some(compressor) = compressors.of(recipe.budget(&linear.name)) else { continue };
-                        let (layer, report) =
-                            profile.time(Phase::Solve, 0, || statistics.solve(recipe, index, linear, compressor))?;
+                        let Some(compressor) = compressors.of(&linear.name) else { continue };
+                        let (layer, report) = profile.time(Phase::Solve, 0, || {
+                            statistics.solve(compressors.recipe(), index, linear, compressor)
+                        })?;
                         self.check_strict(&report)?;
                         profile.time(Phase::Commit, 0, || sink.layer(linear, &layer))?;
                         linear.weight = layer.weight;

@@ -33,6 +33,7 @@ mod dense_stream;
 mod driver;
 mod error;
 mod fingerprint;
+mod gather;
 mod job;
 mod matrix_io;
 mod observer;

@@ -61,7 +61,7 @@ impl Plan {
     /// [`Error::NoTargets`], [`Error::Calibration`] if data is needed and none is given, [`Error::Compress`] if a
     /// pattern does not divide a layer's width.
     pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
-        let compressors = Compressors::new(recipe)?;
+        let compressors = Compressors::new(recipe.clone())?;
         let needs = compressors.needs();
         let targets = recipe.targets.build()?;
         let estimate = model.memory_estimate();

@@ -1,94 +1,23 @@
 //! One stage of a block: what its layers have in common, and how each of them is solved.
 
-use crate::dense_stream::DenseBlock;
 use crate::stage_drift::StageDrift;
-use crate::stream::Stream;
-use crate::{Activations, LayerReport, Phase, Profile, Recipe, Result};
+use crate::{LayerReport, Recipe, Result};
 use ndarray::{Array1, Array2};
 use sparq_core::{
     CompressError, CompressedLayer, Fallback, Hessian, LayerCompressor, LayerProblem, SharedHessian, Statistics,
 };
-use sparq_model::{Block, Linear};
-use sparq_obs::{HessianAccumulator, InverseFactor};
+use sparq_model::Linear;
+use sparq_obs::InverseFactor;
 use std::borrow::Cow;
 use std::time::Instant;
 
-/// Sums over the inputs of a stage.
-pub(crate) struct StageSums {
-    needs: Statistics,
-    accumulator: HessianAccumulator,
-    drift: Option<StageDrift>,
-}
-
-impl StageSums {
-    /// Nothing yet. Drift is summed up if the dense model is there to drift from.
-    pub(crate) fn new(
-        recipe: &Recipe,
-        (block, stage): (&Block, usize),
-        needs: Statistics,
-        beside_dense: bool,
-    ) -> Result<Self> {
-        let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
-        let plan = block.plan();
-        // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
-        let drift =
-            (beside_dense && !plan.is_routed(stage)).then(|| StageDrift::new(plan, stage, recipe.residual_drift));
-        Ok(Self { needs, accumulator: HessianAccumulator::new(width, needs)?, drift })
-    }
-
-    /// Adds the batches that are `wanted`, in their order.
-    pub(crate) fn add(
-        &mut self,
-        recipe: &Recipe,
-        (block, stage): (&Block, usize),
-        stream: &mut Stream,
-        mut dense: Option<&mut DenseBlock>,
-        profile: &mut Profile,
-        wanted: impl Fn(usize) -> bool,
-    ) -> Result<()> {
-        (0..stream.batches()).filter(|&batch| wanted(batch)).try_for_each(|batch| {
-            stream.with(batch, block, |state| {
-                let input =
-                    profile.time(Phase::Forward, 0, || block.calibration_input(stage, state, recipe.expert_tokens))?;
-                let width = if self.needs == Statistics::Hessian { input.ncols() } else { 1 };
-                let squares = (input.len() * width) as u64;
-                profile.time(Phase::Statistics, squares, || self.accumulator.add(input.view()))?;
-                let (Some(drift), Some(dense)) = (&mut self.drift, &mut dense) else { return Ok(()) };
-                let products = StageDrift::operations(block.plan(), stage, input.nrows());
-                dense.input(stage, batch, |dense| {
-                    profile.time(Phase::Statistics, products, || drift.add(block, stage, dense, state))
-                })
-            })
-        })
-    }
-
-    /// Tokens that were summed up.
-    pub(crate) fn tokens(&self) -> u64 {
-        self.accumulator.tokens()
-    }
-
-    /// What is known so far.
-    pub(crate) fn so_far(&self) -> StageStatistics<'_> {
-        let (skipped, sums) = (self.accumulator.skipped(), self.accumulator.clone());
-        let drift = self.drift.as_ref().map(Cow::Borrowed);
-        StageStatistics { hessian: SharedHessian::new(sums.finish()), drift, skipped }
-    }
-
-    /// What is known in the end.
-    pub(crate) fn finish(self) -> StageStatistics<'static> {
-        let skipped = self.accumulator.skipped();
-        let hessian = SharedHessian::new(self.accumulator.finish());
-        StageStatistics { hessian, drift: self.drift.map(Cow::Owned), skipped }
-    }
-}
-
 /// What is known of a stage's inputs.
 pub(crate) struct StageStatistics<'a> {
-    hessian: SharedHessian,
+    pub(crate) hessian: SharedHessian,
     /// How far they are from the dense model's, if a layer is to make up for it.
-    drift: Option<Cow<'a, StageDrift>>,
+    pub(crate) drift: Option<Cow<'a, StageDrift>>,
     /// Tokens left out because their inputs are not finite.
-    skipped: u64,
+    pub(crate) skipped: u64,
 }
 
 impl StageStatistics<'_> {

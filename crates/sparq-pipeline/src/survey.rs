@@ -1,5 +1,5 @@
+use crate::gather::StageSums;
 use crate::plan::BATCH_TOKENS;
-use crate::stage::StageSums;
 use crate::stream::Stream;
 use crate::targets::Matcher;
 use crate::{Calibration, Error, LayerBudget, LayerReport, Observer, Plan, Profile, Recipe, Result};
@@ -88,7 +88,7 @@ impl<'a> Survey<'a> {
                 let at = (&*block, stage);
                 let mut sums = StageSums::new(recipe, at, self.needs, false)?;
                 sums.add(recipe, at, &mut self.stream, None, &mut profile, |_| true)?;
-                let statistics = sums.finish();
+                let statistics = sums.finish(&mut profile);
                 for id in ids {
                     let linear = &block.linears()[id];
                     for (budget, (recipe, method)) in self.methods.iter().enumerate() {

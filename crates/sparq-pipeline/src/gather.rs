@@ -1,0 +1,103 @@
+//! Statistics of a stage, and the damping that goes with them.
+
+use crate::compressors::Compressors;
+use crate::damping_choice::{DampingChoice, HeldOut};
+use crate::dense_stream::DenseBlock;
+use crate::stage::StageStatistics;
+use crate::stage_drift::StageDrift;
+use crate::stream::Stream;
+use crate::{Activations, Phase, Profile, Recipe, Result};
+use sparq_core::{SharedHessian, Statistics};
+use sparq_model::{Block, LinearId};
+use sparq_obs::HessianAccumulator;
+use std::borrow::Cow;
+
+/// Sums up what the compressed `layers` of a stage read, over all batches. Where text is held out it joins the others last,
+/// once it has told which damping to use; then these are the methods to solve the stage by.
+pub(crate) fn gather(
+    compressors: &Compressors,
+    held_out: Option<HeldOut>,
+    block: &mut Block,
+    (stage, layers): (usize, &[LinearId]),
+    stream: &mut Stream,
+    mut dense: Option<&mut DenseBlock>,
+    profile: &mut Profile,
+) -> Result<(StageStatistics<'static>, Option<Compressors>)> {
+    let recipe = compressors.recipe();
+    let mut sums = StageSums::new(recipe, (block, stage), compressors.needs(), dense.is_some())?;
+    let Some(held_out) = held_out.filter(|_| !block.plan().is_routed(stage)) else {
+        sums.add(recipe, (block, stage), stream, dense, profile, |_| true)?;
+        return Ok((sums.finish(profile), None));
+    };
+    sums.add(recipe, (block, stage), stream, dense.as_deref_mut(), profile, |batch| !held_out.holds(batch))?;
+    let choice = DampingChoice { recipe, held_out, stage, layers };
+    let factor = choice.factor(&sums.so_far(profile), block, stream, dense.as_deref_mut(), profile)?;
+    sums.add(recipe, (block, stage), stream, dense, profile, |batch| held_out.holds(batch))?;
+    let statistics = sums.finish(profile);
+    let damped = choice.damped(factor, block, statistics.tokens())?;
+    Ok((statistics, Some(Compressors::new(damped)?)))
+}
+
+/// Sums over the inputs of a stage.
+pub(crate) struct StageSums {
+    needs: Statistics,
+    accumulator: HessianAccumulator,
+    drift: Option<StageDrift>,
+}
+
+impl StageSums {
+    /// Nothing yet. Drift is summed up if the dense model is there to drift from.
+    pub(crate) fn new(
+        recipe: &Recipe,
+        (block, stage): (&Block, usize),
+        needs: Statistics,
+        beside_dense: bool,
+    ) -> Result<Self> {
+        let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
+        let plan = block.plan();
+        // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
+        let drift =
+            (beside_dense && !plan.is_routed(stage)).then(|| StageDrift::new(plan, stage, recipe.residual_drift));
+        Ok(Self { needs, accumulator: HessianAccumulator::new(width, needs)?, drift })
+    }
+
+    /// Adds the batches that are `wanted`, in their order.
+    pub(crate) fn add(
+        &mut self,
+        recipe: &Recipe,
+        (block, stage): (&Block, usize),
+        stream: &mut Stream,
+        mut dense: Option<&mut DenseBlock>,
+        profile: &mut Profile,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<()> {
+        (0..stream.batches()).filter(|&batch| wanted(batch)).try_for_each(|batch| {
+            stream.with(batch, block, |state| {
+                let input =
+                    profile.time(Phase::Forward, 0, || block.calibration_input(stage, state, recipe.expert_tokens))?;
+                let width = if self.needs == Statistics::Hessian { input.ncols() } else { 1 };
+                let squares = (input.len() * width) as u64;
+                profile.time(Phase::Statistics, squares, || self.accumulator.add(input.view()))?;
+                let (Some(drift), Some(dense)) = (&mut self.drift, &mut dense) else { return Ok(()) };
+                let products = StageDrift::operations(block.plan(), stage, input.nrows());
+                dense.input(stage, batch, |dense| {
+                    profile.time(Phase::Statistics, products, || drift.add(block, stage, dense, state))
+                })
+            })
+        })
+    }
+
+    /// What is known so far.
+    fn so_far(&self, profile: &mut Profile) -> StageStatistics<'_> {
+        let hessian = profile.time(Phase::Statistics, 0, || self.accumulator.clone().finish());
+        let drift = self.drift.as_ref().map(Cow::Borrowed);
+        StageStatistics { hessian: SharedHessian::new(hessian), drift, skipped: self.accumulator.skipped() }
+    }
+
+    /// What is known in the end.
+    pub(crate) fn finish(self, profile: &mut Profile) -> StageStatistics<'static> {
+        let skipped = self.accumulator.skipped();
+        let hessian = profile.time(Phase::Statistics, 0, || self.accumulator.finish());
+        StageStatistics { hessian: SharedHessian::new(hessian), drift: self.drift.map(Cow::Owned), skipped }
+    }
+}
