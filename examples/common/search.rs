@@ -52,6 +52,9 @@ pub(crate) struct SearchArgs {
     /// Sequences of 512 tokens that a search is probed on; with less than a few thousand tokens it takes noise for differences
     #[arg(long, default_value_t = 8)]
     probe_samples: usize,
+    /// Models that a search compresses at a time, each with its own memory: pays on many cores or a small model
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    search_jobs: usize,
     /// Generations that polish what a search chose, on the divergence of the whole model on the probe text; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0)]
     polish: usize,
@@ -78,8 +81,8 @@ impl SearchArgs {
         let fitted = draw(file, self.search_samples, seed)?;
         let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
         let widths = self.search_bits.iter().map(|&bits| Bits::new(bits)).collect::<Result<Vec<_>, _>>()?;
-        let search =
-            Search::new(recipe.clone()).widths(&widths).polish(self.polish).seed(seed).finals_on(finals.clone());
+        let search = Search::new(recipe.clone()).widths(&widths).polish(self.polish).seed(seed).jobs(self.search_jobs);
+        let search = search.finals_on(finals.clone());
         let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
         for searched in &found {
             for contestant in &searched.contestants {

@@ -36,6 +36,7 @@ mod results;
 mod search;
 mod store;
 mod sweep;
+mod turns;
 mod verdict;
 
 pub use error::{Error, Result};

@@ -3,6 +3,7 @@ use crate::results::{
     TaskAccuracy, TaskFacts,
 };
 use crate::store::Store;
+use crate::turns::in_turn;
 use crate::verdict::{comparisons, verdicts};
 use crate::{Error, Observer, Result, csv, html};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,6 @@ use sparq_model::Model;
 use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compress};
 use sparq_tensor::write_file;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Structure of `results.json` and of stored measurements; a change makes old ones stale.
@@ -338,40 +338,6 @@ impl Sweep {
     }
 }
 
-/// Does `work` for `0..count`, up to `jobs` at a time, each taking the next one; ends at the first error.
-///
-/// On threads of their own: tasks of a pool that waits for parts of itself would run one job on top of another.
-fn in_turn<T: Send>(count: usize, jobs: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-    let next = AtomicUsize::new(0);
-    let take_turns = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return done;
-            }
-            let outcome = work(index);
-            if outcome.is_err() {
-                next.store(count, Ordering::Relaxed);
-            }
-            done.push((index, outcome));
-        }
-    };
-    let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..jobs.min(count)).map(|_| scope.spawn(take_turns)).collect();
-        let mut done = take_turns();
-        for other in others {
-            match other.join() {
-                Ok(of_other) => done.extend(of_other),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    });
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
-}
-
 /// The model after compressing it, and how that went.
 pub(crate) fn compressed(
     model: &Model,
@@ -423,24 +389,4 @@ fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn turns_come_back_in_order_and_end_at_an_error() {
-        for jobs in [0, 1, 3, 20] {
-            assert_eq!(in_turn(7, jobs, |index| Ok(index * index)).expect("no error"), [0, 1, 4, 9, 16, 25, 36]);
-            assert!(in_turn(0, jobs, Ok::<usize, Error>).expect("nothing to do").is_empty());
-            let begun = AtomicUsize::new(0);
-            let broken = in_turn(1000, jobs, |index| {
-                begun.fetch_add(1, Ordering::Relaxed);
-                if index == 2 { Err(Error::NoConfigurations) } else { Ok(index) }
-            });
-            assert!(matches!(broken, Err(Error::NoConfigurations)));
-            assert!(jobs > 1 || begun.load(Ordering::Relaxed) == 3);
-        }
-    }
 }

@@ -53,7 +53,7 @@ fn divergence(base: &Model, other: &Model, probe: &Calibration) -> f64 {
 fn run(threads: usize, seed: u64, directory: Option<&Path>, observer: &dyn Observer) -> Vec<Searched> {
     let model = Model::open(demo("")).expect("the demo model");
     let (calibration, probe, finals) = texts(&model);
-    let search = Search::new(recipe()).polish(6).seed(seed).finals_on(finals);
+    let search = Search::new(recipe()).polish(6).seed(seed).jobs(threads).finals_on(finals);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
     let targets = [0.8125, 0.86];
     let found = pool.install(|| search.allocate(&model, &calibration, &probe, &targets, directory, observer));
@@ -98,7 +98,7 @@ fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_fro
 }
 
 #[test]
-fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
+fn the_same_seed_gives_the_same_bits_on_any_number_of_threads_and_jobs() {
     let one = run(1, 3, None, &());
     assert_eq!(run(3, 3, None, &()), one);
 }

@@ -60,13 +60,14 @@ pub struct Search {
     candidates: Vec<LayerBudget>,
     generations: usize,
     seed: u64,
+    jobs: usize,
     finals: Option<Calibration>,
 }
 
 impl Search {
     /// A search for recipes like this one, over [3, 4 and 8 bits](Self::widths), which GPTQ checkpoints hold.
     pub fn new(recipe: Recipe) -> Self {
-        let search = Self { candidates: Vec::new(), recipe, generations: 0, seed: 0, finals: None };
+        let search = Self { candidates: Vec::new(), recipe, generations: 0, seed: 0, jobs: 1, finals: None };
         search.widths(&[Bits::B3, Bits::B4, Bits::B8])
     }
 
@@ -105,6 +106,13 @@ impl Search {
         self
     }
 
+    /// Compresses up to so many whole models side by side (0 counts as 1), each with its own memory; 1 unless this is called.
+    /// Numbers do not depend on it. It pays where single layers are too small for all cores.
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs;
+        self
+    }
+
     /// Compresses what [`allocate`](Self::allocate) chooses among on this calibration text, the one the result will be
     /// compressed on, and not on the smaller one of the search. Then the choice is between the very models that come out;
     /// on another text near neighbours change places.
@@ -140,7 +148,8 @@ impl Search {
         let base = Base::new(&model, probe)?;
         let (mut curves, _) = self.measure(&base, calibration, store.as_ref(), &key, false, observer)?;
         let reference = curves.reference;
-        measure_trials(&self.whole(&base, calibration, store.as_ref(), &key, observer), &mut curves, reference)?;
+        let whole = self.whole(&base, calibration, store.as_ref(), &key, observer);
+        measure_trials(&whole, &mut curves, reference, self.jobs)?;
         if let Some(store) = &store {
             store.put(&with_trials, &curves)?;
         }

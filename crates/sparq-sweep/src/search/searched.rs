@@ -10,6 +10,7 @@ use super::whole::Whole;
 use super::{DamageCurves, Search, bits, places};
 use crate::store::Store;
 use crate::sweep::fingerprint;
+use crate::turns::in_turn;
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use sparq_model::Model;
@@ -144,7 +145,7 @@ impl Search {
                 let mut curves = curves.clone();
                 if let Some(&[anchor, ..]) = best_uniform(&curves, target).as_deref() {
                     let whole = self.whole(&base, calibration, store.as_ref(), &search, observer);
-                    measure_trials(&whole, &mut curves, anchor)?;
+                    measure_trials(&whole, &mut curves, anchor, self.jobs)?;
                 }
                 let finalists = if polish {
                     self.polished(&base, &curves, &levels, target, observer)?
@@ -152,7 +153,7 @@ impl Search {
                     finalists(&curves, target)?
                 };
                 let whole = self.whole(&base, finals, store.as_ref(), &search, observer);
-                let searched = decide(&whole, &curves, finalists, target)?;
+                let searched = decide(&whole, &curves, finalists, target, self.jobs)?;
                 if let Some(store) = &store {
                     store.put(&key(target)?, &searched)?;
                 }
@@ -193,18 +194,31 @@ impl Search {
 }
 
 /// Compresses the finalists in full; what diverges least from the base on the probe text is chosen.
-fn decide(whole: &Whole<'_>, curves: &DamageCurves, finalists: Vec<Finalist>, target: f64) -> Result<Searched> {
-    let total = finalists.len();
-    let mut contestants: Vec<Contestant> = Vec::with_capacity(total);
-    for (index, Finalist { origin, choice, assembled }) in finalists.into_iter().enumerate() {
-        let allocation = curves.allocation(&choice);
-        let same = contestants.iter().find(|other| other.allocation == allocation);
-        let compressed = match same {
-            Some(same) => same.compressed,
-            None => whole.divergence(&allocation, (index + 1, total), &format!("{origin} allocation"))?,
-        };
-        contestants.push(Contestant { origin, allocation, assembled, compressed });
+fn decide(
+    whole: &Whole<'_>,
+    curves: &DamageCurves,
+    finalists: Vec<Finalist>,
+    target: f64,
+    jobs: usize,
+) -> Result<Searched> {
+    let mut different: Vec<(Allocation, Origin)> = Vec::with_capacity(finalists.len());
+    for finalist in &finalists {
+        let allocation = curves.allocation(&finalist.choice);
+        if !different.iter().any(|(known, _)| *known == allocation) {
+            different.push((allocation, finalist.origin));
+        }
     }
+    let divergences = in_turn(different.len(), jobs, |index| {
+        let (allocation, origin) = &different[index];
+        whole.divergence(allocation, (index + 1, different.len()), &format!("{origin} allocation"))
+    })?;
+    let contestant = |Finalist { origin, choice, assembled }| {
+        let allocation = curves.allocation(&choice);
+        let same = different.iter().position(|(known, _)| *known == allocation);
+        let compressed = same.map_or(f64::INFINITY, |index| divergences[index]);
+        Contestant { origin, allocation, assembled, compressed }
+    };
+    let contestants: Vec<Contestant> = finalists.into_iter().map(contestant).collect();
     let best = contestants.iter().min_by(|x, y| x.compressed.total_cmp(&y.compressed));
     let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return Err(Error::NoConfigurations) };
     Ok(Searched { target_tcr: target, allocation, origin, contestants })

@@ -4,6 +4,7 @@ use super::curves::Damage;
 use super::whole::Whole;
 use super::{DamageCurves, Remaining, Unit};
 use crate::Result;
+use crate::turns::in_turn;
 use sparq_pipeline::LayerBudget;
 use std::collections::BTreeSet;
 
@@ -15,13 +16,13 @@ const FLOOR: f64 = 0.1;
 const NOISE: f64 = 0.03;
 
 /// Compresses whole models to see how much of each part's damage is left in them.
-pub(super) fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves, anchor: usize) -> Result<()> {
+pub(super) fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves, anchor: usize, jobs: usize) -> Result<()> {
     let Some(trials) = Trials::new(curves, anchor) else { return Ok(()) };
     let all = trials.choices.len();
-    let measure = |(index, choice): (usize, &Vec<usize>)| {
-        whole.divergence(&curves.allocation(choice), (index + 1, all), "trial of the whole recipe")
-    };
-    let divergences: Vec<f64> = trials.choices.iter().enumerate().map(measure).collect::<Result<_>>()?;
+    let divergences = in_turn(all, jobs, |index| {
+        let allocation = curves.allocation(&trials.choices[index]);
+        whole.divergence(&allocation, (index + 1, all), "trial of the whole recipe")
+    })?;
     trials.apply(curves, &divergences);
     Ok(())
 }
