@@ -56,7 +56,7 @@ fn layers() -> Vec<LayerReport> {
     let layer = |block: usize, name: &str, error: f64| {
         let layer = serde_json::json!({
             "name": format!("model.layers.{block}.{name}"), "block": block, "shape": [8, 8], "weights": 64, "zeros": 16,
-            "bits_per_weight": 4.25, "relative_output_error": error, "damping": 0.01, "fallbacks": [], "tokens": 100,
+            "bits_per_weight": 4.25, "relative_output_error": error, "damping": 0.01 + 0.1 * block as f64, "fallbacks": [], "tokens": 100,
             "seconds": 0.5,
         });
         serde_json::from_value(layer).expect("a layer report")
@@ -146,12 +146,14 @@ fn results() -> SweepResults {
     }
 }
 
-const FIGURES: [&str; 7] = [
+const FIGURES: [&str; 9] = [
     "figure-retention",
     "figure-divergence",
     "figure-srcr",
     "figure-task-0",
     "figure-layers-1",
+    "figure-damping-0",
+    "figure-damping-1",
     "figure-seconds-1",
     "figure-timing",
 ];

@@ -235,8 +235,8 @@ fn layers(body: &mut String, results: &SweepResults) {
         return;
     }
     body.push_str(
-        "<h2>Layer by layer</h2><p class=\"soft\">Relative output error on calibration tokens, and the seconds that solving \
-         took. Errors show where a solver struggles; they do not rank methods.</p>",
+        "<h2>Layer by layer</h2><p class=\"soft\">Relative output error on calibration tokens, damping where layers \
+         differ in it, and the seconds that solving took. Errors show where a solver struggles; they do not rank methods.</p>",
     );
     for (index, configuration) in results.configurations.iter().enumerate() {
         let open = if index == shown { " open" } else { "" };
@@ -244,9 +244,10 @@ fn layers(body: &mut String, results: &SweepResults) {
             configuration.layers.iter().filter(|l| !l.fallbacks.is_empty()).map(fallback_line).collect();
         let _ = write!(
             body,
-            "<details{open}><summary>{}</summary><div class=\"wide\">{}{}</div>",
+            "<details{open}><summary>{}</summary><div class=\"wide\">{}{}{}</div>",
             escape(&configuration.recipe),
             layer_map::errors(configuration, &format!("figure-layers-{index}")),
+            layer_map::damping(configuration, &format!("figure-damping-{index}")),
             layer_map::seconds(configuration, &format!("figure-seconds-{index}"))
         );
         if fallbacks.is_empty() {

@@ -13,7 +13,8 @@ const CELL: f64 = 20.0;
 /// What a map shows of a layer.
 struct Measure {
     what: &'static str,
-    of: fn(&LayerReport) -> f64,
+    /// None of a layer that has no such thing.
+    of: fn(&LayerReport) -> Option<f64>,
     /// From a value to what is shaded evenly.
     shade: fn(f64) -> f64,
     scale: &'static str,
@@ -24,7 +25,7 @@ struct Measure {
 pub(crate) fn errors(configuration: &ConfigurationResult, id: &str) -> String {
     let measure = Measure {
         what: "relative output error",
-        of: |layer| layer.relative_output_error,
+        of: |layer| Some(layer.relative_output_error),
         shade: |error| error.max(1e-12).log10(),
         scale: "logarithmic",
         shown: |error| format!("{error:.1e}"),
@@ -36,10 +37,27 @@ pub(crate) fn errors(configuration: &ConfigurationResult, id: &str) -> String {
 pub(crate) fn seconds(configuration: &ConfigurationResult, id: &str) -> String {
     let measure = Measure {
         what: "seconds to solve",
-        of: |layer| layer.seconds,
+        of: |layer| Some(layer.seconds),
         shade: |seconds| seconds,
         scale: "linear",
         shown: |seconds| number(seconds, if seconds < 1.0 { 3 } else { 1 }),
+    };
+    map(configuration, id, &measure)
+}
+
+/// Damping, on a logarithmic scale; nothing if all layers have the same.
+pub(crate) fn damping(configuration: &ConfigurationResult, id: &str) -> String {
+    let mut dampings = configuration.layers.iter().filter_map(|layer| layer.damping);
+    let first = dampings.next();
+    if dampings.all(|damping| Some(damping) == first) {
+        return String::new();
+    }
+    let measure = Measure {
+        what: "damping",
+        of: |layer| layer.damping,
+        shade: |damping| damping.max(1e-12).log10(),
+        scale: "logarithmic",
+        shown: |damping| format!("{damping:.1e}"),
     };
     map(configuration, id, &measure)
 }
@@ -52,7 +70,8 @@ fn map(configuration: &ConfigurationResult, id: &str, measure: &Measure) -> Stri
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
-        blocks.entry(layer.block).or_default().insert(kind, (measure.of)(layer));
+        let values = blocks.entry(layer.block).or_default();
+        values.extend((measure.of)(layer).map(|value| (kind, value)));
     }
     let finite = blocks.values().flat_map(BTreeMap::values).copied().filter(|value| value.is_finite());
     let range = finite.fold(None, |range: Option<(f64, f64)>, value| {
