@@ -137,29 +137,27 @@ impl Search {
         directory: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<DamageCurves> {
-        let store = directory.map(Store::open).transpose()?;
-        let key = self.key(model, calibration, probe, store.is_some())?;
+        let store = Store::open_if_given(directory)?;
+        let key = self.key(model, calibration, probe, &store)?;
         let with_trials = fingerprint(&[&key, "with trials"]);
-        if let Some(curves) = store.as_ref().and_then(|store| store.get(&with_trials)) {
+        if let Some(curves) = store.get(&with_trials) {
             return Ok(curves);
         }
         let mut model = model.clone();
         model.make_resident()?;
         let base = Base::new(&model, probe)?;
-        let (mut curves, _) = self.measure(&base, calibration, store.as_ref(), &key, false, observer)?;
+        let (mut curves, _) = self.measure(&base, calibration, &store, &key, false, observer)?;
         let reference = curves.reference;
-        let whole = self.whole(&base, calibration, store.as_ref(), &key, observer);
+        let whole = self.whole(&base, calibration, &store, &key, observer);
         measure_trials(&whole, &mut curves, reference, self.jobs)?;
-        if let Some(store) = &store {
-            store.put(&with_trials, &curves)?;
-        }
+        store.put(&with_trials, &curves)?;
         Ok(curves)
     }
 
     /// What a search calls its measurements in a store.
-    fn key(&self, model: &Model, calibration: &Calibration, probe: &Calibration, stored: bool) -> Result<String> {
+    fn key(&self, model: &Model, calibration: &Calibration, probe: &Calibration, store: &Store) -> Result<String> {
         // Reads the whole checkpoint, for keys that only a store needs.
-        let content_hash = if stored { model.checkpoint().content_hash()? } else { String::new() };
+        let content_hash = if store.keeps() { model.checkpoint().content_hash()? } else { String::new() };
         let settings = serde_json::to_string(&(&self.recipe, &self.candidates))?;
         let (text, probe) = (calibration.fingerprint(), probe.fingerprint());
         Ok(fingerprint(&["search 4", env!("CARGO_PKG_VERSION"), &content_hash, &text, &probe, &settings]))
@@ -170,7 +168,7 @@ impl Search {
         &'a self,
         base: &'a Base<'a>,
         calibration: &'a Calibration,
-        store: Option<&'a Store>,
+        store: &'a Store,
         key: &'a str,
         observer: &'a dyn Observer,
     ) -> Whole<'a> {

@@ -123,8 +123,8 @@ impl Search {
         directory: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
-        let store = directory.map(Store::open).transpose()?;
-        let search = self.key(model, calibration, probe, store.is_some())?;
+        let store = Store::open_if_given(directory)?;
+        let search = self.key(model, calibration, probe, &store)?;
         let finals = self.finals.as_ref().unwrap_or(calibration);
         let key = |target: f64| -> Result<String> {
             let settings = serde_json::to_string(&(self.generations, self.seed, target.to_bits()))?;
@@ -133,18 +133,18 @@ impl Search {
         let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
         for &target in targets {
             let key = key(target)?;
-            found.push(store.as_ref().and_then(|store| store.get(&key)));
+            found.push(store.get(&key));
         }
         if found.iter().any(Option::is_none) {
             let mut model = model.clone();
             model.make_resident()?;
             let base = Base::new(&model, probe)?;
             let polish = self.generations > 0;
-            let (curves, levels) = self.measure(&base, calibration, store.as_ref(), &search, polish, observer)?;
+            let (curves, levels) = self.measure(&base, calibration, &store, &search, polish, observer)?;
             for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
                 let mut curves = curves.clone();
                 if let Some(&[anchor, ..]) = best_uniform(&curves, target).as_deref() {
-                    let whole = self.whole(&base, calibration, store.as_ref(), &search, observer);
+                    let whole = self.whole(&base, calibration, &store, &search, observer);
                     measure_trials(&whole, &mut curves, anchor, self.jobs)?;
                 }
                 let finalists = if polish {
@@ -152,11 +152,9 @@ impl Search {
                 } else {
                     finalists(&curves, target)?
                 };
-                let whole = self.whole(&base, finals, store.as_ref(), &search, observer);
+                let whole = self.whole(&base, finals, &store, &search, observer);
                 let searched = decide(&whole, &curves, finalists, target, self.jobs)?;
-                if let Some(store) = &store {
-                    store.put(&key(target)?, &searched)?;
-                }
+                store.put(&key(target)?, &searched)?;
                 *found = Some(searched);
             }
         }

@@ -18,15 +18,14 @@ impl Search {
         &self,
         base: &Base<'_>,
         calibration: &Calibration,
-        store: Option<&Store>,
+        store: &Store,
         key: &str,
         keep: bool,
         observer: &dyn Observer,
     ) -> Result<(DamageCurves, Vec<Level>)> {
         let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
         let mut levels: Vec<Level> = self.candidates.iter().map(|_| Level::default()).collect();
-        let known = store.filter(|_| !keep).and_then(|store| store.get(key));
-        if let Some(curves) = known {
+        if let Some(curves) = store.get(key).filter(|_| !keep) {
             return Ok((curves, levels));
         }
         observer.step(1, 1, "every candidate, block by block");
@@ -36,7 +35,7 @@ impl Search {
         let mut units = Vec::new();
         for index in 0..base.model.block_count() {
             let key = fingerprint(&[key, "block", &index.to_string()]);
-            let stored: Option<Vec<Unit>> = store.filter(|_| !keep).and_then(|store| store.get(&key));
+            let stored: Option<Vec<Unit>> = store.get(&key).filter(|_| !keep);
             let of_block = if let Some(stored) = stored {
                 survey.skip().map_err(blame(&plain))?;
                 stored
@@ -52,9 +51,7 @@ impl Search {
                 };
                 survey.solve(observer, take).map_err(blame(&plain))?;
                 let of_block = self.units(&probe, index, &levels[reference], &budgets, &errors)?;
-                if let Some(store) = store {
-                    store.put(&key, &of_block)?;
-                }
+                store.put(&key, &of_block)?;
                 if !keep {
                     levels[reference] = Level::default();
                 }
@@ -65,9 +62,7 @@ impl Search {
             sparq_eval::Observer::progress(observer, index + 1, base.model.block_count(), "search");
         }
         let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
-        if let Some(store) = store {
-            store.put(key, &curves)?;
-        }
+        store.put(key, &curves)?;
         Ok((curves, levels))
     }
 

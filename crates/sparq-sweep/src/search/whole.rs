@@ -11,7 +11,7 @@ pub(super) struct Whole<'a> {
     pub(super) base: &'a Base<'a>,
     pub(super) recipe: &'a Recipe,
     pub(super) calibration: &'a Calibration,
-    pub(super) store: Option<&'a Store>,
+    pub(super) store: &'a Store,
     /// What everything but the calibration text and the allocation is called in the store.
     pub(super) key: &'a str,
     pub(super) observer: &'a dyn Observer,
@@ -23,16 +23,14 @@ impl Whole<'_> {
     pub(super) fn divergence(&self, allocation: &Allocation, step: (usize, usize), what: &str) -> Result<f64> {
         let allocated = serde_json::to_string(allocation)?;
         let key = fingerprint(&[self.key, "whole model", &self.calibration.fingerprint(), &allocated]);
-        if let Some(known) = self.store.and_then(|store| store.get(&key)) {
+        if let Some(known) = self.store.get(&key) {
             return Ok(known);
         }
         self.observer.step(step.0, step.1, what);
         let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
         let model = compressed(self.base.model, &recipe, self.calibration, self.observer)?.0;
         let divergence = self.base.divergence(&model)?;
-        if let Some(store) = self.store {
-            store.put(&key, &divergence)?;
-        }
+        self.store.put(&key, &divergence)?;
         Ok(divergence)
     }
 }
