@@ -1,7 +1,7 @@
 //! How much damping serves a stage, told by calibration tokens that its Hessian has not seen.
 
 use crate::compressors::Compressors;
-use crate::dense_stream::{DenseBlock, ahead};
+use crate::dense_stream::DenseBlock;
 use crate::stage::StageStatistics;
 use crate::stream::Stream;
 use crate::{Activations, Phase, Profile, Recipe, Result};
@@ -45,7 +45,7 @@ pub(crate) struct DampingChoice<'a> {
 }
 
 impl DampingChoice<'_> {
-    /// The recipe with its damping times the factor under which what the stage leaves of the held-out batches is nearest to
+    /// The factor on the recipe's damping under which what the stage leaves of the held-out batches is nearest to
     /// what the dense model leaves (or, if that does not walk beside, to what the stage's dense weights leave), each token's
     /// error measured by its own length. `statistics` are those of the other batches.
     ///
@@ -62,8 +62,8 @@ impl DampingChoice<'_> {
         let mut references = Vec::with_capacity(held.len());
         for &batch in &held {
             references.push(profile.time(Phase::Forward, 0, || match &mut dense {
-                Some(dense) => dense.ahead(self.stage, batch),
-                None => stream.with(batch, block, |state| ahead(block, self.stage, state)),
+                Some(dense) => dense.ahead(batch, self.stage),
+                None => stream.ahead(batch, block, self.stage),
             })?);
         }
         let (mut best, mut least) = (1.0, f64::INFINITY);
@@ -72,8 +72,7 @@ impl DampingChoice<'_> {
             let before = swap(block, solved);
             let mut error = 0.0;
             for (&batch, reference) in held.iter().zip(&references) {
-                let found = profile
-                    .time(Phase::Forward, 0, || stream.with(batch, block, |state| ahead(block, self.stage, state)))?;
+                let found = profile.time(Phase::Forward, 0, || stream.ahead(batch, block, self.stage))?;
                 error += relative_error(&found, reference);
             }
             swap(block, before);

@@ -19,17 +19,6 @@ pub(crate) struct DenseBlock {
     stream: Stream,
 }
 
-/// What a stage leaves of a batch, which stays where it is: the residual stream if the stage adds to it, else the input of
-/// the next one.
-pub(crate) fn ahead(block: &Block, stage: usize, state: &BlockState) -> Result<Array2<f32>> {
-    let mut state = state.clone();
-    block.apply(stage, &mut state)?;
-    if block.plan().adds_to_residual(stage) || stage + 1 >= block.stages() {
-        return Ok(block.end(state));
-    }
-    Ok(block.stage_input(stage + 1, &mut state)?.to_owned())
-}
-
 impl DenseStream {
     /// The stream as it enters block `first`, from what enters block 0.
     pub(crate) fn new(model: &Model, first: usize, mut stream: Stream) -> Result<Self> {
@@ -62,10 +51,9 @@ impl DenseBlock {
         })
     }
 
-    /// What the stage leaves of one batch, which stays where it is.
-    pub(crate) fn ahead(&mut self, stage: usize, batch: usize) -> Result<Array2<f32>> {
-        let block = &self.block;
-        self.stream.with(batch, block, |state| ahead(block, stage, state))
+    /// What the stage would [leave](Stream::ahead) of one batch.
+    pub(crate) fn ahead(&mut self, batch: usize, stage: usize) -> Result<Array2<f32>> {
+        self.stream.ahead(batch, &self.block, stage)
     }
 
     /// Runs the stage.

@@ -140,6 +140,19 @@ impl Stream {
         Ok(result)
     }
 
+    /// What a stage of `block` would leave of one batch, which stays where it is: the residual stream if the stage adds to
+    /// it, else the input of the next one.
+    pub(crate) fn ahead(&mut self, index: usize, block: &Block, stage: usize) -> Result<Array2<f32>> {
+        self.with(index, block, |state| {
+            let mut state = state.clone();
+            block.apply(stage, &mut state)?;
+            if block.plan().adds_to_residual(stage) || stage + 1 >= block.stages() {
+                return Ok(block.end(state));
+            }
+            Ok(block.stage_input(stage + 1, &mut state)?.to_owned())
+        })
+    }
+
     /// Every batch has left `block`. What waits in the file stays there as it is.
     pub(crate) fn leave(&mut self, block: &Block) {
         for batch in &mut self.batches {

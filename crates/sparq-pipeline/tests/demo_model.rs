@@ -59,14 +59,17 @@ fn divergence(dense: &Array2<f32>, other: &Array2<f32>) -> f64 {
     sum / dense.nrows() as f64
 }
 
+/// How far a recipe takes the model from its dense logits, and its report.
+fn diverging(model: &Model, dense: &Array2<f32>, recipe: &str, samples: usize) -> (f64, CompressionReport) {
+    let (compressed, report) = in_memory(model, recipe, samples);
+    (divergence(dense, &logits(&compressed)), report)
+}
+
 #[test]
 fn compression_counts_zeros_and_bits_and_hurts_in_order() {
     let model = model();
     let dense = logits(&model);
-    let divergence_of = |recipe: &str| {
-        let (compressed, report) = in_memory(&model, recipe, 24);
-        (divergence(&dense, &logits(&compressed)), report)
-    };
+    let divergence_of = |recipe: &str| diverging(&model, &dense, recipe, 24);
     let (joint, report) = divergence_of("s=0.25,q=4,group=32");
     assert_eq!(report.layers.len(), 4 * 7);
     assert!((report.measured_sparsity - 0.25).abs() < 0.02, "{}", report.measured_sparsity);
@@ -88,10 +91,7 @@ fn compression_counts_zeros_and_bits_and_hurts_in_order() {
 fn with_few_tokens_shrinkage_keeps_more_and_is_reported() {
     let model = model();
     let dense = logits(&model);
-    let run = |recipe: &str| {
-        let (compressed, report) = in_memory(&model, recipe, 3); // 384 tokens
-        (divergence(&dense, &logits(&compressed)), report)
-    };
+    let run = |recipe: &str| diverging(&model, &dense, recipe, 3); // 384 tokens
     let (without, _) = run("s=0.5,q=4,group=32,shrinkage=0");
     let (with, report) = run("s=0.5,q=4,group=32");
     assert!(with < 0.9 * without, "{with} {without}");
@@ -105,10 +105,7 @@ fn with_few_tokens_shrinkage_keeps_more_and_is_reported() {
 fn damping_chosen_on_held_out_text_mends_a_bad_one_and_is_reported() {
     let model = model();
     let dense = logits(&model);
-    let run = |recipe: &str| {
-        let (compressed, report) = in_memory(&model, recipe, 4); // 512 tokens
-        (divergence(&dense, &logits(&compressed)), report)
-    };
+    let run = |recipe: &str| diverging(&model, &dense, recipe, 4); // 512 tokens
     let bad = "s=0.5,q=4,group=32,shrinkage=0,damping=0.001";
     let (without, _) = run(bad);
     for recipe in [format!("{bad},held-out=0.25"), format!("{bad},drift=0,held-out=0.25")] {

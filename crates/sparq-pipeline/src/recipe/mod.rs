@@ -136,7 +136,7 @@ pub struct Recipe {
     pub shrinkage: f64,
     /// Share of the calibration text that chooses among dampings around this one, stage by stage, by what solutions fitted
     /// to the rest do to it; 0 leaves damping as it is. Stages of experts are left as they are.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub held_out: f64,
     /// What linear layers are multiplied in while the model runs on calibration text; statistics are always `f32`.
     pub forward: Precision,
@@ -266,21 +266,14 @@ impl Recipe {
 
     fn method(&self) -> Result<Option<Box<dyn LayerCompressor>>> {
         let damping = self.damping()?;
-        if !(0.0..=1.0).contains(&self.drift) {
-            return Err(CompressError::Setting {
-                name: "drift",
-                value: self.drift.to_string(),
-                expected: "a share of the drift to undo, 0 to 1".into(),
+        for (name, value, most, expected) in [
+            ("drift", self.drift, 1.0, "a share of the drift to undo, 0 to 1"),
+            ("held-out", self.held_out, 0.5, "a share of the calibration text, 0 to 0.5 (usual: 0.25)"),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let (value, expected) = (value.to_string(), expected.into());
+                return Err(CompressError::Setting { name, value, expected }.into());
             }
-            .into());
-        }
-        if !(0.0..=0.5).contains(&self.held_out) {
-            return Err(CompressError::Setting {
-                name: "held-out",
-                value: self.held_out.to_string(),
-                expected: "a share of the calibration text, 0 to 0.5 (usual: 0.25)".into(),
-            }
-            .into());
         }
         if self.act_order && matches!(self.sparsity, Sparsity::NOfM { .. }) && self.scheme.is_some() {
             return Err(CompressError::Conflict {

@@ -8,7 +8,7 @@ use crate::store::Store;
 use crate::sweep::{blame, fingerprint};
 use crate::{Error, Observer, Result};
 use sparq_model::{BlockPlan, Linear, LinearId};
-use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Recipe, Survey};
+use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Survey};
 use std::collections::BTreeMap;
 
 impl Search {
@@ -25,18 +25,18 @@ impl Search {
     ) -> Result<(DamageCurves, Vec<Level>)> {
         let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
         let mut levels: Vec<Level> = self.candidates.iter().map(|_| Level::default()).collect();
-        if let Some(curves) = store.get(key).filter(|_| !keep) {
+        if !keep && let Some(curves) = store.get(key) {
             return Ok((curves, levels));
         }
         observer.step(1, 1, "every candidate, block by block");
-        let (plain, budgets) = (self.plain(), self.budgets());
+        // Each layer solved once: what candidates do beside one another shows in it as well, in less than half the time.
+        let (plain, budgets) = (self.recipe.sketch(), self.budgets());
         let mut survey = Survey::new(base.model, &plain, &budgets, calibration).map_err(blame(&plain))?;
         let mut probe = Probe::new(base)?;
         let mut units = Vec::new();
         for index in 0..base.model.block_count() {
             let key = fingerprint(&[key, "block", &index.to_string()]);
-            let stored: Option<Vec<Unit>> = store.get(&key).filter(|_| !keep);
-            let of_block = if let Some(stored) = stored {
+            let of_block: Vec<Unit> = if !keep && let Some(stored) = store.get(&key) {
                 survey.skip().map_err(blame(&plain))?;
                 stored
             } else {
@@ -64,12 +64,6 @@ impl Search {
         let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
         store.put(key, &curves)?;
         Ok((curves, levels))
-    }
-
-    /// The recipe with each layer solved once: what candidates do beside one another shows in it as well, in less than
-    /// half the time.
-    fn plain(&self) -> Recipe {
-        self.recipe.sketch()
     }
 
     /// What layers are solved under: the candidates, then the sparsities among them without any rounding.
