@@ -12,13 +12,14 @@ use sparq::eval::{LayerwiseErrors, TextEvaluation, TextSettings, layerwise_error
 use sparq::metric::rank_correlation;
 use sparq::pipeline::{MemorySink, Recipe, compress};
 use sparq::prelude::*;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Measure errors of layers and blocks, and KL of the whole model, for many candidate solutions, and how well each error
 /// ranks them as KL does (Spearman's correlation).
 ///
-/// Candidates that --out holds are not measured again. Without --model, works on the demo model.
+/// Candidates that --out holds are not measured again, if it was measured with the same settings. Without --model, works on the demo model.
 #[derive(Debug, Parser)]
 #[command(name = "criterion", version)]
 struct Arguments {
@@ -57,6 +58,27 @@ struct Arguments {
     threads: usize,
 }
 
+/// What decides every number beside a candidate's recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Settings {
+    version: String,
+    model: String,
+    calibration: String,
+    samples: usize,
+    seq_len: usize,
+    text: String,
+    text_tokens: usize,
+    seed: u64,
+}
+
+/// What --out holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Results {
+    command: String,
+    settings: Settings,
+    candidates: Vec<Row>,
+}
+
 /// One candidate.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {
@@ -89,13 +111,25 @@ fn main() -> ExitCode {
 fn criterion(arguments: &Arguments) -> Result<()> {
     common::set_threads(arguments.threads)?;
     let (mut model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
-    model.make_resident()?;
     let file = |given: &Option<PathBuf>, name| given.clone().or(demo.as_ref().map(|demo| demo.file(name)));
     let (Some(calibration), Some(text)) =
         (file(&arguments.calibration, "calibration.txt"), file(&arguments.text, "heldout.txt"))
     else {
         bail!("--calibration FILE and --text FILE are needed for a model of your own");
     };
+    let settings = Settings {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), common::name_of),
+        calibration: common::name_of(&calibration),
+        samples: arguments.samples,
+        seq_len: arguments.seq_len,
+        text: common::name_of(&text),
+        text_tokens: arguments.text_tokens,
+        seed: arguments.seed,
+    };
+    let mut results = found_or_none(&arguments.out, settings)?;
+
+    model.make_resident()?;
     let calibration = Calibration::from_text(
         model.tokenizer()?,
         &common::read_text(&calibration)?,
@@ -116,13 +150,9 @@ fn criterion(arguments: &Arguments) -> Result<()> {
     )?;
     let baseline = evaluation.baseline(&model, &())?;
 
-    let mut rows: Vec<Row> = match std::fs::read(&arguments.out) {
-        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{}", arguments.out.display()))?,
-        Err(_) => Vec::new(),
-    };
     let recipes = recipes(arguments)?;
     for (index, recipe) in recipes.iter().enumerate() {
-        if rows.iter().any(|row| row.recipe == recipe.to_string()) {
+        if results.candidates.iter().any(|row| row.recipe == recipe.to_string()) {
             continue;
         }
         let mut sink = MemorySink::new();
@@ -137,18 +167,41 @@ fn criterion(arguments: &Arguments) -> Result<()> {
             errors: layerwise_errors(&model, &compressed, held_out.sequences())?,
         };
         eprintln!("[{}/{}] {}: KL {:.4}", index + 1, recipes.len(), row.recipe, row.kl);
-        rows.push(row);
-        common::write_json(&arguments.out, &rows)?;
+        results.candidates.push(row);
+        common::write_json(&arguments.out, &results)?;
     }
+    let mut rows = results.candidates;
     rows.retain(|row| recipes.iter().any(|recipe| recipe.to_string() == row.recipe));
 
     println!("{} candidates, KL {:.4} to {:.4} nats", rows.len(), extreme(&rows, f64::min), extreme(&rows, f64::max));
-    let near: Vec<Row> = dampings(&rows);
+    let series = damping_series(&rows);
+    let names: Vec<&str> = series.iter().map(|(name, _)| name.as_str()).collect();
+    println!("Correlation over all, and over those that differ in damping alone: {}", names.join(" | "));
     for (name, measure) in MEASURES {
-        let all = correlation(&rows, measure)?;
-        println!("{name:<42} all {all:>6.3}   same grid, dampings only {:>6.3}", correlation(&near, measure)?);
+        let of_series = series.iter().map(|(_, rows)| correlation(rows, measure)).collect::<Result<Vec<f64>>>()?;
+        print!("{name:<42} all {:>6.3}   dampings only", correlation(&rows, measure)?);
+        of_series.iter().for_each(|correlation| print!(" {correlation:>6.3}"));
+        println!("   mean {:>6.3}", of_series.iter().sum::<f64>() / of_series.len() as f64);
     }
     Ok(())
+}
+
+/// Results to go on from: what a file holds that was measured with these settings, none if there is no file.
+fn found_or_none(file: &Path, settings: Settings) -> Result<Results> {
+    let command = common::command("criterion");
+    if !file.exists() {
+        return Ok(Results { command, settings, candidates: Vec::new() });
+    }
+    let found: Results =
+        serde_json::from_str(&common::read_text(file)?).with_context(|| format!("{}", file.display()))?;
+    if found.settings != settings {
+        bail!(
+            "{} holds candidates that were measured with other settings ({:?}): give another --out",
+            file.display(),
+            found.settings
+        );
+    }
+    Ok(Results { command, ..found })
 }
 
 fn extreme(rows: &[Row], choose: fn(f64, f64) -> f64) -> f64 {
@@ -163,14 +216,16 @@ fn correlation(rows: &[Row], measure: fn(&Row) -> f64) -> Result<f64> {
     Ok(rank_correlation(&measured, &kl)?)
 }
 
-/// The candidates that differ in damping alone from the first that has one of its own: the hard case, where layer errors
-/// are known to mislead.
-fn dampings(rows: &[Row]) -> Vec<Row> {
-    let stem = |recipe: &str| recipe.split(",damping=").next().unwrap_or_default().to_owned();
-    let Some(of) = rows.iter().find(|row| row.recipe.contains(",damping=")).map(|row| stem(&row.recipe)) else {
-        return Vec::new();
+/// Candidates that differ in damping alone, a series for each recipe that was tried with several: the hard case, where
+/// layer errors are known to mislead.
+fn damping_series(rows: &[Row]) -> Vec<(String, Vec<Row>)> {
+    let stem = |row: &Row| row.recipe.split(",damping=").next().unwrap_or_default().to_owned();
+    let stems: BTreeSet<String> = rows.iter().filter(|row| row.recipe.contains(",damping=")).map(stem).collect();
+    let alike = |of: String| {
+        let rows = rows.iter().filter(|row| stem(row) == of).cloned().collect();
+        (of, rows)
     };
-    rows.iter().filter(|row| stem(&row.recipe) == of).cloned().collect()
+    stems.into_iter().map(alike).collect()
 }
 
 fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
@@ -197,7 +252,7 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
             recipes.push(complete(format!("{budget},{method}"))?);
         }
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     recipes.retain(|recipe| seen.insert(recipe.to_string()));
     Ok(recipes)
 }

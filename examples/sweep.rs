@@ -14,7 +14,7 @@ use sparq::eval::{Evaluation, TextEvaluation, TextSettings};
 use sparq::pipeline::{LayerReport, Plan, Recipe};
 use sparq::prelude::*;
 use sparq::sweep::{ConfigurationResult, Labels, Sweep, default_recipes, table};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Compare compression configurations of a model: perplexity, KL, tasks, Sr, SrCr.
@@ -155,11 +155,11 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         jobs: arguments.jobs,
         cache: arguments.cache.clone(),
         labels: Labels {
-            model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), name_of),
-            calibration: name_of(&calibration_file),
-            text: text_file.as_deref().map(name_of).unwrap_or_default(),
+            model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), common::name_of),
+            calibration: common::name_of(&calibration_file),
+            text: text_file.as_deref().map(common::name_of).unwrap_or_default(),
             limit: judged_by.limit,
-            command: Some(command()),
+            command: Some(common::command("sweep")),
             threads: rayon::current_num_threads(),
         },
     };
@@ -227,23 +227,6 @@ fn prompts_from(text: &str) -> Vec<String> {
     }
     let opening = |line: &&str| line.split_whitespace().take((words(line) / 2).min(12)).collect::<Vec<_>>().join(" ");
     long.iter().step_by((long.len() / PROMPTS).max(1)).take(PROMPTS).map(opening).collect()
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// The command line, as one would type it.
-fn command() -> String {
-    let quoted = |argument: String| {
-        let plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:".contains(c));
-        if plain { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
-    };
-    let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
-    format!("cargo run --release --example sweep -- {}", arguments.join(" "))
-        .trim_end_matches(" --")
-        .trim_end()
-        .to_owned()
 }
 
 /// Progress of the whole sweep: one step per layer and evaluation.

@@ -13,6 +13,7 @@ pub(crate) mod tasks;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use sparq::pipeline::{LayerReport, Observer, Plan};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,15 +66,33 @@ pub(crate) fn set_threads(threads: usize) -> Result<()> {
 }
 
 /// Reads a text file, naming it if that fails.
-pub(crate) fn read_text(path: &std::path::Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Writes `value` as JSON, whole or not at all.
-pub(crate) fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(value)?;
     json.push(b'\n');
     sparq::tensor::write_file(path, &json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The command line of an example, as one would type it.
+pub(crate) fn command(example: &str) -> String {
+    let quoted = |argument: String| {
+        let plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:".contains(c));
+        if plain { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    format!("cargo run --release --example {example} -- {}", arguments.join(" "))
+        .trim_end_matches(" --")
+        .trim_end()
+        .to_owned()
+}
+
+/// What a path ends in, for results that name no directories.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 /// A progress bar with ETA on standard error; silent when that is no terminal.
