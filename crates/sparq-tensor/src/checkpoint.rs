@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ndarray::{Array1, Array2, ArrayD, IxDyn, s};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use crate::content_hash::content_hash;
 use crate::gguf::Synthesised;
 use crate::gguf::arrangement::{Arrangement, transposed};
 use crate::gguf::metadata::Metadata;
@@ -18,9 +19,6 @@ use crate::safetensors::directory;
 use crate::{
     DType, Error, Fault, Result, SideFile, TensorPart, decode, encode, files, gguf, limits, safetensors, side_files,
 };
-
-/// Bytes of a file that are hashed before their pages are given back.
-const HASHED_AT_A_TIME: usize = 1 << 24;
 
 /// Where a checkpoint's tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,6 +99,8 @@ pub struct Checkpoint {
     synthesised: Option<Synthesised>,
     /// Whether quantized weights are presented as dense ones.
     presents_packed: bool,
+    /// Once somebody asked for it.
+    content_hash: OnceLock<String>,
 }
 
 /// A tensor and where its bytes are.
@@ -158,7 +158,18 @@ impl Checkpoint {
             config.as_mut().map(packed::strip);
         }
         let Loaded { format, files, tensors, synthesised } = loaded;
-        Ok(Self { path: path.to_path_buf(), directory, format, files, tensors, config, synthesised, presents_packed })
+        let content_hash = OnceLock::new();
+        Ok(Self {
+            path: path.to_path_buf(),
+            directory,
+            format,
+            files,
+            tensors,
+            config,
+            synthesised,
+            presents_packed,
+            content_hash,
+        })
     }
 
     /// The path given to [`open`](Self::open).
@@ -362,42 +373,22 @@ impl Checkpoint {
     /// `config.json` and `tokenizer.json`, each preceded by its role and length. Directory and file names do not
     /// matter.
     ///
-    /// Reads everything: count on a second or two per gigabyte.
+    /// The first call reads everything: count on a second or two per gigabyte. Later ones return what it found.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Malformed`] if `config.json` or `tokenizer.json` cannot be read.
     pub fn content_hash(&self) -> Result<String> {
-        let mut hasher = Sha256::new();
-        let begin = |hasher: &mut Sha256, role: &str, length: usize| {
-            hasher.update(role.as_bytes());
-            hasher.update((length as u64).to_le_bytes());
-        };
-        let mut weight_files: Vec<&MappedFile> = self.files.iter().collect();
-        weight_files.sort_by_key(|file| file.path());
-        for file in weight_files {
-            let bytes = file.checked_bytes()?;
-            begin(&mut hasher, "weights", bytes.len());
-            for (index, piece) in bytes.chunks(HASHED_AT_A_TIME).enumerate() {
-                hasher.update(piece);
-                let start = index * HASHED_AT_A_TIME;
-                file.release(&(start..start + piece.len()));
-            }
+        if let Some(hash) = self.content_hash.get() {
+            return Ok(hash.clone());
         }
+        let mut beside = Vec::new();
         if self.synthesised.is_none() {
             for name in ["config.json", "tokenizer.json"] {
-                if let Some(bytes) = self.optional_file(name)? {
-                    begin(&mut hasher, name, bytes.len());
-                    hasher.update(&bytes);
-                }
+                beside.extend(self.optional_file(name)?.map(|bytes| (name, bytes)));
             }
         }
-        let mut hex = String::with_capacity(64);
-        for byte in hasher.finalize() {
-            for digit in [byte >> 4, byte & 15] {
-                hex.push(char::from(b"0123456789abcdef"[digit as usize]));
-            }
-        }
-        Ok(hex)
+        let hash = content_hash(&self.files, &beside)?;
+        Ok(self.content_hash.get_or_init(|| hash).clone())
     }
 
     /// Where the files beside the weights are.

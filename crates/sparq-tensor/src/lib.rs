@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod checkpoint;
+mod content_hash;
 mod decode;
 mod destination;
 mod dtype;

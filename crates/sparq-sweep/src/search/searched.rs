@@ -153,7 +153,7 @@ impl Search {
                     finalists(&curves, target)?
                 };
                 let whole = self.whole(&base, finals, &store, &search, observer);
-                let searched = decide(&whole, &curves, finalists, target, self.jobs)?;
+                let searched = decide(&whole, &curves, &finalists, target, self.jobs)?;
                 store.put(&key(target)?, &searched)?;
                 *found = Some(searched);
             }
@@ -195,28 +195,24 @@ impl Search {
 fn decide(
     whole: &Whole<'_>,
     curves: &DamageCurves,
-    finalists: Vec<Finalist>,
+    finalists: &[Finalist],
     target: f64,
     jobs: usize,
 ) -> Result<Searched> {
-    let mut different: Vec<(Allocation, Origin)> = Vec::with_capacity(finalists.len());
-    for finalist in &finalists {
-        let allocation = curves.allocation(&finalist.choice);
-        if !different.iter().any(|(known, _)| *known == allocation) {
-            different.push((allocation, finalist.origin));
-        }
-    }
-    let divergences = in_turn(different.len(), jobs, |index| {
-        let (allocation, origin) = &different[index];
-        whole.divergence(allocation, (index + 1, different.len()), &format!("{origin} allocation"))
+    let allocations: Vec<Allocation> = finalists.iter().map(|finalist| curves.allocation(&finalist.choice)).collect();
+    let first_like = |index: usize| allocations.iter().position(|known| *known == allocations[index]);
+    let different: Vec<usize> = (0..allocations.len()).filter(|&index| first_like(index) == Some(index)).collect();
+    let divergences = in_turn(different.len(), jobs, |turn| {
+        let index = different[turn];
+        let name = format!("{} allocation", finalists[index].origin);
+        whole.divergence(&allocations[index], (turn + 1, different.len()), &name)
     })?;
-    let contestant = |Finalist { origin, choice, assembled }| {
-        let allocation = curves.allocation(&choice);
-        let same = different.iter().position(|(known, _)| *known == allocation);
-        let compressed = same.map_or(f64::INFINITY, |index| divergences[index]);
-        Contestant { origin, allocation, assembled, compressed }
+    let contestant = |(index, Finalist { origin, assembled, .. }): (usize, &Finalist)| {
+        let turn = different.iter().position(|&of| first_like(index) == Some(of));
+        let compressed = turn.map_or(f64::INFINITY, |turn| divergences[turn]);
+        Contestant { origin: *origin, allocation: allocations[index].clone(), assembled: *assembled, compressed }
     };
-    let contestants: Vec<Contestant> = finalists.into_iter().map(contestant).collect();
+    let contestants: Vec<Contestant> = finalists.iter().enumerate().map(contestant).collect();
     let best = contestants.iter().min_by(|x, y| x.compressed.total_cmp(&y.compressed));
     let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return Err(Error::NoConfigurations) };
     Ok(Searched { target_tcr: target, allocation, origin, contestants })
