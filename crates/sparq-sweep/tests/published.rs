@@ -1,0 +1,128 @@
+//! Every row of a table of configurations in docs/results.md is in the raw results beside it.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// One configuration that was measured, wherever in a file of results it stands.
+struct Measured {
+    recipe: String,
+    perplexity: f64,
+    kl: f64,
+    sr: Option<f64>,
+}
+
+fn results() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/results")
+}
+
+fn files() -> Vec<(PathBuf, Value)> {
+    let entries = std::fs::read_dir(results()).unwrap().map(|entry| entry.unwrap().path());
+    let json = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (path, value)
+    };
+    json.map(read).collect()
+}
+
+/// Without what a table says once for all its rows, and without the name that the published methods had no need of before
+/// there were presets.
+fn shortened(recipe: &str) -> String {
+    recipe.replace(",group=64", "").replace(",preset=reference", "")
+}
+
+fn collect(value: &Value, into: &mut Vec<Measured>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
+        Value::Object(fields) => {
+            let number = |name: &str| fields.get(name).and_then(Value::as_f64);
+            if let (Some(recipe), Some(perplexity), Some(kl)) =
+                (fields.get("recipe").and_then(Value::as_str), number("perplexity"), number("kl"))
+            {
+                let sr = value.pointer("/retention/sr").and_then(Value::as_f64);
+                into.push(Measured { recipe: shortened(recipe), perplexity, kl, sr });
+            }
+            fields.values().for_each(|value| collect(value, into));
+        }
+        _ => {}
+    }
+}
+
+fn cells(line: &str) -> Option<Vec<&str>> {
+    Some(line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect())
+}
+
+/// The recipe that a cell names between backquotes.
+fn recipe(cell: &str) -> Option<String> {
+    let (_, rest) = cell.split_once('`')?;
+    let (recipe, _) = rest.split_once('`')?;
+    recipe.starts_with("s=").then(|| shortened(recipe))
+}
+
+/// Whether a printed number is this one, to the digits that are printed.
+fn says(printed: &str, value: f64) -> bool {
+    let digits = printed.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    format!("{value:.digits$}") == printed
+}
+
+#[test]
+fn rows_of_configurations_are_those_of_the_raw_results() {
+    let mut measured = Vec::new();
+    for (_, value) in files() {
+        collect(&value, &mut measured);
+    }
+    let text = std::fs::read_to_string(results().with_extension("md")).unwrap();
+    let mut columns: Vec<&str> = Vec::new();
+    let (mut checked, mut missing) = (0, Vec::new());
+    for line in text.lines() {
+        let Some(cells) = cells(line) else {
+            columns.clear();
+            continue;
+        };
+        if columns.is_empty() {
+            columns = cells;
+            continue;
+        }
+        let column = |name: &str| columns.iter().position(|column| *column == name).and_then(|index| cells.get(index));
+        let (Some(recipe), Some(perplexity), Some(kl)) = (recipe(cells[0]), column("perplexity"), column("KL")) else {
+            continue;
+        };
+        checked += 1;
+        // The interval behind it is drawn, not measured.
+        let sr = column("Sr").and_then(|cell| cell.split(' ').next()).unwrap_or_default();
+        let found = measured.iter().any(|row| {
+            let same_sr = sr.is_empty() || row.sr.is_some_and(|value| says(sr, value));
+            row.recipe == recipe && says(perplexity, row.perplexity) && says(kl, row.kl) && same_sr
+        });
+        if !found {
+            missing.push(line);
+        }
+    }
+    assert!(missing.is_empty(), "not in docs/results/*.json:\n{}", missing.join("\n"));
+    assert!(checked > 60, "only {checked} rows were found");
+}
+
+/// Every text that stands under this name, at any depth.
+fn texts<'a>(value: &'a Value, name: &str, into: &mut Vec<&'a str>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| texts(value, name, into)),
+        Value::Object(fields) => {
+            into.extend(fields.get(name).and_then(Value::as_str));
+            fields.values().for_each(|value| texts(value, name, into));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn commands_in_raw_results_name_no_directory_of_one_machine() {
+    for (path, value) in files() {
+        let mut commands = Vec::new();
+        texts(&value, "command", &mut commands);
+        for command in commands {
+            let absolute = command.split_whitespace().find(|argument| argument.starts_with('/'));
+            assert_eq!(absolute, None, "{}: {command}", path.display());
+        }
+    }
+}
