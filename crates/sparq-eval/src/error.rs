@@ -54,6 +54,9 @@ pub enum Error {
         /// What differs.
         reason: String,
     },
+    /// Two scores that were to be compared are of different texts.
+    #[error("the two scores are not of the same text with the same settings; evaluate both models alike")]
+    OtherText,
     /// An empty context needs a token to start from and the model names none.
     #[error("an empty context needs a token that starts or ends a text, and the tokenizer names neither")]
     NoPrefixToken,

@@ -29,6 +29,7 @@
 //! Through `sparq`; the `sweep` example is its command line.
 #![deny(unsafe_code)]
 
+mod differences;
 mod error;
 mod observer;
 mod report;
@@ -43,8 +44,8 @@ pub use error::{Error, Result};
 pub use observer::Observer;
 pub use report::{csv, html, markdown, table};
 pub use results::{
-    BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
-    TaskAccuracy, TaskFacts, TaskTest, Verdict,
+    BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
+    SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
 pub use search::{Contestant, DamageCurves, Origin, Remaining, Search, Searched, Unit};
 pub use sweep::{Labels, Sweep, default_recipes};

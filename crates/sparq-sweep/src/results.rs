@@ -24,6 +24,9 @@ pub struct SweepResults {
     pub verdicts: Vec<Verdict>,
     /// How many comparisons the verdicts make, and what that means for them, in words.
     pub comparisons: String,
+    /// Every two configurations at one compression rate.
+    #[serde(default)]
+    pub differences: Vec<PairedDifference>,
     /// The configuration with the largest SrCr, as an index into `configurations`.
     pub best_srcr: Option<usize>,
 }
@@ -190,6 +193,9 @@ pub struct ConfigurationResult {
     /// Mean KL(base || compressed) for each token, in nats.
     #[serde(deserialize_with = "nan_if_null")]
     pub kl: f64,
+    /// Its interval, windows of the text being resampled.
+    #[serde(default)]
+    pub kl_interval: Option<Interval>,
     /// Fraction of tokens whose most likely successor is the base's.
     #[serde(deserialize_with = "nan_if_null")]
     pub top1_agreement: f64,
@@ -254,6 +260,33 @@ pub struct Verdict {
     pub tests: Vec<TaskTest>,
     /// One sentence for people.
     pub sentence: String,
+}
+
+/// What two configurations at one compression rate differ by, on the same windows and the same items. Nothing is adjusted
+/// for the number of pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairedDifference {
+    /// The theoretical compression rate.
+    pub tcr: f64,
+    /// One of the two, as an index.
+    pub first: usize,
+    /// The other.
+    pub second: usize,
+    /// KL of the first less that of the second, nats a token.
+    pub kl: Option<Difference>,
+    /// Sr of the first less that of the second.
+    pub sr: Option<Difference>,
+    /// Two-sided bootstrap p-value of no difference in Sr.
+    pub sr_p_value: Option<f64>,
+}
+
+/// A difference with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// As measured.
+    pub value: f64,
+    /// Its 95 % interval.
+    pub interval: Interval,
 }
 
 /// McNemar's exact test of two configurations on one task.

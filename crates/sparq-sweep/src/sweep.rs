@@ -1,3 +1,4 @@
+use crate::differences::{Judged, differences};
 use crate::results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
     TaskAccuracy, TaskFacts,
@@ -12,7 +13,7 @@ use sparq_core::Sparsity;
 use sparq_eval::{
     Baseline, Evaluation, EvaluationReport, ResultCache, Task, TaskResult, continue_greedily, paired_scores, pool,
 };
-use sparq_metric::{Bootstrap, SrcrForm, TaskScores, retention};
+use sparq_metric::{Bootstrap, SrcrForm, retention};
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compress};
 use sparq_tensor::write_file;
@@ -158,9 +159,9 @@ impl Sweep {
             baseline = Some(fresh);
         }
         let Some(base) = base else { return Err(Error::NoConfigurations) };
-        let measure = |index: usize| -> Result<(ConfigurationResult, Vec<TaskScores>)> {
+        let measure = |index: usize| -> Result<(ConfigurationResult, Judged)> {
             let recipe = &self.recipes[index];
-            let (result, scores) = if let Some(stored) = &stored[index] {
+            let (result, judged) = if let Some(stored) = &stored[index] {
                 self.result(recipe, stored, &base, true)?
             } else {
                 observer.step(index + 1, total, &recipe.to_string());
@@ -169,11 +170,11 @@ impl Sweep {
                 self.result(recipe, &fresh, &base, false)?
             };
             observer.configuration(&result);
-            Ok((result, scores))
+            Ok((result, judged))
         };
         let measured = in_turn(total, self.jobs, measure)?;
-        let (configurations, scores): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
-        let results = self.results(&model, content_hash, with_calibration, &base, configurations, &scores);
+        let (configurations, judged): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+        let results = self.results(&model, content_hash, with_calibration, &base, configurations, &judged)?;
         write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
         write_file(directory.join("results.csv"), csv(&results).as_bytes())?;
         write_file(directory.join("report.html"), html(&results).as_bytes())?;
@@ -221,7 +222,7 @@ impl Sweep {
         measurement: &Measurement,
         base: &Measurement,
         reused: bool,
-    ) -> Result<(ConfigurationResult, Vec<TaskScores>)> {
+    ) -> Result<(ConfigurationResult, Judged)> {
         let (sparsity, bits) = (recipe.mean_sparsity(), recipe.mean_bits());
         let scores = paired_scores(&base.evaluation.tasks, &measurement.evaluation.tasks)?;
         let (retention, retention_missing) = match retention(&scores, &self.bootstrap) {
@@ -234,6 +235,12 @@ impl Sweep {
         let text = measurement.evaluation.text.as_ref();
         let comparison = text.and_then(|text| text.base.as_ref());
         let ratio = text.map(|text| text.perplexity_ratio_interval(&self.bootstrap)).transpose()?.flatten();
+        let kl_interval = match text {
+            Some(text) if comparison.is_some_and(|comparison| comparison.mean_kl.is_finite()) => {
+                text.kl_interval(&self.bootstrap)?
+            }
+            _ => None,
+        };
         let compression = measurement.compression.as_ref();
         let samples = self.prompts.iter().zip(&base.continuations).zip(&measurement.continuations);
         let result = ConfigurationResult {
@@ -256,6 +263,7 @@ impl Sweep {
             perplexity: text.map_or(f64::NAN, |text| text.perplexity),
             perplexity_ratio: ratio,
             kl: comparison.map_or(f64::NAN, |comparison| comparison.mean_kl),
+            kl_interval,
             top1_agreement: comparison.map_or(f64::NAN, |comparison| comparison.top1_agreement),
             tasks: accuracies(&measurement.evaluation.tasks),
             retention,
@@ -275,7 +283,7 @@ impl Sweep {
                 })
                 .collect(),
         };
-        Ok((result, scores))
+        Ok((result, Judged { tasks: scores, text: text.cloned() }))
     }
 
     fn results(
@@ -285,15 +293,15 @@ impl Sweep {
         fingerprint: String,
         base: &Measurement,
         configurations: Vec<ConfigurationResult>,
-        scores: &[Vec<TaskScores>],
-    ) -> SweepResults {
+        judged: &[Judged],
+    ) -> Result<SweepResults> {
         let text = base.evaluation.text.as_ref();
-        let verdicts = verdicts(&configurations, scores, &self.bootstrap);
+        let verdicts = verdicts(&configurations, judged, &self.bootstrap);
         let srcr = |index: &usize| configurations[*index].srcr.unwrap_or(f64::NEG_INFINITY);
         let best_srcr = (0..configurations.len())
             .filter(|index| configurations[*index].srcr.is_some())
             .max_by(|x, y| srcr(x).total_cmp(&srcr(y)).then(y.cmp(x)));
-        SweepResults {
+        Ok(SweepResults {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: ModelFacts {
@@ -332,9 +340,10 @@ impl Sweep {
             },
             comparisons: comparisons(&verdicts),
             verdicts,
+            differences: differences(&configurations, judged, &self.bootstrap)?,
             best_srcr,
             configurations,
-        }
+        })
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::differences::Judged;
 use crate::results::{ConfigurationResult, TaskTest, Verdict};
 use sparq_metric::{Bootstrap, RetentionDifference, TaskScores, holm, mcnemar, retention_difference};
 use std::cmp::Ordering;
@@ -8,16 +9,27 @@ const SAME_TCR: f64 = 1e-4;
 /// Who keeps most at each compression rate, against the best of another family there.
 pub(crate) fn verdicts(
     configurations: &[ConfigurationResult],
-    scores: &[Vec<TaskScores>],
+    judged: &[Judged],
     bootstrap: &Bootstrap,
 ) -> Vec<Verdict> {
+    let groups = by_rate(configurations);
+    let mut verdicts: Vec<Verdict> =
+        groups.iter().map(|group| verdict(group, configurations, judged, bootstrap)).collect();
+    adjust(&mut verdicts);
+    verdicts
+}
+
+/// Indices of the configurations at each compression rate, in the order they were asked for; smaller rates first.
+pub(crate) fn by_rate(configurations: &[ConfigurationResult]) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..configurations.len()).collect();
     order.sort_by(|&x, &y| configurations[x].tcr.total_cmp(&configurations[y].tcr));
     let same = |x: &usize, y: &usize| (configurations[*x].tcr - configurations[*y].tcr).abs() < SAME_TCR;
-    let mut verdicts: Vec<Verdict> =
-        order.chunk_by(same).map(|group| verdict(group, configurations, scores, bootstrap)).collect();
-    adjust(&mut verdicts);
-    verdicts
+    let in_order = |group: &[usize]| {
+        let mut group = group.to_vec();
+        group.sort_unstable();
+        group
+    };
+    order.chunk_by(same).map(in_order).collect()
 }
 
 /// The level of all claims together.
@@ -60,7 +72,7 @@ pub(crate) fn comparisons(verdicts: &[Verdict]) -> String {
     )
 }
 
-fn verdict(group: &[usize], all: &[ConfigurationResult], scores: &[Vec<TaskScores>], bootstrap: &Bootstrap) -> Verdict {
+fn verdict(group: &[usize], all: &[ConfigurationResult], judged: &[Judged], bootstrap: &Bootstrap) -> Verdict {
     let mut ranked = group.to_vec();
     ranked.sort_by(|&x, &y| rank(&all[x], &all[y]).then(x.cmp(&y)));
     let winner = ranked[0];
@@ -72,7 +84,7 @@ fn verdict(group: &[usize], all: &[ConfigurationResult], scores: &[Vec<TaskScore
         let sentence = format!("{rate} only {} was measured.", name(winner));
         return blank(all[winner].tcr, winner, runner_up, sentence);
     };
-    let Ok(difference) = retention_difference(&scores[winner], &scores[second], bootstrap) else {
+    let Ok(difference) = retention_difference(&judged[winner].tasks, &judged[second].tasks, bootstrap) else {
         let sentence = format!(
             "{rate} {} is closer to the base than {}: KL {:.4} against {:.4} nats a token (no task tells them apart).",
             name(winner),
@@ -86,7 +98,7 @@ fn verdict(group: &[usize], all: &[ConfigurationResult], scores: &[Vec<TaskScore
     Verdict {
         difference: Some(difference.interval),
         p_value: Some(difference.p_value),
-        tests: tests(&difference, &scores[winner], &scores[second]),
+        tests: tests(&difference, &judged[winner].tasks, &judged[second].tasks),
         ..blank(all[winner].tcr, winner, runner_up, sentence)
     }
 }

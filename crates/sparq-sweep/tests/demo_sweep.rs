@@ -80,6 +80,13 @@ fn a_sweep_measures_compares_and_continues() {
     assert!((joint.srcr.expect("Sr is there") - expected).abs() < 1e-9);
     assert_eq!(first.verdicts.len(), 1);
     assert!(first.verdicts[0].sentence.starts_with("At TCr 81.25 %"), "{}", first.verdicts[0].sentence);
+    assert!(joint.kl_interval.expect("there is a text").contains(joint.kl));
+    let [pair] = &first.differences[..] else { panic!("one pair at one rate") };
+    assert_eq!((pair.first, pair.second), (0, 1));
+    let (kl, sr) = (pair.kl.expect("there is a text"), pair.sr.expect("there are tasks"));
+    assert!((kl.value - (three.kl - joint.kl)).abs() < 1e-12 && kl.interval.contains(kl.value));
+    let sr_of = |configuration: &ConfigurationResult| configuration.retention.as_ref().expect("above chance").sr;
+    assert!((sr.value - (sr_of(three) - sr_of(joint))).abs() < 1e-12 && sr.interval.contains(sr.value));
     assert_eq!(joint.samples.len(), 1);
 
     for file in ["results.json", "results.csv", "report.html"] {

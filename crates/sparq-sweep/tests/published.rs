@@ -16,10 +16,10 @@ fn results() -> PathBuf {
 }
 
 fn files() -> Vec<(PathBuf, Value)> {
-    let entries = std::fs::read_dir(results()).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(results()).expect("listable").map(|entry| entry.expect("an entry").path());
     let json = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let read = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = std::fs::read_to_string(&path).expect("readable");
         let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         (path, value)
     };
@@ -72,7 +72,7 @@ fn rows_of_configurations_are_those_of_the_raw_results() {
     for (_, value) in files() {
         collect(&value, &mut measured);
     }
-    let text = std::fs::read_to_string(results().with_extension("md")).unwrap();
+    let text = std::fs::read_to_string(results().with_extension("md")).expect("readable");
     let mut columns: Vec<&str> = Vec::new();
     let (mut checked, mut missing) = (0, Vec::new());
     for line in text.lines() {

@@ -3,8 +3,8 @@
 use sparq_metric::{Bootstrap, Interval, TaskScores, retention};
 use sparq_pipeline::{LayerReport, Profile};
 use sparq_sweep::{
-    BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
-    TaskAccuracy, TaskFacts, TaskTest, Verdict, csv, html, markdown, table,
+    BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
+    SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict, csv, html, markdown, table,
 };
 use std::process::Command;
 
@@ -25,6 +25,7 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: 
         perplexity: 36.5,
         perplexity_ratio: Some(Interval { low: 1.2, high: 1.4 }),
         kl: 0.35,
+        kl_interval: Some(Interval { low: 0.31, high: 0.39 }),
         top1_agreement: 0.8,
         tasks: vec![accuracy(right)],
         srcr: Some(kept.sr * 0.75),
@@ -142,6 +143,14 @@ fn results() -> SweepResults {
             sentence: "At TCr 81.25 % joint keeps more.".to_owned(),
         }],
         comparisons: "Two differences are compared.".to_owned(),
+        differences: vec![PairedDifference {
+            tcr: 0.8125,
+            first: 0,
+            second: 1,
+            kl: Some(Difference { value: 0.12, interval: Interval { low: 0.1, high: 0.14 } }),
+            sr: None,
+            sr_p_value: None,
+        }],
         best_srcr: Some(1),
     }
 }
@@ -170,6 +179,7 @@ fn the_page_holds_headline_figures_and_facts_and_escapes_what_is_foreign() {
         "16384 tokens",
         "Compression rates compared by what is kept of the tasks: joint keeps more at 1 of 1.",
         "Two differences are compared.",
+        "<td>s=0.25,q=4</td><td>0.1200 [0.1000, 0.1400]</td><td></td><td></td>",
         "<td>44</td><td>4</td><td>0.0001</td><td>0.0003</td>",
         "arc_one &lt;i&gt;",
         "200 (3 of the data cannot be asked)",

@@ -1,4 +1,4 @@
-use crate::Result;
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sparq_metric::{Bootstrap, Interval, ratio_interval};
 
@@ -113,8 +113,65 @@ impl TextScores {
         let kl: Vec<f64> = base.windows.iter().map(|window| window.kl).collect();
         Ok(Some(ratio_interval(&kl, &self.weights(), bootstrap)?))
     }
+
+    /// Bootstrap interval of this model's mean divergence from the base less another's, in nats a token, paired by window;
+    /// `None` if one of the two has no base.
+    ///
+    /// # Errors
+    /// [`Error::OtherText`] if the two were not scored on the same text with the same settings; those of
+    /// [`sparq_metric::ratio_interval`].
+    pub fn kl_difference_interval(&self, other: &Self, bootstrap: &Bootstrap) -> Result<Option<Interval>> {
+        if self.fingerprint != other.fingerprint || self.windows.len() != other.windows.len() {
+            return Err(Error::OtherText);
+        }
+        let (Some(base), Some(of_other)) = (&self.base, &other.base) else { return Ok(None) };
+        let paired = base.windows.iter().zip(&of_other.windows);
+        let differences: Vec<f64> = paired.map(|(window, of_other)| window.kl - of_other.kl).collect();
+        Ok(Some(ratio_interval(&differences, &self.weights(), bootstrap)?))
+    }
 }
 
 fn exponential(interval: Interval) -> Interval {
     Interval { low: interval.low.exp(), high: interval.high.exp() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(text: &str, kl: &[f64]) -> TextScores {
+        let windows = vec![WindowScores { tokens: 10, nll: 20.0 }; kl.len()];
+        let compared = kl.iter().map(|&kl| WindowComparison { kl, ..WindowComparison::default() }).collect();
+        let base = BaseComparison {
+            mean_kl: kl.iter().sum::<f64>() / (10 * kl.len()) as f64,
+            top1_agreement: 1.0,
+            base_mean_nll: 2.0,
+            base_perplexity: 2.0_f64.exp(),
+            perplexity_ratio: 1.0,
+            windows: compared,
+        };
+        TextScores {
+            tokens: 10 * kl.len(),
+            mean_nll: 2.0,
+            perplexity: 2.0_f64.exp(),
+            windows,
+            base: Some(base),
+            fingerprint: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn divergences_are_compared_window_by_window() {
+        // Windows differ a hundredfold, the two models by 0.2 in each: that is certain although single means are not.
+        let one = scores("a", &[1.0, 100.0, 5.0, 40.0]);
+        let other = scores("a", &[3.0, 102.0, 7.0, 42.0]);
+        let bootstrap = Bootstrap::default();
+        let difference = one.kl_difference_interval(&other, &bootstrap).expect("one text").expect("both have a base");
+        assert!((difference.low + 0.2).abs() < 1e-12 && (difference.high + 0.2).abs() < 1e-12, "{difference:?}");
+        let alone = one.kl_interval(&bootstrap).expect("finite").expect("it has a base");
+        assert!(alone.high - alone.low > 1.0);
+        assert!(matches!(one.kl_difference_interval(&scores("b", &[1.0; 4]), &bootstrap), Err(Error::OtherText)));
+        let without = TextScores { base: None, ..other };
+        assert!(one.kl_difference_interval(&without, &bootstrap).expect("one text").is_none());
+    }
 }

@@ -14,6 +14,8 @@ pub fn csv(results: &SweepResults) -> String {
         "bits_per_weight",
         "perplexity",
         "kl",
+        "kl_low",
+        "kl_high",
         "top1_agreement",
         "sr",
         "sr_low",
@@ -35,7 +37,8 @@ pub fn csv(results: &SweepResults) -> String {
     let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
     let mut base = vec!["base".to_owned()];
     base.extend((1..5).map(|_| String::new()));
-    base.extend([number(0.0), String::new(), number(16.0), number(results.base.perplexity), number(0.0), number(1.0)]);
+    base.extend([number(0.0), String::new(), number(16.0), number(results.base.perplexity), number(0.0)]);
+    base.extend([String::new(), String::new(), number(1.0)]);
     base.extend((0..6).map(|_| String::new()));
     base.push(number(results.base.seconds));
     for task in &results.base.tasks {
@@ -55,6 +58,8 @@ pub fn csv(results: &SweepResults) -> String {
             number(configuration.bits_per_weight),
             number(configuration.perplexity),
             number(configuration.kl),
+            optional(configuration.kl_interval.map(|interval| interval.low)),
+            optional(configuration.kl_interval.map(|interval| interval.high)),
             number(configuration.top1_agreement),
             optional(kept.map(|kept| kept.sr)),
             optional(kept.map(|kept| kept.interval.low)),

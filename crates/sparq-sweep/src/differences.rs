@@ -1,0 +1,52 @@
+//! What is certain about the difference of every two configurations.
+
+use crate::results::{Difference, PairedDifference};
+use crate::verdict::by_rate;
+use crate::{ConfigurationResult, Result};
+use sparq_eval::TextScores;
+use sparq_metric::{Bootstrap, TaskScores, retention_difference};
+
+/// What a configuration was judged by.
+pub(crate) struct Judged {
+    pub(crate) tasks: Vec<TaskScores>,
+    pub(crate) text: Option<TextScores>,
+}
+
+/// The difference of every two configurations at one compression rate, in the order they were asked for.
+pub(crate) fn differences(
+    configurations: &[ConfigurationResult],
+    judged: &[Judged],
+    bootstrap: &Bootstrap,
+) -> Result<Vec<PairedDifference>> {
+    let mut differences = Vec::new();
+    for group in by_rate(configurations) {
+        for (place, &first) in group.iter().enumerate() {
+            for &second in &group[place + 1..] {
+                let tcr = configurations[first].tcr;
+                // No task tells them apart: then there is nothing to say about Sr.
+                let sr = retention_difference(&judged[first].tasks, &judged[second].tasks, bootstrap).ok();
+                differences.push(PairedDifference {
+                    tcr,
+                    first,
+                    second,
+                    kl: of_divergence(&judged[first], &judged[second], bootstrap)?,
+                    sr_p_value: sr.as_ref().map(|sr| sr.p_value),
+                    sr: sr.map(|sr| Difference { value: sr.difference, interval: sr.interval }),
+                });
+            }
+        }
+    }
+    Ok(differences)
+}
+
+fn of_divergence(first: &Judged, second: &Judged, bootstrap: &Bootstrap) -> Result<Option<Difference>> {
+    let (Some(first), Some(second)) = (&first.text, &second.text) else { return Ok(None) };
+    let (Some(base), Some(other)) = (&first.base, &second.base) else { return Ok(None) };
+    let value = base.mean_kl - other.mean_kl;
+    // A model whose divergence is not finite is told apart without an interval.
+    if !value.is_finite() {
+        return Ok(None);
+    }
+    let interval = first.kl_difference_interval(second, bootstrap)?;
+    Ok(interval.map(|interval| Difference { value, interval }))
+}
