@@ -72,6 +72,13 @@ pub trait ExportFormat: fmt::Debug + Send + Sync {
     /// As [`stage`](Self::stage).
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>>;
 
+    /// Whether what [`expected`](Self::expected) makes of a row of a matrix that is carried over depends on that row alone, so
+    /// that a large one is looked at a few rows at a time.
+    fn rows_stand_alone(&self, context: &ExportContext<'_>, info: &TensorInfo) -> bool {
+        let _ = (context, info);
+        true
+    }
+
     /// The name under which a reader presents a tensor of the source; none if the format does without it.
     fn presented_name(&self, context: &ExportContext<'_>, info: &TensorInfo) -> Option<String> {
         let _ = context;

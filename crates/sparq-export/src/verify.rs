@@ -3,10 +3,10 @@
 use crate::{Error, ExportContext, ExportFormat, ExportReport, ExportTensor, LayerCheck, Result, SolvedLayers};
 use ndarray::ArrayD;
 use rayon::prelude::*;
-use sparq_tensor::{Checkpoint, StagedCheckpoint, TensorInfo};
+use sparq_tensor::{Checkpoint, StagedCheckpoint, TensorInfo, TensorPart};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Values compared at a time, unless a single tensor has more.
+/// Values compared at a time, unless a single tensor that cannot be taken apart has more.
 const ELEMENTS_AT_ONCE: usize = 4 << 20;
 
 /// Opens what was staged and compares every tensor, few at a time.
@@ -83,17 +83,44 @@ fn read_back(
         let what = format!("of shape {:?}, expected {:?}", stored.shape, info.shape);
         return Err(Error::MismatchedTensors { tensor: info.name.clone(), what });
     }
-    let found = written.read(name)?;
     let Some(shape) = context.layer_of(&info.name) else {
-        let values = context.source.read(&info.name)?;
-        let expected = format.expected(context, &ExportTensor::Copied(info, values.view()))?;
-        compare(&info.name, &found, &expected)?;
+        compare_carried(context, format, (written, name), info, ELEMENTS_AT_ONCE)?;
         return Ok((stored.bytes, None));
     };
+    let found = written.read(name)?;
     let layer = solved.layer(&shape.name)?;
     let expected = format.expected(context, &ExportTensor::Solved(shape, &layer))?;
-    compare(&info.name, &found, &expected)?;
+    compare(&info.name, 0, &found, &expected)?;
     Ok((stored.bytes, Some(check(&shape.name, &found, &shape.as_stored(layer.weight)))))
+}
+
+/// Reads a tensor that was carried over on both sides: of a large matrix, such as an embedding, a few rows at a time.
+fn compare_carried(
+    context: &ExportContext<'_>,
+    format: &dyn ExportFormat,
+    (written, name): (&Checkpoint, &str),
+    info: &TensorInfo,
+    elements_at_once: usize,
+) -> Result<()> {
+    let expected = |values: ArrayD<f32>| format.expected(context, &ExportTensor::Copied(info, values.view()));
+    let large = info.elements() > elements_at_once;
+    let apart = large && info.packing.is_none() && format.rows_stand_alone(context, info);
+    let &[rows, width] = info.shape.as_slice() else {
+        return compare(&info.name, 0, &written.read(name)?, &expected(context.source.read(&info.name)?)?);
+    };
+    let step = if apart { elements_at_once / rayon::current_num_threads() / width } else { rows };
+    let step = step.clamp(1, rows.max(1));
+    let compare_rows = |index: usize| {
+        let first_row = index * step;
+        let count = step.min(rows - first_row);
+        let part = |tensor: &str| TensorPart { first_row, ..TensorPart::whole(tensor, [rows, width]) };
+        let found = written.read_part(&part(name), count)?.into_dyn();
+        let values = context.source.read_part(&part(&info.name), count)?.into_dyn();
+        compare(&info.name, first_row, &found, &expected(values)?)
+    };
+    // All of them, so that the first place that differs is named whatever thread finds one first.
+    let compared: Vec<Result<()>> = (0..rows.div_ceil(step)).into_par_iter().map(compare_rows).collect();
+    compared.into_iter().collect()
 }
 
 /// Neighbouring tensors that are looked at together, without more of them in memory than a large one takes alone.
@@ -112,8 +139,8 @@ fn groups<'a, 'b>(tensors: &'b [(&'a TensorInfo, String)]) -> Vec<&'b [(&'a Tens
     groups
 }
 
-/// Bit by bit, but for the sign of zero: `-0.0` and `0.0` are the same weight.
-fn compare(tensor: &str, found: &ArrayD<f32>, expected: &ArrayD<f32>) -> Result<()> {
+/// Bit by bit, but for the sign of zero: `-0.0` and `0.0` are the same weight. These are a tensor's rows from `first_row` on.
+fn compare(tensor: &str, first_row: usize, found: &ArrayD<f32>, expected: &ArrayD<f32>) -> Result<()> {
     if found.shape() != expected.shape() {
         let what = format!("of shape {:?}, expected {:?}", found.shape(), expected.shape());
         return Err(Error::MismatchedTensors { tensor: tensor.to_owned(), what });
@@ -126,7 +153,8 @@ fn compare(tensor: &str, found: &ArrayD<f32>, expected: &ArrayD<f32>) -> Result<
     match pairs.find(|((_, found), expected)| found != expected) {
         None => Ok(()),
         Some(((index, &found), &expected)) => {
-            let index = ndarray::Dimension::slice(&index).to_vec();
+            let mut index = ndarray::Dimension::slice(&index).to_vec();
+            index.iter_mut().take(1).for_each(|row| *row += first_row);
             Err(Error::Mismatch { tensor: tensor.to_owned(), index, expected, found })
         }
     }
@@ -142,4 +170,40 @@ fn check(name: &str, found: &ArrayD<f32>, memory: &ArrayD<f32>) -> LayerCheck {
         }
     }
     check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dense, ExportSettings};
+    use ndarray::Array2;
+    use sparq_tensor::{TensorData, write_safetensors_file};
+
+    fn checkpoint(directory: &std::path::Path, embedding: &Array2<f32>) -> Checkpoint {
+        let file = directory.join("model.safetensors");
+        let tensors = [("embed.weight", TensorData::F32(embedding.view().into_dyn()))];
+        write_safetensors_file(&file, &tensors).expect("written");
+        Checkpoint::open(&file).expect("a checkpoint")
+    }
+
+    #[test]
+    fn rows_of_a_large_matrix_are_compared_apart_and_the_first_that_differs_is_named() {
+        let (here, there) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let embedding = Array2::from_shape_fn((37, 5), |(row, column)| (row * 5 + column) as f32);
+        let source = checkpoint(here.path(), &embedding);
+        let settings = ExportSettings::default();
+        let context = ExportContext::new(&source, &[], &settings);
+        let info = source.get("embed.weight").expect("there");
+        let compared = |embedding: &Array2<f32>, at_once| {
+            let written = checkpoint(there.path(), embedding);
+            compare_carried(&context, &Dense, (&written, "embed.weight"), info, at_once)
+        };
+        let mut damaged = embedding.clone();
+        (damaged[[23, 4]], damaged[[36, 0]]) = (-1.0, -1.0);
+        for at_once in [1, 12, 40, 1000] {
+            compared(&embedding, at_once).expect("the same");
+            let error = compared(&damaged, at_once).expect_err("another");
+            assert!(matches!(&error, Error::Mismatch { index, .. } if *index == [23, 4]), "{at_once}: {error}");
+        }
+    }
 }

@@ -183,6 +183,11 @@ impl ExportFormat for Gguf {
         }
     }
 
+    fn rows_stand_alone(&self, context: &ExportContext<'_>, info: &TensorInfo) -> bool {
+        // Blocks lie along the file's rows.
+        !TensorInGguf::of(context.source, &info.name).is_some_and(|there| there.transposed)
+    }
+
     fn presented_name(&self, context: &ExportContext<'_>, info: &TensorInfo) -> Option<String> {
         TensorInGguf::of(context.source, &info.name).map(|there| there.presented)
     }
