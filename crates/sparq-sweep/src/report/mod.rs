@@ -1,6 +1,7 @@
 //! What people look at: the table, `results.csv` and `report.html`.
 
 mod cells;
+mod certainty;
 mod csv;
 mod figures;
 mod html;
