@@ -180,7 +180,9 @@ fn criterion(arguments: &Arguments) -> Result<()> {
     for (name, measure) in MEASURES {
         let of_series = series.iter().map(|(_, rows)| correlation(rows, measure)).collect::<Result<Vec<f64>>>()?;
         print!("{name:<42} all {:>6.3}   dampings only", correlation(&rows, measure)?);
-        of_series.iter().for_each(|correlation| print!(" {correlation:>6.3}"));
+        for correlation in &of_series {
+            print!(" {correlation:>6.3}");
+        }
         println!("   mean {:>6.3}", of_series.iter().sum::<f64>() / of_series.len() as f64);
     }
     Ok(())
