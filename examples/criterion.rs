@@ -19,7 +19,8 @@ use std::process::ExitCode;
 /// Measure errors of layers and blocks, and KL of the whole model, for many candidate solutions, and how well each error
 /// ranks them as KL does (Spearman's correlation).
 ///
-/// Candidates that --out holds are not measured again, if it was measured with the same settings. Without --model, works on the demo model.
+/// Candidates that --out holds are not measured again, if it was measured with the same settings. Without --model, works
+/// on the demo model.
 #[derive(Debug, Parser)]
 #[command(name = "criterion", version)]
 struct Arguments {
@@ -119,7 +120,7 @@ fn criterion(arguments: &Arguments) -> Result<()> {
     };
     let settings = Settings {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), common::name_of),
+        model: demo::name_or_demo(arguments.model.as_deref()),
         calibration: common::name_of(&calibration),
         samples: arguments.samples,
         seq_len: arguments.seq_len,

@@ -155,7 +155,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         jobs: arguments.jobs,
         cache: arguments.cache.clone(),
         labels: Labels {
-            model: arguments.model.as_deref().map_or_else(|| "demo model".to_owned(), common::name_of),
+            model: demo::name_or_demo(arguments.model.as_deref()),
             calibration: common::name_of(&calibration_file),
             text: text_file.as_deref().map(common::name_of).unwrap_or_default(),
             limit: judged_by.limit,

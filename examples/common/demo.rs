@@ -55,6 +55,11 @@ impl Demo {
     }
 }
 
+/// What results call the model at `path`, or the demo model.
+pub(crate) fn name_or_demo(path: Option<&Path>) -> String {
+    path.map_or_else(|| "demo model".to_owned(), super::name_of)
+}
+
 /// The model at `path` (or of this name on the Hub), or the demo model (returned too, since it must outlive the model).
 pub(crate) fn model_or_demo(path: Option<&Path>) -> Result<(sparq::Model, Option<Demo>)> {
     if let Some(path) = path {

@@ -105,11 +105,10 @@ fn compare_carried(
     let expected = |values: ArrayD<f32>| format.expected(context, &ExportTensor::Copied(info, values.view()));
     let large = info.elements() > elements_at_once;
     let apart = large && info.packing.is_none() && format.rows_stand_alone(context, info);
-    let &[rows, width] = info.shape.as_slice() else {
+    let (true, &[rows, width]) = (apart, info.shape.as_slice()) else {
         return compare(&info.name, 0, &written.read(name)?, &expected(context.source.read(&info.name)?)?);
     };
-    let step = if apart { elements_at_once / rayon::current_num_threads() / width } else { rows };
-    let step = step.clamp(1, rows.max(1));
+    let step = (elements_at_once / rayon::current_num_threads() / width).max(1);
     let compare_rows = |index: usize| {
         let first_row = index * step;
         let count = step.min(rows - first_row);

@@ -22,14 +22,14 @@ pub(crate) fn differences(
     for group in by_rate(configurations) {
         for (place, &first) in group.iter().enumerate() {
             for &second in &group[place + 1..] {
-                let tcr = configurations[first].tcr;
+                let [one, other] = [first, second].map(|index| &configurations[index]);
                 // No task tells them apart: then there is nothing to say about Sr.
                 let sr = retention_difference(&judged[first].tasks, &judged[second].tasks, bootstrap).ok();
                 differences.push(PairedDifference {
-                    tcr,
+                    tcr: one.tcr,
                     first,
                     second,
-                    kl: of_divergence(&judged[first], &judged[second], bootstrap)?,
+                    kl: of_divergence(one.kl - other.kl, [&judged[first], &judged[second]], bootstrap)?,
                     sr_p_value: sr.as_ref().map(|sr| sr.p_value),
                     sr: sr.map(|sr| Difference { value: sr.difference, interval: sr.interval }),
                 });
@@ -39,10 +39,8 @@ pub(crate) fn differences(
     Ok(differences)
 }
 
-fn of_divergence(first: &Judged, second: &Judged, bootstrap: &Bootstrap) -> Result<Option<Difference>> {
+fn of_divergence(value: f64, [first, second]: [&Judged; 2], bootstrap: &Bootstrap) -> Result<Option<Difference>> {
     let (Some(first), Some(second)) = (&first.text, &second.text) else { return Ok(None) };
-    let (Some(base), Some(other)) = (&first.base, &second.base) else { return Ok(None) };
-    let value = base.mean_kl - other.mean_kl;
     // A model whose divergence is not finite is told apart without an interval.
     if !value.is_finite() {
         return Ok(None);

@@ -235,12 +235,8 @@ impl Sweep {
         let text = measurement.evaluation.text.as_ref();
         let comparison = text.and_then(|text| text.base.as_ref());
         let ratio = text.map(|text| text.perplexity_ratio_interval(&self.bootstrap)).transpose()?.flatten();
-        let kl_interval = match text {
-            Some(text) if comparison.is_some_and(|comparison| comparison.mean_kl.is_finite()) => {
-                text.kl_interval(&self.bootstrap)?
-            }
-            _ => None,
-        };
+        let finite = text.filter(|_| comparison.is_some_and(|comparison| comparison.mean_kl.is_finite()));
+        let kl_interval = finite.map(|text| text.kl_interval(&self.bootstrap)).transpose()?.flatten();
         let compression = measurement.compression.as_ref();
         let samples = self.prompts.iter().zip(&base.continuations).zip(&measurement.continuations);
         let result = ConfigurationResult {

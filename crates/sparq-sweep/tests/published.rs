@@ -32,21 +32,24 @@ fn shortened(recipe: &str) -> String {
     recipe.replace(",group=64", "").replace(",preset=reference", "")
 }
 
-fn collect(value: &Value, into: &mut Vec<Measured>) {
+/// Every value within a value, itself first.
+fn within<'a>(value: &'a Value, visit: &mut impl FnMut(&'a Value)) {
+    visit(value);
     match value {
-        Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
-        Value::Object(fields) => {
-            let number = |name: &str| fields.get(name).and_then(Value::as_f64);
-            if let (Some(recipe), Some(perplexity), Some(kl)) =
-                (fields.get("recipe").and_then(Value::as_str), number("perplexity"), number("kl"))
-            {
-                let sr = value.pointer("/retention/sr").and_then(Value::as_f64);
-                into.push(Measured { recipe: shortened(recipe), perplexity, kl, sr });
-            }
-            fields.values().for_each(|value| collect(value, into));
-        }
+        Value::Array(values) => values.iter().for_each(|value| within(value, visit)),
+        Value::Object(fields) => fields.values().for_each(|value| within(value, visit)),
         _ => {}
     }
+}
+
+fn measured(value: &Value) -> Option<Measured> {
+    let number = |pointer: &str| value.pointer(pointer).and_then(Value::as_f64);
+    Some(Measured {
+        recipe: shortened(value.get("recipe")?.as_str()?),
+        perplexity: number("/perplexity")?,
+        kl: number("/kl")?,
+        sr: number("/retention/sr"),
+    })
 }
 
 fn cells(line: &str) -> Option<Vec<&str>> {
@@ -68,9 +71,9 @@ fn says(printed: &str, value: f64) -> bool {
 
 #[test]
 fn rows_of_configurations_are_those_of_the_raw_results() {
-    let mut measured = Vec::new();
+    let mut all = Vec::new();
     for (_, value) in files() {
-        collect(&value, &mut measured);
+        within(&value, &mut |value| all.extend(measured(value)));
     }
     let text = std::fs::read_to_string(results().with_extension("md")).expect("readable");
     let mut columns: Vec<&str> = Vec::new();
@@ -91,7 +94,7 @@ fn rows_of_configurations_are_those_of_the_raw_results() {
         checked += 1;
         // The interval behind it is drawn, not measured.
         let sr = column("Sr").and_then(|cell| cell.split(' ').next()).unwrap_or_default();
-        let found = measured.iter().any(|row| {
+        let found = all.iter().any(|row| {
             let same_sr = sr.is_empty() || row.sr.is_some_and(|value| says(sr, value));
             row.recipe == recipe && says(perplexity, row.perplexity) && says(kl, row.kl) && same_sr
         });
@@ -103,23 +106,11 @@ fn rows_of_configurations_are_those_of_the_raw_results() {
     assert!(checked > 60, "only {checked} rows were found");
 }
 
-/// Every text that stands under this name, at any depth.
-fn texts<'a>(value: &'a Value, name: &str, into: &mut Vec<&'a str>) {
-    match value {
-        Value::Array(values) => values.iter().for_each(|value| texts(value, name, into)),
-        Value::Object(fields) => {
-            into.extend(fields.get(name).and_then(Value::as_str));
-            fields.values().for_each(|value| texts(value, name, into));
-        }
-        _ => {}
-    }
-}
-
 #[test]
 fn commands_in_raw_results_name_no_directory_of_one_machine() {
     for (path, value) in files() {
         let mut commands = Vec::new();
-        texts(&value, "command", &mut commands);
+        within(&value, &mut |value| commands.extend(value.get("command").and_then(Value::as_str)));
         for command in commands {
             let absolute = command.split_whitespace().find(|argument| argument.starts_with('/'));
             assert_eq!(absolute, None, "{}: {command}", path.display());

@@ -31,11 +31,5 @@ pub(crate) fn content_hash(weights: &[MappedFile], beside: &[(&str, Vec<u8>)]) -
         begin(&mut hasher, name, bytes.len());
         hasher.update(bytes);
     }
-    let mut hex = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        for digit in [byte >> 4, byte & 15] {
-            hex.push(char::from(b"0123456789abcdef"[digit as usize]));
-        }
-    }
-    Ok(hex)
+    Ok(format!("{:x}", hasher.finalize()))
 }

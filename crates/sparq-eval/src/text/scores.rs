@@ -142,22 +142,7 @@ mod tests {
     fn scores(text: &str, kl: &[f64]) -> TextScores {
         let windows = vec![WindowScores { tokens: 10, nll: 20.0 }; kl.len()];
         let compared = kl.iter().map(|&kl| WindowComparison { kl, ..WindowComparison::default() }).collect();
-        let base = BaseComparison {
-            mean_kl: kl.iter().sum::<f64>() / (10 * kl.len()) as f64,
-            top1_agreement: 1.0,
-            base_mean_nll: 2.0,
-            base_perplexity: 2.0_f64.exp(),
-            perplexity_ratio: 1.0,
-            windows: compared,
-        };
-        TextScores {
-            tokens: 10 * kl.len(),
-            mean_nll: 2.0,
-            perplexity: 2.0_f64.exp(),
-            windows,
-            base: Some(base),
-            fingerprint: text.to_owned(),
-        }
+        TextScores::new(windows, Some(compared), text)
     }
 
     #[test]

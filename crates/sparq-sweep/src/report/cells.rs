@@ -23,9 +23,9 @@ pub(crate) fn percent(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{:.digits$} %", 100.0 * value) } else { "not finite".to_owned() }
 }
 
-/// A value with its interval.
-pub(crate) fn with_interval(value: f64, interval: Interval) -> String {
-    format!("{value:.3} [{:.3}, {:.3}]", interval.low, interval.high)
+/// A value with its interval, with `digits` decimals.
+pub(crate) fn with_interval(value: f64, interval: Interval, digits: usize) -> String {
+    format!("{value:.digits$} [{:.digits$}, {:.digits$}]", interval.low, interval.high)
 }
 
 /// Names of all tasks, in order.
@@ -37,7 +37,7 @@ pub(crate) fn task_names(results: &SweepResults) -> Vec<&str> {
 pub(crate) fn task_cell(configuration: &ConfigurationResult, name: &str) -> String {
     let kept = configuration.retention.as_ref().and_then(|kept| kept.tasks.iter().find(|task| task.name == name));
     if let Some(task) = kept {
-        return with_interval(task.sr, task.interval);
+        return with_interval(task.sr, task.interval, 3);
     }
     let task = configuration.tasks.iter().find(|task| task.name == name);
     task.map_or_else(String::new, |task| format!("left out ({})", percent(task.accuracy, 1)))
@@ -45,7 +45,7 @@ pub(crate) fn task_cell(configuration: &ConfigurationResult, name: &str) -> Stri
 
 /// Sr over all tasks.
 pub(crate) fn sr_cell(configuration: &ConfigurationResult) -> String {
-    configuration.retention.as_ref().map_or_else(|| "none".to_owned(), |kept| with_interval(kept.sr, kept.interval))
+    configuration.retention.as_ref().map_or_else(|| "none".to_owned(), |kept| with_interval(kept.sr, kept.interval, 3))
 }
 
 /// SrCr.

@@ -1,6 +1,6 @@
 //! How sure the report is: what was compared, and what each comparison says.
 
-use super::cells::{escape, number, percent};
+use super::cells::{escape, number, percent, with_interval};
 use crate::{Difference, SweepResults};
 use std::fmt::Write;
 
@@ -40,10 +40,7 @@ pub(super) fn section(results: &SweepResults) -> String {
 /// Every two configurations at one rate.
 fn pairs<'a>(results: &SweepResults, name: impl Fn(usize) -> &'a str) -> String {
     let difference = |difference: Option<Difference>, digits: usize| {
-        difference.map_or_else(String::new, |Difference { value, interval }| {
-            let [value, low, high] = [value, interval.low, interval.high].map(|value| number(value, digits));
-            format!("{value} [{low}, {high}]")
-        })
+        difference.map(|it| with_interval(it.value, it.interval, digits)).unwrap_or_default()
     };
     let mut rows = String::new();
     for pair in &results.differences {
@@ -63,8 +60,8 @@ fn pairs<'a>(results: &SweepResults, name: impl Fn(usize) -> &'a str) -> String 
     }
     format!(
         "<details><summary>Two by two: what configurations at one rate differ by, paired by window and by item, 95 % \
-             intervals, not adjusted for the number of pairs</summary><div class=\"scroll\"><table class=\"sortable\" \
-             id=\"pairs\"><thead><tr><th>TCr</th><th>first</th><th>second</th><th>KL, first - second</th><th>Sr, first - \
-             second</th><th>p of Sr</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
+         intervals, not adjusted for the number of pairs</summary><div class=\"scroll\"><table class=\"sortable\" \
+         id=\"pairs\"><thead><tr><th>TCr</th><th>first</th><th>second</th><th>KL, first - second</th><th>Sr, first - \
+         second</th><th>p of Sr</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 }
