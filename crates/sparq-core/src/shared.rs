@@ -37,6 +37,11 @@ impl SharedHessian {
         &self.hessian
     }
 
+    /// The statistics, without what was derived from them.
+    pub fn into_hessian(self) -> Hessian {
+        self.hessian
+    }
+
     /// What `make` derives, or what it derived before if that was the last thing of this type and `key`. The key stands
     /// for the settings that go into it.
     pub fn derive<T: Any + Send + Sync>(&self, key: u64, make: impl FnOnce(&Hessian) -> T) -> Arc<T> {

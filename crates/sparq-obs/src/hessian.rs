@@ -50,6 +50,26 @@ impl HessianAccumulator {
         Ok(Self { sums, skipped: 0 })
     }
 
+    /// Goes on from sums that were [finished](Self::finish), with so many tokens left out: no bit differs from what it would be
+    /// had they not been finished in between.
+    ///
+    /// # Examples
+    /// ```
+    /// use ndarray::array;
+    /// use sparq_core::Statistics;
+    /// use sparq_obs::HessianAccumulator;
+    /// let mut accumulator = HessianAccumulator::new(2, Statistics::Hessian)?;
+    /// accumulator.add(array![[1.0_f32, 2.0]].view())?;
+    /// let first = accumulator.finish();
+    /// let mut accumulator = HessianAccumulator::resume(first, 0);
+    /// accumulator.add(array![[3.0_f32, 0.0]].view())?;
+    /// assert_eq!(accumulator.finish().diagonal(), Some(array![10.0, 4.0]));
+    /// # Ok::<(), sparq_core::CompressError>(())
+    /// ```
+    pub fn resume(sums: Hessian, skipped: u64) -> Self {
+        Self { sums, skipped }
+    }
+
     /// Adds the inputs `x`, `[tokens, in]`. Tokens with a NaN or an infinity among their inputs are left out and
     /// counted: one of them would make every sum useless.
     ///
@@ -107,6 +127,23 @@ pub(crate) fn finite_rows(x: ArrayView2<'_, f32>) -> Vec<usize> {
 mod tests {
     use super::*;
     use ndarray::array;
+
+    #[test]
+    fn sums_that_are_finished_in_between_are_the_same() {
+        let batch =
+            |at: usize| Array2::from_shape_fn((5, 3), |(row, column)| ((at * 15 + row * 3 + column) as f32).sin());
+        for statistics in [Statistics::Nothing, Statistics::ChannelNorms, Statistics::Hessian] {
+            let mut through = HessianAccumulator::new(3, statistics).expect("small");
+            let mut resumed = through.clone();
+            for at in 0..3 {
+                through.add(batch(at).view()).expect("fits");
+                resumed.add(batch(at).view()).expect("fits");
+                let skipped = resumed.skipped();
+                resumed = HessianAccumulator::resume(resumed.finish(), skipped);
+            }
+            assert_eq!(through.finish(), resumed.finish());
+        }
+    }
 
     #[test]
     fn tokens_that_are_not_finite_are_left_out_and_counted() {

@@ -6,12 +6,13 @@ use crate::stage::StageStatistics;
 use crate::stream::Stream;
 use crate::{Activations, Phase, Profile, Recipe, Result};
 use ndarray::{Array2, Zip};
-use sparq_model::{Block, LinearId};
+use sparq_model::{Block, BlockPlan, LinearId};
 use sparq_quant::Clip;
 
 /// What the damping of a recipe is multiplied by, in half decades around leaving it as it is; with the largest, solvers come
-/// near to plain rounding. Of two that do as well, the first is taken.
-const FACTORS: [f64; 5] = [1.0, 0.3, 3.0, 0.1, 10.0];
+/// near to plain rounding.
+const FACTORS: [f64; 5] = [0.1, 0.3, 1.0, 3.0, 10.0];
+const AS_IT_IS: usize = 2;
 
 /// Batches that a choice is judged by.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +27,12 @@ impl HeldOut {
         // There must be others left to fit.
         let held = (0..batches).filter(|&batch| held_out.holds(batch)).count();
         (held > 0 && held < batches).then_some(held_out)
+    }
+
+    /// Whether there is a choice to make for a stage. Not where tokens are sent to experts, for most see few of them, and not
+    /// for gate and up: what they leave differs by a hundredth over two decades of damping (docs/results.md).
+    pub(crate) fn serves(plan: &BlockPlan, stage: usize) -> bool {
+        !plan.is_routed(stage) && !plan.begins_feed_forward(stage)
     }
 
     /// Whether a batch is held out: spread evenly, the first is not.
@@ -49,10 +56,11 @@ impl DampingChoice<'_> {
     /// what the dense model leaves (or, if that does not walk beside, to what the stage's dense weights leave), each token's
     /// error measured by its own length. `statistics` are those of the other batches.
     ///
-    /// Solutions that are compared go without refit, descent and clip search.
+    /// More damping is tried first, then less, each as long as it helps. Solutions that are compared go without refit, descent
+    /// and clip search.
     pub(crate) fn factor(
         &self,
-        statistics: &StageStatistics<'_>,
+        statistics: &StageStatistics,
         block: &mut Block,
         stream: &mut Stream,
         mut dense: Option<&mut DenseBlock>,
@@ -66,9 +74,8 @@ impl DampingChoice<'_> {
                 None => stream.ahead(batch, block, self.stage),
             })?);
         }
-        let (mut best, mut least) = (1.0, f64::INFINITY);
-        for factor in FACTORS {
-            let solved = profile.time(Phase::Solve, 0, || self.solve(factor, statistics, block))?;
+        let least = climb(AS_IT_IS, FACTORS.len(), |step| {
+            let solved = profile.time(Phase::Solve, 0, || self.solve(FACTORS[step], statistics, block))?;
             let before = swap(block, solved);
             let mut error = 0.0;
             for (&batch, reference) in held.iter().zip(&references) {
@@ -76,11 +83,9 @@ impl DampingChoice<'_> {
                 error += relative_error(&found, reference);
             }
             swap(block, before);
-            if error < least {
-                (best, least) = (factor, error);
-            }
-        }
-        Ok(best)
+            Ok(error)
+        })?;
+        Ok(FACTORS[least])
     }
 
     /// The recipe for the stage with its damping times `factor`, for statistics of so many tokens.
@@ -91,12 +96,7 @@ impl DampingChoice<'_> {
     }
 
     /// Weights of the stage's layers under a factor.
-    fn solve(
-        &self,
-        factor: f64,
-        statistics: &StageStatistics<'_>,
-        block: &Block,
-    ) -> Result<Vec<(LinearId, Array2<f32>)>> {
+    fn solve(&self, factor: f64, statistics: &StageStatistics, block: &Block) -> Result<Vec<(LinearId, Array2<f32>)>> {
         let damped = self.damped(factor, block, statistics.tokens())?;
         let recipe = Recipe { clip: Clip::MinMax, ..damped.sketch() };
         let compressors = Compressors::new(recipe)?;
@@ -110,6 +110,28 @@ impl DampingChoice<'_> {
         }
         Ok(solved)
     }
+}
+
+/// The index below `count` where `value` is least, as far as can be told from `start` upwards, or downwards if the first step up
+/// does not help.
+fn climb(start: usize, count: usize, mut value: impl FnMut(usize) -> Result<f64>) -> Result<usize> {
+    let (mut best, mut least) = (start, value(start)?);
+    let above: Vec<usize> = (start + 1..count).collect();
+    let below: Vec<usize> = (0..start).rev().collect();
+    for steps in [above, below] {
+        for step in steps {
+            let tried = value(step)?;
+            // Any number is better than none.
+            if !(tried < least || least.is_nan()) {
+                break;
+            }
+            (best, least) = (step, tried);
+        }
+        if best != start {
+            break;
+        }
+    }
+    Ok(best)
 }
 
 /// Gives layers these weights; returns those they had.
@@ -152,6 +174,23 @@ mod tests {
         assert_eq!(held(0.4, 5), Some(vec![2, 4]));
         assert_eq!(held(0.0, 8), None);
         assert_eq!(held(0.25, 3), None);
+    }
+
+    #[test]
+    fn a_climb_goes_up_or_down_as_long_as_it_helps() {
+        let climbed = |values: [f64; 5]| {
+            let mut tried = Vec::new();
+            let best = climb(2, 5, |index| {
+                tried.push(index);
+                Ok(values[index])
+            });
+            (best.expect("no value fails"), tried)
+        };
+        assert_eq!(climbed([0.0, 3.0, 2.0, 3.0, 0.0]), (2, vec![2, 3, 1]), "what lies behind a rise is not looked at");
+        assert_eq!(climbed([0.0, 0.0, 2.0, 1.0, 0.5]), (4, vec![2, 3, 4]));
+        assert_eq!(climbed([0.0, 0.0, 2.0, 1.0, 1.5]), (3, vec![2, 3, 4]));
+        assert_eq!(climbed([0.5, 1.0, 2.0, 2.0, 0.0]), (0, vec![2, 3, 1, 0]), "a tie is no help");
+        assert_eq!(climbed([1.5, 1.0, f64::INFINITY, f64::NAN, 0.0]), (1, vec![2, 3, 1, 0]));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use crate::{Activations, Phase, Profile, Recipe, Result};
 use sparq_core::{SharedHessian, Statistics};
 use sparq_model::{Block, LinearId};
 use sparq_obs::HessianAccumulator;
-use std::borrow::Cow;
 
 /// Sums up what the compressed `layers` of a stage read, over all batches. Where text is held out it joins the others last,
 /// once it has told which damping to use; then these are the methods to solve the stage by.
@@ -22,16 +21,18 @@ pub(crate) fn gather(
     stream: &mut Stream,
     mut dense: Option<&mut DenseBlock>,
     profile: &mut Profile,
-) -> Result<(StageStatistics<'static>, Option<Compressors>)> {
+) -> Result<(StageStatistics, Option<Compressors>)> {
     let recipe = compressors.recipe();
     let mut sums = StageSums::new(recipe, (block, stage), compressors.needs(), dense.is_some())?;
-    let Some(held_out) = held_out.filter(|_| !block.plan().is_routed(stage)) else {
+    let Some(held_out) = held_out.filter(|_| HeldOut::serves(block.plan(), stage)) else {
         sums.add(recipe, (block, stage), stream, dense, profile, |_| true)?;
         return Ok((sums.finish(profile), None));
     };
     sums.add(recipe, (block, stage), stream, dense.as_deref_mut(), profile, |batch| !held_out.holds(batch))?;
     let choice = DampingChoice { recipe, held_out, stage, layers };
-    let factor = choice.factor(&sums.so_far(profile), block, stream, dense.as_deref_mut(), profile)?;
+    let so_far = sums.finish(profile);
+    let factor = choice.factor(&so_far, block, stream, dense.as_deref_mut(), profile)?;
+    let mut sums = StageSums::resume(so_far, compressors.needs());
     sums.add(recipe, (block, stage), stream, dense, profile, |batch| held_out.holds(batch))?;
     let statistics = sums.finish(profile);
     let damped = choice.damped(factor, block, statistics.tokens())?;
@@ -87,17 +88,16 @@ impl StageSums {
         })
     }
 
-    /// What is known so far.
-    fn so_far(&self, profile: &mut Profile) -> StageStatistics<'_> {
-        let hessian = profile.time(Phase::Statistics, 0, || self.accumulator.clone().finish());
-        let drift = self.drift.as_ref().map(Cow::Borrowed);
-        StageStatistics { hessian: SharedHessian::new(hessian), drift, skipped: self.accumulator.skipped() }
-    }
-
-    /// What is known in the end.
-    pub(crate) fn finish(self, profile: &mut Profile) -> StageStatistics<'static> {
+    /// What is known of the batches that were added.
+    pub(crate) fn finish(self, profile: &mut Profile) -> StageStatistics {
         let skipped = self.accumulator.skipped();
         let hessian = profile.time(Phase::Statistics, 0, || self.accumulator.finish());
-        StageStatistics { hessian: SharedHessian::new(hessian), drift: self.drift.map(Cow::Owned), skipped }
+        StageStatistics { hessian: SharedHessian::new(hessian), drift: self.drift, skipped }
+    }
+
+    /// Goes on from there.
+    fn resume(finished: StageStatistics, needs: Statistics) -> Self {
+        let StageStatistics { hessian, drift, skipped } = finished;
+        Self { needs, accumulator: HessianAccumulator::resume(hessian.into_hessian(), skipped), drift }
     }
 }

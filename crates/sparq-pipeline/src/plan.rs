@@ -93,15 +93,11 @@ impl Plan {
         };
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
         let undoes_drift = compressors.undo_drift();
-        // Sums go on while solutions fitted to a part of them are compared.
-        let copies = if recipe.held_out > 0.0 { widest * widest * 4 } else { 0 };
         let hessian_bytes = match needs {
             // The sum and its factor in f32, two matrices of f64 while factoring; how far inputs or outputs have drifted,
             // with a factor of its own.
-            Statistics::Hessian if undoes_drift => {
-                widest * widest * (4 + 4 + 8 + 8 + 4) + 4 * drift_values(model)? + copies
-            }
-            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8) + copies,
+            Statistics::Hessian if undoes_drift => widest * widest * (4 + 4 + 8 + 8 + 4) + 4 * drift_values(model)?,
+            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8),
             _ => widest * 4,
         };
         // The dense model walks beside the compressed one.

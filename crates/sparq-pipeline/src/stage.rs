@@ -8,19 +8,18 @@ use sparq_core::{
 };
 use sparq_model::Linear;
 use sparq_obs::InverseFactor;
-use std::borrow::Cow;
 use std::time::Instant;
 
 /// What is known of a stage's inputs.
-pub(crate) struct StageStatistics<'a> {
+pub(crate) struct StageStatistics {
     pub(crate) hessian: SharedHessian,
     /// How far they are from the dense model's, if a layer is to make up for it.
-    pub(crate) drift: Option<Cow<'a, StageDrift>>,
+    pub(crate) drift: Option<StageDrift>,
     /// Tokens left out because their inputs are not finite.
     pub(crate) skipped: u64,
 }
 
-impl StageStatistics<'_> {
+impl StageStatistics {
     /// Tokens that were summed up.
     pub(crate) fn tokens(&self) -> u64 {
         self.hessian.hessian().tokens()

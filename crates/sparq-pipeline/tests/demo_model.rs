@@ -5,7 +5,8 @@ use sparq_core::Fallback;
 use sparq_export::{Dense, ExportSettings, FloatType, SolvedLayers};
 use sparq_model::Model;
 use sparq_pipeline::{
-    Calibration, Compression, CompressionReport, Error, Job, MemorySink, Observer, Plan, Recipe, Targets, compress,
+    Calibration, Compression, CompressionReport, Error, Job, LayerReport, MemorySink, Observer, Plan, Recipe, Targets,
+    compress,
 };
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -107,8 +108,8 @@ fn damping_chosen_on_held_out_text_mends_a_bad_one_and_is_reported() {
     let dense = logits(&model);
     let run = |recipe: &str| diverging(&model, &dense, recipe, 4); // 512 tokens
     let bad = "s=0.5,q=4,group=32,shrinkage=0,damping=0.001";
-    let (without, _) = run(bad);
-    for recipe in [format!("{bad},held-out=0.25"), format!("{bad},drift=0,held-out=0.25")] {
+    let (without, _) = run(&format!("{bad},held-out=0"));
+    for recipe in [bad.to_owned(), format!("{bad},drift=0")] {
         let (with, report) = run(&recipe);
         assert!(with < 0.95 * without, "{recipe}: {with} {without}");
         let factors: Vec<f64> =
@@ -116,6 +117,9 @@ fn damping_chosen_on_held_out_text_mends_a_bad_one_and_is_reported() {
         let tried = |factor: &f64| [0.1, 0.3, 1.0, 3.0, 10.0].iter().any(|tried| (factor / tried - 1.0).abs() < 1e-9);
         assert!(factors.iter().all(tried), "{factors:?}");
         assert!(factors.iter().any(|factor| *factor > 1.0), "{factors:?}");
+        let by_rule = |name: &str| name.ends_with("gate_proj") || name.ends_with("up_proj");
+        let chosen = |layer: &LayerReport| layer.damping != Some(0.001);
+        assert!(report.layers.iter().filter(|layer| by_rule(&layer.name)).all(|layer| !chosen(layer)), "{factors:?}");
         // One choice for q/k/v, which read the same input.
         assert_eq!((factors[0], factors[0]), (factors[1], factors[2]));
         assert!(report.layers.iter().all(|layer| layer.tokens == 512), "in the end all tokens are fitted");
@@ -125,7 +129,7 @@ fn damping_chosen_on_held_out_text_mends_a_bad_one_and_is_reported() {
 #[test]
 fn with_too_little_text_to_hold_any_out_damping_stays() {
     let model = model();
-    let (_, report) = in_memory(&model, "s=0.5,q=4,group=32,held-out=0.25", 2);
+    let (_, report) = in_memory(&model, "s=0.5,q=4,group=32", 2);
     for layer in &report.layers {
         let rule = report.recipe.damping().expect("valid").of(layer.shape[1], layer.tokens);
         assert_eq!(layer.damping, Some(rule), "{}", layer.name);
@@ -135,7 +139,7 @@ fn with_too_little_text_to_hold_any_out_damping_stays() {
 #[test]
 fn bits_do_not_depend_on_threads() {
     let model = model();
-    for recipe in ["s=2:4,q=4,group=64,asymmetric=true", "s=0.5,q=4,group=64,held-out=0.25"] {
+    for recipe in ["s=2:4,q=4,group=64,asymmetric=true,held-out=0", "s=0.5,q=4,group=64"] {
         let runs = [1, 2, 4].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
             pool.install(|| {
@@ -215,7 +219,7 @@ fn a_stopped_job_continues_to_the_same_bytes() {
     let model = model();
     let calibration = calibration(&model, 8);
     let directory = tempfile::tempdir().expect("a directory");
-    for recipe in ["s=0.5,q=4,group=64,asymmetric=true", "s=2:4", "s=0.5,q=4,group=64,held-out=0.25"] {
+    for recipe in ["s=0.5,q=4,group=64,asymmetric=true,held-out=0", "s=2:4", "s=0.5,q=4,group=64"] {
         let recipe: Recipe = recipe.parse().expect("valid");
         let (whole, pieces) = (directory.path().join("whole"), directory.path().join("pieces"));
         let job = |path: &Path| Job::new(&model, &recipe, path).calibration(Some(&calibration));
@@ -360,7 +364,7 @@ fn targets_choose_and_the_observer_sees_them() {
 fn waiting_in_a_file_changes_no_bit() {
     let (model, directory) = (model(), tempfile::tempdir().expect("a directory"));
     let calibration = calibration(&model, 40);
-    let recipes = ["s=0.25,q=4,group=32", "s=0.25,q=4,group=32,held-out=0.25", "s=0.5,q=3,group=32,preset=reference"];
+    let recipes = ["s=0.25,q=4,group=32,held-out=0", "s=0.25,q=4,group=32", "s=0.5,q=3,group=32,preset=reference"];
     for recipe in recipes {
         let recipe: Recipe = recipe.parse().expect("a recipe");
         let plain = Compression::new(&model, &recipe).calibration(Some(&calibration));

@@ -144,6 +144,11 @@ impl BlockPlan {
         self.stages.get(stage).is_some_and(|stage| expert(stage.role))
     }
 
+    /// Whether a stage is the first half of a feed-forward, gate and up, or up alone; false beyond the last stage.
+    pub fn begins_feed_forward(&self, stage: usize) -> bool {
+        self.stages.get(stage).is_some_and(|stage| matches!(stage.role, Role::FeedForward(_)))
+    }
+
     /// Number of parameters, those of norms, biases and router included.
     pub fn parameters(&self) -> usize {
         let linears =

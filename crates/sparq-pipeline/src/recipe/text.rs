@@ -204,7 +204,7 @@ mod tests {
             "s=0.25,q=8,group=tensor,act-order=true,pipeline=joint",
             "s=0.5,q=4,refit=8,damping=0.1",
             "s=0.25,q=4,expert-tokens=all",
-            "s=0.5,q=4,held-out=0.25",
+            "s=0.5,q=4,held-out=0",
             "s=0.5,q=4,preset=best,held-out=0.5",
             "s=0.5,q=4,preset=fast",
             "s=0.5,q=4,preset=best,damping=0.1,shrinkage=0.5",

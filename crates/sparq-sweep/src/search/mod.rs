@@ -33,9 +33,9 @@ use whole::Whole;
 /// but no refit, no descent), which gives each layer's error under each candidate. On the way, for each set of layers
 /// that read the same input, those layers alone are replaced by the reference candidate's, and the divergence of the
 /// whole model from the base is measured on a probe text. At last trials tell how much of this damage is left once the
-/// whole recipe compresses the whole model, for the layers that play the same part in every block: one with the reference
-/// candidate everywhere, and for each part one with more sparsity and one with fewer bits (or more) there. Both texts must
-/// be kept apart from what the result is judged by.
+/// whole recipe (but for damping chosen on held-out text) compresses the whole model, for the layers that play the same part
+/// in every block: one with the reference candidate everywhere, and for each part one with more sparsity and one with fewer
+/// bits (or more) there. Both texts must be kept apart from what the result is judged by.
 ///
 /// Cost: one pass through the model, solving each layer once for each candidate, about half a forward pass of the probe
 /// for each set of layers, and two compressions by the whole recipe for each part (eight in a Llama) and one more. Holds
@@ -138,7 +138,8 @@ impl Search {
         observer: &dyn Observer,
     ) -> Result<DamageCurves> {
         let store = Store::open_if_given(directory)?;
-        let key = self.key(model, calibration, probe, &store)?;
+        let trial = self.trial();
+        let key = self.key(&trial, model, calibration, probe, &store)?;
         let with_trials = fingerprint(&[&key, "with trials"]);
         if let Some(curves) = store.get(&with_trials) {
             return Ok(curves);
@@ -148,31 +149,32 @@ impl Search {
         let base = Base::new(&model, probe)?;
         let (mut curves, _) = self.measure(&base, calibration, &store, &key, false, observer)?;
         let reference = curves.reference;
-        let whole = self.whole(&base, calibration, &store, &key, observer);
+        let whole = Whole { base: &base, recipe: &trial, calibration, store: &store, key: &key, observer };
         measure_trials(&whole, &mut curves, reference, self.jobs)?;
         store.put(&with_trials, &curves)?;
         Ok(curves)
     }
 
-    /// What a search calls its measurements in a store.
-    fn key(&self, model: &Model, calibration: &Calibration, probe: &Calibration, store: &Store) -> Result<String> {
-        // Reads the whole checkpoint, for keys that only a store needs.
-        let content_hash = if store.keeps() { model.checkpoint().content_hash()? } else { String::new() };
-        let settings = serde_json::to_string(&(&self.recipe, &self.candidates))?;
-        let (text, probe) = (calibration.fingerprint(), probe.fingerprint());
-        Ok(fingerprint(&["search 4", env!("CARGO_PKG_VERSION"), &content_hash, &text, &probe, &settings]))
+    /// What the walk and the trials go by: damping is not chosen again for each of them, which they tell the parts of a model
+    /// apart without.
+    fn trial(&self) -> Recipe {
+        Recipe { held_out: 0.0, ..self.recipe.clone() }
     }
 
-    /// Compresses by the whole recipe on this text.
-    fn whole<'a>(
-        &'a self,
-        base: &'a Base<'a>,
-        calibration: &'a Calibration,
-        store: &'a Store,
-        key: &'a str,
-        observer: &'a dyn Observer,
-    ) -> Whole<'a> {
-        Whole { base, recipe: &self.recipe, calibration, store, key, observer }
+    /// What a search calls in a store what it measures by `recipe`.
+    fn key(
+        &self,
+        recipe: &Recipe,
+        model: &Model,
+        calibration: &Calibration,
+        probe: &Calibration,
+        store: &Store,
+    ) -> Result<String> {
+        // Reads the whole checkpoint, for keys that only a store needs.
+        let content_hash = if store.keeps() { model.checkpoint().content_hash()? } else { String::new() };
+        let settings = serde_json::to_string(&(recipe, &self.candidates))?;
+        let (text, probe) = (calibration.fingerprint(), probe.fingerprint());
+        Ok(fingerprint(&["search 4", env!("CARGO_PKG_VERSION"), &content_hash, &text, &probe, &settings]))
     }
 }
 

@@ -74,7 +74,8 @@ impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
     /// For each rate, trials as those of [`run`](Self::run) are made around the best uniform allocation that meets it, for
-    /// what is left of damages depends on how much is compressed. Then the allocation of least estimated damage and that
+    /// what is left of damages depends on how much is compressed (they are compressed as the recipe says, but for damping chosen
+    /// on held-out text). Then the allocation of least estimated damage and that
     /// uniform one are compressed as the recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges less
     /// from the base on the probe text is chosen. So the choice is never worse than that uniform one on the probe text; on
     /// other text it may be.
@@ -124,7 +125,9 @@ impl Search {
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
         let store = Store::open_if_given(directory)?;
-        let search = self.key(model, calibration, probe, &store)?;
+        let trial = self.trial();
+        let measured = self.key(&trial, model, calibration, probe, &store)?;
+        let search = self.key(&self.recipe, model, calibration, probe, &store)?;
         let finals = self.finals.as_ref().unwrap_or(calibration);
         let key = |target: f64| -> Result<String> {
             let settings = serde_json::to_string(&(self.generations, self.seed, target.to_bits()))?;
@@ -140,20 +143,20 @@ impl Search {
             model.make_resident()?;
             let base = Base::new(&model, probe)?;
             let polish = self.generations > 0;
-            let (curves, levels) = self.measure(&base, calibration, &store, &search, polish, observer)?;
+            let trials = Whole { base: &base, recipe: &trial, calibration, store: &store, key: &measured, observer };
+            let finale = Whole { recipe: &self.recipe, calibration: finals, key: &search, ..trials };
+            let (curves, levels) = self.measure(&base, calibration, &store, &measured, polish, observer)?;
             for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
                 let mut curves = curves.clone();
                 if let Some(&[anchor, ..]) = best_uniform(&curves, target).as_deref() {
-                    let whole = self.whole(&base, calibration, &store, &search, observer);
-                    measure_trials(&whole, &mut curves, anchor, self.jobs)?;
+                    measure_trials(&trials, &mut curves, anchor, self.jobs)?;
                 }
                 let finalists = if polish {
                     self.polished(&base, &curves, &levels, target, observer)?
                 } else {
                     finalists(&curves, target)?
                 };
-                let whole = self.whole(&base, finals, &store, &search, observer);
-                let searched = decide(&whole, &curves, &finalists, target, self.jobs)?;
+                let searched = decide(&finale, &curves, &finalists, target, self.jobs)?;
                 store.put(&key(target)?, &searched)?;
                 *found = Some(searched);
             }

@@ -7,6 +7,7 @@ use crate::{Observer, Result};
 use sparq_pipeline::{Allocation, Calibration, Recipe};
 
 /// Compresses one model on one text with one allocation after another.
+#[derive(Clone, Copy)]
 pub(super) struct Whole<'a> {
     pub(super) base: &'a Base<'a>,
     pub(super) recipe: &'a Recipe,
