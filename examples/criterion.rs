@@ -27,7 +27,7 @@ struct Arguments {
     /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// A candidate, as a recipe; may be repeated [default: 44 of them, over methods, bits, sparsities and dampings]
+    /// A candidate, as a recipe; may be repeated [default: some fifty, over methods, bits, sparsities and dampings]
     #[arg(long, value_name = "RECIPE")]
     config: Vec<String>,
     /// Settings appended to every candidate
@@ -222,7 +222,10 @@ fn correlation(rows: &[Row], measure: fn(&Row) -> f64) -> Result<f64> {
 /// Candidates that differ in damping alone, a series for each recipe that was tried with several: the hard case, where
 /// layer errors are known to mislead.
 fn damping_series(rows: &[Row]) -> Vec<(String, Vec<Row>)> {
-    let stem = |row: &Row| row.recipe.split(",damping=").next().unwrap_or_default().to_owned();
+    let stem = |row: &Row| {
+        let others = row.recipe.split(',').filter(|setting| !setting.starts_with("damping="));
+        others.collect::<Vec<_>>().join(",")
+    };
     let stems: BTreeSet<String> = rows.iter().filter(|row| row.recipe.contains(",damping=")).map(stem).collect();
     let alike = |of: String| {
         let rows = rows.iter().filter(|row| stem(row) == of).cloned().collect();
@@ -240,7 +243,7 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
     for damping in [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0] {
         recipes.push(complete(format!("s=0.25,q=4,preset=reference,damping={damping}"))?);
         recipes.push(complete(format!("s=0,q=3,preset=reference,damping={damping}"))?);
-        recipes.push(complete(format!("s=0.5,q=4,preset=balanced,damping={damping}"))?);
+        recipes.push(complete(format!("s=0.5,q=4,preset=balanced,held-out=0,damping={damping}"))?);
     }
     for budget in ["s=0.25,q=4", "s=0.5,q=4", "s=0.3333,q=3", "s=2:4,q=4"] {
         for method in [

@@ -30,7 +30,7 @@ impl HeldOut {
     }
 
     /// Whether there is a choice to make for a stage. Not where tokens are sent to experts, for most see few of them, and not
-    /// for gate and up: what they leave differs by a hundredth over two decades of damping (docs/results.md).
+    /// for gate and up, whose error hardly any factor lowers by a hundredth (docs/results.md).
     pub(crate) fn serves(plan: &BlockPlan, stage: usize) -> bool {
         !plan.is_routed(stage) && !plan.begins_feed_forward(stage)
     }
