@@ -29,10 +29,10 @@ impl HeldOut {
         (held > 0 && held < batches).then_some(held_out)
     }
 
-    /// Whether there is a choice to make for a stage. Not where tokens are sent to experts, for most see few of them, and not
-    /// for gate and up, whose error hardly any factor lowers by a hundredth (docs/results.md).
+    /// Whether there is a choice to make for a stage: where what is given goes to the residual stream, whose drift is noisy to
+    /// undo. Gate and up have nothing to choose, q/k/v nothing that lasts (docs/results.md), and most experts see few tokens.
     pub(crate) fn serves(plan: &BlockPlan, stage: usize) -> bool {
-        !plan.is_routed(stage) && !plan.begins_feed_forward(stage)
+        plan.ends_branch(stage) && !plan.is_routed(stage)
     }
 
     /// Whether a batch is held out: spread evenly, the first is not.

@@ -117,11 +117,9 @@ fn damping_chosen_on_held_out_text_mends_a_bad_one_and_is_reported() {
         let tried = |factor: &f64| [0.1, 0.3, 1.0, 3.0, 10.0].iter().any(|tried| (factor / tried - 1.0).abs() < 1e-9);
         assert!(factors.iter().all(tried), "{factors:?}");
         assert!(factors.iter().any(|factor| *factor > 1.0), "{factors:?}");
-        let by_rule = |name: &str| name.ends_with("gate_proj") || name.ends_with("up_proj");
-        let chosen = |layer: &LayerReport| layer.damping != Some(0.001);
-        assert!(report.layers.iter().filter(|layer| by_rule(&layer.name)).all(|layer| !chosen(layer)), "{factors:?}");
-        // One choice for q/k/v, which read the same input.
-        assert_eq!((factors[0], factors[0]), (factors[1], factors[2]));
+        let may_choose = |name: &str| name.ends_with("o_proj") || name.ends_with("down_proj");
+        let by_rule = |layer: &&LayerReport| !may_choose(&layer.name);
+        assert!(report.layers.iter().filter(by_rule).all(|layer| layer.damping == Some(0.001)), "{factors:?}");
         assert!(report.layers.iter().all(|layer| layer.tokens == 512), "in the end all tokens are fitted");
     }
 }

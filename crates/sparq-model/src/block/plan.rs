@@ -144,9 +144,11 @@ impl BlockPlan {
         self.stages.get(stage).is_some_and(|stage| expert(stage.role))
     }
 
-    /// Whether a stage is the first half of a feed-forward, gate and up, or up alone; false beyond the last stage.
-    pub fn begins_feed_forward(&self, stage: usize) -> bool {
-        self.stages.get(stage).is_some_and(|stage| matches!(stage.role, Role::FeedForward(_)))
+    /// Whether what a stage gives goes to the residual stream, with or without a norm on the way: the last of attention, or
+    /// of a feed-forward (an expert's too); false beyond the last stage.
+    pub fn ends_branch(&self, stage: usize) -> bool {
+        let ends = |role| matches!(role, Role::AttentionOutput | Role::FeedForwardOutput(_));
+        self.stages.get(stage).is_some_and(|stage| ends(stage.role))
     }
 
     /// Number of parameters, those of norms, biases and router included.
