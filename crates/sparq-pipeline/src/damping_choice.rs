@@ -104,7 +104,7 @@ impl DampingChoice<'_> {
         for &id in self.layers {
             let linear = &block.linears()[id];
             if let Some(compressor) = compressors.of(&linear.name) {
-                let (layer, _) = statistics.solve(compressors.recipe(), block.index(), linear, compressor)?;
+                let (layer, _) = statistics.compress(compressors.recipe(), linear, compressor)?;
                 solved.push((id, layer.weight));
             }
         }
@@ -116,10 +116,8 @@ impl DampingChoice<'_> {
 /// does not help.
 fn climb(start: usize, count: usize, mut value: impl FnMut(usize) -> Result<f64>) -> Result<usize> {
     let (mut best, mut least) = (start, value(start)?);
-    let above: Vec<usize> = (start + 1..count).collect();
-    let below: Vec<usize> = (0..start).rev().collect();
-    for steps in [above, below] {
-        for step in steps {
+    for towards in [1, -1] {
+        while let Some(step) = best.checked_add_signed(towards).filter(|&step| step < count) {
             let tried = value(step)?;
             // Any number is better than none.
             if !(tried < least || least.is_nan()) {

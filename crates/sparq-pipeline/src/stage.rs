@@ -25,7 +25,7 @@ impl StageStatistics {
         self.hessian.hessian().tokens()
     }
 
-    /// Solves a layer of `block` that reads these inputs.
+    /// Solves a layer of `block` that reads these inputs, and reports on it.
     pub(crate) fn solve(
         &self,
         recipe: &Recipe,
@@ -34,30 +34,10 @@ impl StageStatistics {
         compressor: &dyn LayerCompressor,
     ) -> Result<(CompressedLayer, LayerReport)> {
         let start = Instant::now();
-        let (shared, hessian) = (&self.hessian, self.hessian.hessian());
-        let target = match &self.drift {
-            Some(drift) => {
-                let factored = InverseFactor::of_shared(shared, linear.in_features(), recipe.damping()?);
-                let target = drift.target(linear, &factored.factor, recipe.drift as f32)?;
-                // A target that overflowed says nothing; the dense weight is the next best.
-                Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
-            }
-            None => None,
-        };
-        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
-        let untouched = compressor.needs() > Statistics::Nothing && hessian.tokens() == 0;
-        let layer = if untouched {
-            Err(Fallback::NoTokens)
-        } else {
-            let layer = compressor.compress(&LayerProblem::sharing(&linear.name, weight, shared)?)?;
-            let is_finite = layer.weight.iter().all(|value| value.is_finite());
-            if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
-        };
-        let mut layer = layer.or_else(|fallback| without_curvature(linear, hessian, compressor, fallback))?;
-        if self.skipped > 0 {
-            layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: self.skipped });
-        }
+        let (layer, target) = self.compress(recipe, linear, compressor)?;
         let seconds = start.elapsed().as_secs_f64();
+        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
+        let hessian = if self.says_nothing(compressor) { &Hessian::None } else { self.hessian.hessian() };
         let (rows, width) = weight.dim();
         let report = LayerReport {
             name: linear.name.clone(),
@@ -69,17 +49,50 @@ impl StageStatistics {
                 .quantized
                 .as_ref()
                 .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
-            relative_output_error: sparq_obs::relative_output_error(
-                weight,
-                layer.weight.view(),
-                if untouched { &Hessian::None } else { hessian },
-            ),
+            relative_output_error: sparq_obs::relative_output_error(weight, layer.weight.view(), hessian),
             damping: layer.report.damping,
             fallbacks: layer.report.fallbacks.clone(),
-            tokens: hessian.tokens(),
+            tokens: self.tokens(),
             seconds,
         };
         Ok((layer, report))
+    }
+
+    /// A layer that reads these inputs, solved, and the weight that it was to come near to, if that is not its own.
+    pub(crate) fn compress(
+        &self,
+        recipe: &Recipe,
+        linear: &Linear,
+        compressor: &dyn LayerCompressor,
+    ) -> Result<(CompressedLayer, Option<Array2<f32>>)> {
+        let (shared, hessian) = (&self.hessian, self.hessian.hessian());
+        let target = match &self.drift {
+            Some(drift) => {
+                let factored = InverseFactor::of_shared(shared, linear.in_features(), recipe.damping()?);
+                let target = drift.target(linear, &factored.factor, recipe.drift as f32)?;
+                // A target that overflowed says nothing; the dense weight is the next best.
+                Some(target).filter(|target| target.iter().all(|value| value.is_finite()))
+            }
+            None => None,
+        };
+        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
+        let layer = if self.says_nothing(compressor) {
+            Err(Fallback::NoTokens)
+        } else {
+            let layer = compressor.compress(&LayerProblem::sharing(&linear.name, weight, shared)?)?;
+            let is_finite = layer.weight.iter().all(|value| value.is_finite());
+            if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
+        };
+        let mut layer = layer.or_else(|fallback| without_curvature(linear, hessian, compressor, fallback))?;
+        if self.skipped > 0 {
+            layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: self.skipped });
+        }
+        Ok((layer, target))
+    }
+
+    /// Whether a method needs to see tokens and there were none.
+    fn says_nothing(&self, compressor: &dyn LayerCompressor) -> bool {
+        compressor.needs() > Statistics::Nothing && self.tokens() == 0
     }
 }
 

@@ -135,8 +135,8 @@ pub struct Recipe {
     /// Added to it, times a layer's input channels over its calibration tokens.
     pub shrinkage: f64,
     /// Share of the calibration text that chooses among dampings around this one, stage by stage, by what solutions fitted
-    /// to the rest do to it; 0 leaves damping as it is. Only layers that give to the residual stream have
-    /// such a choice, those of experts excepted.
+    /// to the rest do to it; 0 leaves damping as it is. Only layers that give to the residual stream have such a choice,
+    /// those of experts excepted.
     #[serde(skip_serializing_if = "is_zero")]
     pub held_out: f64,
     /// What linear layers are multiplied in while the model runs on calibration text; statistics are always `f32`.

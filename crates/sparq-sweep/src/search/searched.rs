@@ -74,11 +74,10 @@ impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
     /// For each rate, trials as those of [`run`](Self::run) are made around the best uniform allocation that meets it, for
-    /// what is left of damages depends on how much is compressed (they are compressed as the recipe says, but for damping chosen
-    /// on held-out text). Then the allocation of least estimated damage and that
-    /// uniform one are compressed as the recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges less
-    /// from the base on the probe text is chosen. So the choice is never worse than that uniform one on the probe text; on
-    /// other text it may be.
+    /// what is left of damages depends on how much is compressed (they are compressed as the recipe says, but for damping
+    /// chosen on held-out text). Then the allocation of least estimated damage and that uniform one are compressed as the
+    /// recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges less from the base on the probe text is
+    /// chosen. So the choice is never worse than that uniform one on the probe text; on other text it may be.
     ///
     /// With [generations](Self::polish) one more is among them. Polishing puts models together from the layers that the
     /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from these two, every
