@@ -10,7 +10,7 @@ use sparq_model::{Block, Linear, LinearId, Model};
 ///
 /// One walk through the blocks serves all budgets: tokens pass through the dense model once, and all solutions of a layer
 /// share its Hessian and what is factored of it. Nothing that was compressed before a layer reaches it, so there is no
-/// drift to undo. Takes the memory of a [compression](crate::Compression) without drift.
+/// drift to undo, and damping is the recipe's own. Takes the memory of a [compression](crate::Compression) without drift.
 ///
 /// # Examples
 /// ```no_run

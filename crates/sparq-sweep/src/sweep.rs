@@ -3,12 +3,11 @@ use crate::results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
     TaskAccuracy, TaskFacts,
 };
-use crate::store::Store;
+use crate::store::{Store, fingerprint, settings};
 use crate::turns::in_turn;
 use crate::verdict::{comparisons, verdicts};
 use crate::{Error, Observer, Result, csv, html};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use sparq_core::Sparsity;
 use sparq_eval::{
     Baseline, Evaluation, EvaluationReport, ResultCache, Task, TaskResult, continue_greedily, paired_scores, pool,
@@ -133,7 +132,7 @@ impl Sweep {
         ]);
         let with_calibration = fingerprint(&[&common, &self.calibration.fingerprint()]);
         let keys = (self.recipes.iter())
-            .map(|recipe| Ok(fingerprint(&[&with_calibration, &serde_json::to_string(recipe)?])))
+            .map(|recipe| Ok(fingerprint(&[&with_calibration, &settings(recipe, recipe)?])))
             .collect::<Result<Vec<String>>>()?;
 
         let mut model = model.clone();
@@ -378,15 +377,6 @@ fn accuracies(results: &[TaskResult]) -> Vec<TaskAccuracy> {
         name: task.name,
     });
     pooled.collect()
-}
-
-pub(crate) fn fingerprint(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    format!("{:x}", hash.finalize())
 }
 
 /// Name of the processor, where the system tells.

@@ -213,6 +213,17 @@ impl Recipe {
         self.allocation.as_ref().map_or(f64::from(self.bits()), |allocation| allocation.bits)
     }
 
+    /// Which form of the algorithms these settings mean: larger whenever a change of this crate or of those below it changed what
+    /// they make of a model. Two results of equal settings are comparable only at one revision.
+    pub fn revision(&self) -> u32 {
+        if self.held_out > 0.0 {
+            // 2: damping climbs from the recipe's own, and only where layers give to the residual stream.
+            2
+        } else {
+            1
+        }
+    }
+
     /// Theoretical compression rate, `1 - (1 - s) · q / 16`; of an allocation, that over its layers.
     pub fn tcr(&self) -> f64 {
         if let Some(allocation) = &self.allocation {

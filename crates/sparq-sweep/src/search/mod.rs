@@ -15,8 +15,7 @@ mod whole;
 pub use curves::{DamageCurves, Remaining, Unit};
 pub use searched::{Contestant, Origin, Searched};
 
-use crate::store::Store;
-use crate::sweep::fingerprint;
+use crate::store::{Store, fingerprint, settings};
 use crate::{Observer, Result};
 use base::Base;
 use levels::Place;
@@ -139,7 +138,7 @@ impl Search {
     ) -> Result<DamageCurves> {
         let store = Store::open_if_given(directory)?;
         let trial = self.trial();
-        let key = self.key(&trial, model, calibration, probe, &store)?;
+        let key = self.key(&trial, &Inputs::new(model, calibration, probe, &store)?)?;
         let with_trials = fingerprint(&[&key, "with trials"]);
         if let Some(curves) = store.get(&with_trials) {
             return Ok(curves);
@@ -161,20 +160,26 @@ impl Search {
         Recipe { held_out: 0.0, ..self.recipe.clone() }
     }
 
-    /// What a search calls in a store what it measures by `recipe`.
-    fn key(
-        &self,
-        recipe: &Recipe,
-        model: &Model,
-        calibration: &Calibration,
-        probe: &Calibration,
-        store: &Store,
-    ) -> Result<String> {
+    /// What a store calls what is measured on `inputs` by `recipe`.
+    fn key(&self, recipe: &Recipe, inputs: &Inputs) -> Result<String> {
+        let Inputs { model, calibration, probe } = inputs;
+        let settings = settings(recipe, &(recipe, &self.candidates))?;
+        Ok(fingerprint(&["search 4", env!("CARGO_PKG_VERSION"), model, calibration, probe, &settings]))
+    }
+}
+
+/// Fingerprints of what a search looks at.
+struct Inputs {
+    model: String,
+    calibration: String,
+    probe: String,
+}
+
+impl Inputs {
+    fn new(model: &Model, calibration: &Calibration, probe: &Calibration, store: &Store) -> Result<Self> {
         // Reads the whole checkpoint, for keys that only a store needs.
-        let content_hash = if store.keeps() { model.checkpoint().content_hash()? } else { String::new() };
-        let settings = serde_json::to_string(&(recipe, &self.candidates))?;
-        let (text, probe) = (calibration.fingerprint(), probe.fingerprint());
-        Ok(fingerprint(&["search 4", env!("CARGO_PKG_VERSION"), &content_hash, &text, &probe, &settings]))
+        let model = if store.keeps() { model.checkpoint().content_hash()? } else { String::new() };
+        Ok(Self { model, calibration: calibration.fingerprint(), probe: probe.fingerprint() })
     }
 }
 

@@ -7,9 +7,8 @@ use super::levels::Level;
 use super::polish::{Rules, evolve};
 use super::trials::measure_trials;
 use super::whole::Whole;
-use super::{DamageCurves, Search, bits, places};
-use crate::store::Store;
-use crate::sweep::fingerprint;
+use super::{DamageCurves, Inputs, Search, bits, places};
+use crate::store::{Store, fingerprint};
 use crate::turns::in_turn;
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
@@ -125,8 +124,9 @@ impl Search {
     ) -> Result<Vec<Searched>> {
         let store = Store::open_if_given(directory)?;
         let trial = self.trial();
-        let measured = self.key(&trial, model, calibration, probe, &store)?;
-        let search = self.key(&self.recipe, model, calibration, probe, &store)?;
+        let inputs = Inputs::new(model, calibration, probe, &store)?;
+        let measured = self.key(&trial, &inputs)?;
+        let search = self.key(&self.recipe, &inputs)?;
         let finals = self.finals.as_ref().unwrap_or(calibration);
         let key = |target: f64| -> Result<String> {
             let settings = serde_json::to_string(&(self.generations, self.seed, target.to_bits()))?;

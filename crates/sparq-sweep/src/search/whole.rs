@@ -1,8 +1,8 @@
 //! Models compressed by the whole recipe, judged on the probe text.
 
 use super::base::Base;
-use crate::store::Store;
-use crate::sweep::{compressed, fingerprint};
+use crate::store::{Store, fingerprint};
+use crate::sweep::compressed;
 use crate::{Observer, Result};
 use sparq_pipeline::{Allocation, Calibration, Recipe};
 
