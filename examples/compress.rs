@@ -9,7 +9,7 @@ use clap::Parser;
 use common::format::{FormatArgs, print_report};
 use common::search::{SearchArgs, SearchBar};
 use common::{CompressionBar, demo, solver::SolverArgs};
-use sparq::pipeline::{Allocation, Done, Targets};
+use sparq::pipeline::{Allocation, Done, LayerBudget, Targets};
 use sparq::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -126,6 +126,11 @@ fn main() -> ExitCode {
             let allocation = Allocation::parse(&common::read_text(file)?);
             recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
         }
+        let settings = ExportSettings {
+            float_type: arguments.format.float_type(),
+            overwrite: arguments.overwrite,
+            ..ExportSettings::default()
+        };
         if let Some(target) = arguments.target_tcr {
             let file = calibration_file.as_deref().context("a search needs text: give --calibration FILE")?;
             let mut directory = arguments.out.clone().into_os_string();
@@ -133,6 +138,14 @@ fn main() -> ExitCode {
             let directory = PathBuf::from(directory);
             let finals = calibration.as_ref().context("a search needs text: give --calibration FILE")?;
             let drawn_from = (file, arguments.seed, arguments.seq_len);
+            // Every width may come out of it: what cannot be written is better known now.
+            for bits in arguments.searched_on.widths()? {
+                let of_width = recipe.with_budget(LayerBudget { sparsity: recipe.sparsity, bits: Some(bits) });
+                Job::new(&model, &of_width, &arguments.out)
+                    .calibration(calibration.as_ref())
+                    .export(settings)
+                    .check(format.as_ref())?;
+            }
             let found = arguments.searched_on.allocate(
                 &model,
                 &recipe,
@@ -146,11 +159,6 @@ fn main() -> ExitCode {
             common::write_json(&directory.join("allocation.json"), &allocation)?;
             recipe.allocation = Some(allocation);
         }
-        let settings = ExportSettings {
-            float_type: arguments.format.float_type(),
-            overwrite: arguments.overwrite,
-            ..ExportSettings::default()
-        };
         let held = sparq::pipeline::resident_bytes().unwrap_or(0);
         let job = Job::new(&model, &recipe, &arguments.out)
             .calibration(calibration.as_ref())

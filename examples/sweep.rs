@@ -143,7 +143,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         let drawn_from = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));
         let (searched_on, targets) = (&arguments.searched_on, &arguments.search);
         let found = searched_on.allocate(&model, &recipe, drawn_from, &calibration, targets, &arguments.out, &bar)?;
-        recipes.extend(found.into_iter().map(|found| Recipe { allocation: Some(found.allocation), ..recipe.clone() }));
+        recipes.extend(found.iter().map(|found| found.recipe(&recipe)));
     }
     let sweep = Sweep {
         recipes,

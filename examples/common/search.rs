@@ -40,16 +40,17 @@ impl sparq::eval::Observer for SearchBar {
 /// What a search is measured on.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SearchArgs {
-    /// Text a search is probed on; must not be what results are judged by [default: other parts of the calibration text]
+    /// Text a search is probed on; must not be what results are judged by [default: other draws from the
+    /// calibration text, which may share parts with what is calibrated on]
     #[arg(long, value_name = "FILE")]
     search_text: Option<PathBuf>,
     /// Bit widths that a search mixes; the format must hold all of them (4,5,8 for GGUF, 4,8 for compressed-tensors)
     #[arg(long, value_name = "BITS", value_delimiter = ',', default_values_t = [3, 4, 8])]
     search_bits: Vec<u8>,
-    /// Sequences of 512 tokens that each candidate of a search is calibrated on
+    /// Sequences, as long as those of the calibration, that each candidate of a search is calibrated on
     #[arg(long, default_value_t = 8)]
     search_samples: usize,
-    /// Sequences of 512 tokens that a search is probed on; with less than a few thousand tokens it takes noise for differences
+    /// Sequences, as long as those of the calibration, that a search is probed on; with less than a few thousand tokens it takes noise for differences
     #[arg(long, default_value_t = 8)]
     probe_samples: usize,
     /// Models that a search compresses at a time, each with its own memory: pays on many cores or a small model
@@ -61,6 +62,11 @@ pub(crate) struct SearchArgs {
 }
 
 impl SearchArgs {
+    /// The bit widths that are mixed.
+    pub(crate) fn widths(&self) -> Result<Vec<Bits>> {
+        Ok(self.search_bits.iter().map(|&bits| Bits::new(bits)).collect::<Result<_, _>>()?)
+    }
+
     /// Searches for an allocation at each of these rates, and says how it was chosen; `finals` is what the result will be
     /// calibrated on. What is measured is kept in `directory` and found there again.
     pub(crate) fn allocate(
@@ -80,8 +86,8 @@ impl SearchArgs {
         };
         let fitted = draw(file, self.search_samples, seed)?;
         let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
-        let widths = self.search_bits.iter().map(|&bits| Bits::new(bits)).collect::<Result<Vec<_>, _>>()?;
-        let search = Search::new(recipe.clone()).widths(&widths).polish(self.polish).seed(seed).jobs(self.search_jobs);
+        let search =
+            Search::new(recipe.clone()).widths(&self.widths()?).polish(self.polish).seed(seed).jobs(self.search_jobs);
         let search = search.finals_on(finals.clone());
         let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
         for searched in &found {

@@ -25,19 +25,31 @@ impl TaskArgs {
     /// that is wrong with them is said at once.
     pub(crate) fn add_to(&self, mut evaluation: Evaluation, otherwise: Vec<String>, seed: u64) -> Result<Evaluation> {
         let names = if self.tasks.is_empty() { &otherwise } else { &self.tasks };
-        let mut wrong = Vec::new();
+        let options = *evaluation.options();
+        let (mut wrong, mut all): (_, Vec<Task>) = (Vec::new(), Vec::new());
         for name in names {
             match Task::load_all(name, self.data.as_deref()) {
                 Err(error) => wrong.push(format!("task {name}: {error}")),
                 Ok(tasks) => {
                     for task in tasks {
-                        evaluation = evaluation.with_task(match self.limit {
-                            Some(limit) => task.limit(limit, seed),
-                            None => task,
-                        });
+                        match all.iter().find(|known| collide(known, &task)) {
+                            None => all.push(task),
+                            // Named twice, or by itself and with its group: it counts once.
+                            Some(known) if known.fingerprint(&options) == task.fingerprint(&options) => {}
+                            Some(known) => wrong.push(format!(
+                                "task {name}: it would count as one with another task called {}; rename one of them",
+                                known.name()
+                            )),
+                        }
                     }
                 }
             }
+        }
+        for task in all {
+            evaluation = evaluation.with_task(match self.limit {
+                Some(limit) => task.limit(limit, seed),
+                None => task,
+            });
         }
         match wrong.as_slice() {
             [] => Ok(evaluation),
@@ -45,4 +57,10 @@ impl TaskArgs {
             many => bail!("{} tasks cannot be read:\n  {}", many.len(), many.join("\n  ")),
         }
     }
+}
+
+/// Whether two tasks have one name, or one has that of the other's group: results go by these.
+fn collide(one: &Task, other: &Task) -> bool {
+    let in_group = |task: &Task, name: &str| task.definition().group.as_deref() == Some(name);
+    one.name() == other.name() || in_group(one, other.name()) || in_group(other, one.name())
 }

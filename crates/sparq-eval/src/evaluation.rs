@@ -250,8 +250,9 @@ impl Evaluation {
     }
 }
 
-/// What results of this model, opened from files of this hash, are kept under.
-fn identity(model: &impl LanguageModel, content_hash: &str) -> String {
+/// What results of this model, opened from files of this hash, are kept under: the hash, and what linear layers are
+/// multiplied in where it is not `f32`.
+pub fn identity(model: &impl LanguageModel, content_hash: &str) -> String {
     match model.precision() {
         Precision::F32 => content_hash.to_owned(),
         other => format!("{content_hash} in {other:?}"),

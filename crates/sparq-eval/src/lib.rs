@@ -53,7 +53,7 @@ mod testing;
 
 pub use cache::ResultCache;
 pub use error::{Error, Result};
-pub use evaluation::{Baseline, Evaluation, EvaluationReport, paired_scores};
+pub use evaluation::{Baseline, Evaluation, EvaluationReport, identity, paired_scores};
 pub use language_model::LanguageModel;
 pub use layerwise::{LayerwiseErrors, layerwise_errors};
 pub use observer::Observer;

@@ -122,30 +122,48 @@ impl<'a> Job<'a> {
         self.destination.with_file_name(name)
     }
 
+    /// What [`run`](Self::run) refuses before any work, unfinished runs apart.
+    ///
+    /// # Errors
+    /// [`Error::Export`] if the format cannot hold what the recipe makes, [`Error::Tensor`] if the destination exists; what
+    /// [`Compression::plan`] refuses.
+    pub fn check(&self, format: &dyn ExportFormat) -> Result<()> {
+        let Compression { model, recipe, .. } = self.compression;
+        if self.is_refused_a_place() {
+            return Err(sparq_tensor::Error::DestinationExists { path: self.destination.clone() }.into());
+        }
+        self.within_budget(&self.partial()).plan()?;
+        Ok(sparq_export::check(model.checkpoint(), &announced(model, recipe)?, format, &self.settings)?)
+    }
+
+    /// Whether something is at the destination that may not be replaced.
+    fn is_refused_a_place(&self) -> bool {
+        self.destination.exists() && !self.settings.overwrite
+    }
+
+    fn within_budget<'b>(&'b self, partial: &'b Path) -> Compression<'b> {
+        self.memory_budget.map_or(self.compression, |bytes| self.compression.memory_budget(bytes, partial))
+    }
+
     /// Solves what is not solved yet, and writes the output in `format`.
     ///
     /// # Errors
-    /// Before any work: [`Error::Export`] if the format cannot hold what the recipe makes or the destination exists;
-    /// [`Error::OtherRun`] if an unfinished run has other settings, [`Error::Busy`] if it is still running; what
-    /// [`Compression::plan`] refuses. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing report; the
+    /// Before any work: those of [`check`](Self::check); [`Error::OtherRun`] if an unfinished run has other settings,
+    /// [`Error::Busy`] if it is still running. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing report; the
     /// unfinished run then stays as it is, and nothing is at the destination.
     pub fn run(&self, format: &dyn ExportFormat, observer: &dyn Observer) -> Result<Done> {
         let Compression { model, recipe, calibration, .. } = self.compression;
         let source = model.checkpoint();
         let partial = self.partial();
-        let compression =
-            self.memory_budget.map_or(self.compression, |bytes| self.compression.memory_budget(bytes, &partial));
-        if self.destination.exists() && !self.settings.overwrite {
+        if self.is_refused_a_place() {
             remove_remains(&partial)?;
-            return Err(sparq_tensor::Error::DestinationExists { path: self.destination.clone() }.into());
         }
-        compression.plan()?;
-        sparq_export::check(source, &announced(model, recipe)?, format, &self.settings)?;
+        self.check(format)?;
         let fingerprint = Fingerprint::new(model, recipe, calibration)?;
 
         let lock = self.open_partial(&partial)?;
         let mut sink = SolutionSink::open(&partial, fingerprint, recipe.act_order)?;
-        let mut compression = compression.run(&mut sink, observer)?;
+        let mut compression = self.within_budget(&partial).run(&mut sink, observer)?;
         let solution = sink.finish()?;
         let checkpoint = partial.join(CHECKPOINT);
         let settings = ExportSettings { overwrite: false, ..self.settings };

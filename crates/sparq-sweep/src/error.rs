@@ -23,6 +23,14 @@ pub enum Error {
         /// What went wrong.
         source: sparq_pipeline::Error,
     },
+    /// Judging what a compression made, naming the configuration.
+    #[error("configuration {recipe}, once compressed")]
+    Judging {
+        /// The recipe in text form.
+        recipe: String,
+        /// What went wrong.
+        source: Box<Error>,
+    },
     /// A recipe.
     #[error(transparent)]
     Recipe(#[from] sparq_pipeline::Error),

@@ -31,6 +31,7 @@
 
 mod differences;
 mod error;
+mod names;
 mod observer;
 mod report;
 mod results;

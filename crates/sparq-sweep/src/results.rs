@@ -248,7 +248,7 @@ pub struct Verdict {
     pub tcr: f64,
     /// The configuration with the largest Sr (the smallest KL where there is no Sr), as an index.
     pub winner: usize,
-    /// The best configuration of another family at this rate, if any.
+    /// The best configuration of another family at this rate; where all are of one family, the second best.
     pub runner_up: Option<usize>,
     /// Interval of the difference of their Sr.
     pub difference: Option<Interval>,

@@ -10,7 +10,8 @@ use crate::{Error, Observer, Result, csv, html};
 use serde::{Deserialize, Serialize};
 use sparq_core::Sparsity;
 use sparq_eval::{
-    Baseline, Evaluation, EvaluationReport, ResultCache, Task, TaskResult, continue_greedily, paired_scores, pool,
+    Baseline, Evaluation, EvaluationReport, ResultCache, Task, TaskResult, continue_greedily, identity, paired_scores,
+    pool,
 };
 use sparq_metric::{Bootstrap, SrcrForm, retention};
 use sparq_model::Model;
@@ -126,18 +127,24 @@ impl Sweep {
         let common = fingerprint(&[
             &SCHEMA.to_string(),
             env!("CARGO_PKG_VERSION"),
-            &content_hash,
+            &identity(model, &content_hash),
             &self.evaluation.fingerprint(),
             &serde_json::to_string(&(&self.prompts, self.sample_tokens))?,
         ]);
         let with_calibration = fingerprint(&[&common, &self.calibration.fingerprint()]);
-        let keys = (self.recipes.iter())
-            .map(|recipe| Ok(fingerprint(&[&with_calibration, &settings(recipe, recipe)?])))
-            .collect::<Result<Vec<String>>>()?;
+        let (mut recipes, mut keys): (Vec<&Recipe>, Vec<String>) = (Vec::new(), Vec::new());
+        for recipe in &self.recipes {
+            let key = fingerprint(&[&with_calibration, &settings(recipe, recipe)?]);
+            // What is asked for twice is one configuration.
+            if !keys.contains(&key) {
+                keys.push(key);
+                recipes.push(recipe);
+            }
+        }
 
         let mut model = model.clone();
         let mut baseline: Option<Baseline<Model>> = None;
-        let total = self.recipes.len();
+        let total = recipes.len();
         let mut base: Option<Measurement> = store.get(&common);
         // Without the base's own results nothing else is taken from the store.
         let stored = |key: &String| base.as_ref().and_then(|_| store.get(key));
@@ -159,7 +166,7 @@ impl Sweep {
         }
         let Some(base) = base else { return Err(Error::NoConfigurations) };
         let measure = |index: usize| -> Result<(ConfigurationResult, Judged)> {
-            let recipe = &self.recipes[index];
+            let recipe = recipes[index];
             let (result, judged) = if let Some(stored) = &stored[index] {
                 self.result(recipe, stored, &base, true)?
             } else {
@@ -189,8 +196,11 @@ impl Sweep {
     ) -> Result<Measurement> {
         let (compressed, compression) = compressed(model, recipe, &self.calibration, observer)?;
         let start = Instant::now();
-        let evaluation = self.evaluation.evaluate(&compressed, baseline, observer)?;
-        let continuations = self.continue_prompts(&compressed)?;
+        let judged = || -> Result<_> {
+            let evaluation = self.evaluation.evaluate(&compressed, baseline, observer)?;
+            Ok((evaluation, self.continue_prompts(&compressed)?))
+        };
+        let (evaluation, continuations) = judged().map_err(blame_judging(recipe))?;
         let seconds = start.elapsed().as_secs_f64();
         Ok(Measurement { compression: Some(compression), evaluation, continuations, seconds })
     }
@@ -356,6 +366,10 @@ pub(crate) fn compressed(
 
 pub(crate) fn blame(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
     move |source| Error::Compression { recipe: recipe.to_string(), source }
+}
+
+pub(crate) fn blame_judging(recipe: &Recipe) -> impl FnOnce(Error) -> Error + '_ {
+    move |source| Error::Judging { recipe: recipe.to_string(), source: Box::new(source) }
 }
 
 /// Scores of single tasks and of groups, these with their tasks.

@@ -3,10 +3,11 @@ use crate::results::{ConfigurationResult, TaskTest, Verdict};
 use sparq_metric::{Bootstrap, RetentionDifference, TaskScores, holm, mcnemar, retention_difference};
 use std::cmp::Ordering;
 
-/// Configurations within this much of each other compress equally: 1/3 written as 0.3333 is 1/3.
-const SAME_TCR: f64 = 1e-4;
+/// Configurations within this much of each other compress equally: 1/3 written as 0.3333 is 1/3, and a searched allocation
+/// leaves up to a step of what it may cost.
+const SAME_TCR: f64 = 2e-3;
 
-/// Who keeps most at each compression rate, against the best of another family there.
+/// Who keeps most at each compression rate, against the best of another family there, if there is one.
 pub(crate) fn verdicts(
     configurations: &[ConfigurationResult],
     judged: &[Judged],
@@ -21,9 +22,13 @@ pub(crate) fn verdicts(
 
 /// Indices of the configurations at each compression rate, in the order they were asked for; smaller rates first.
 pub(crate) fn by_rate(configurations: &[ConfigurationResult]) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..configurations.len()).collect();
-    order.sort_by(|&x, &y| configurations[x].tcr.total_cmp(&configurations[y].tcr));
-    let same = |x: &usize, y: &usize| (configurations[*x].tcr - configurations[*y].tcr).abs() < SAME_TCR;
+    groups(&configurations.iter().map(|configuration| configuration.tcr).collect::<Vec<_>>())
+}
+
+fn groups(rates: &[f64]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..rates.len()).collect();
+    order.sort_by(|&x, &y| rates[x].total_cmp(&rates[y]));
+    let same = |x: &usize, y: &usize| (rates[*x] - rates[*y]).abs() < SAME_TCR;
     let in_order = |group: &[usize]| {
         let mut group = group.to_vec();
         group.sort_unstable();
@@ -85,13 +90,14 @@ fn verdict(group: &[usize], all: &[ConfigurationResult], judged: &[Judged], boot
         return blank(all[winner].tcr, winner, runner_up, sentence);
     };
     let Ok(difference) = retention_difference(&judged[winner].tasks, &judged[second].tasks, bootstrap) else {
-        let sentence = format!(
-            "{rate} {} is closer to the base than {}: KL {:.4} against {:.4} nats a token (no task tells them apart).",
-            name(winner),
-            name(second),
-            all[winner].kl,
-            all[second].kl
-        );
+        let [one, other] = [name(winner), name(second)];
+        let sentence = match [all[winner].kl, all[second].kl] {
+            [kl, of_other] if !kl.is_nan() && !of_other.is_nan() => format!(
+                "{rate} {one} is closer to the base than {other}: KL {kl:.4} against {of_other:.4} nats a token (no task \
+                 tells them apart)."
+            ),
+            _ => format!("{rate} nothing that was measured tells {one} and {other} apart."),
+        };
         return blank(all[winner].tcr, winner, runner_up, sentence);
     };
     let sentence = format!("{rate} {}.", difference.statement(&name(winner), &name(second)));
@@ -144,4 +150,14 @@ fn rank(x: &ConfigurationResult, y: &ConfigurationResult) -> Ordering {
         (None, None) => Ordering::Equal,
     }
     .then(x.kl.total_cmp(&y.kl))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_search_leaves_unspent_does_not_make_another_rate() {
+        assert_eq!(groups(&[0.875, 0.8125, 0.75, 0.875_89, 0.812_506_25]), [vec![2], vec![1, 4], vec![0, 3]]);
+    }
 }

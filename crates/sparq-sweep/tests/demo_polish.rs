@@ -3,7 +3,7 @@
 use ndarray::Axis;
 use sparq_eval::mean_divergence;
 use sparq_model::Model;
-use sparq_pipeline::{Calibration, MemorySink, Recipe, compress};
+use sparq_pipeline::{Calibration, MemorySink, Recipe, Targets, compress};
 use sparq_sweep::{Observer, Origin, Search, Searched};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,6 +95,35 @@ fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_fro
             assert!((contestant.compressed - expected).abs() < 1e-4 * expected, "{} {expected}", contestant.compressed);
         }
     }
+}
+
+#[test]
+fn blocks_that_are_not_searched_are_run_all_the_same() {
+    let model = Model::open(demo("")).expect("the demo model");
+    let (calibration, probe, _) = texts(&model);
+    let ignore = vec!["*.layers.0.*".to_owned()];
+    let recipe = Recipe { targets: Targets { ignore, ..Targets::default() }, ..recipe() };
+    let search = Search::new(recipe).polish(1);
+    let found = search.allocate(&model, &calibration, &probe, &[0.8125], None, &()).expect("runs");
+    let polished = found[0].contestants.iter().find(|contestant| contestant.origin == Origin::Polished);
+    let polished = polished.expect("polished");
+    assert!(polished.allocation.layers.keys().all(|layer| !layer.contains(".layers.0.")));
+    // Put together and compressed are not the same, but close.
+    let assembled = polished.assembled.expect("judged");
+    assert!(assembled > 0.0 && assembled < 10.0 * polished.compressed, "{assembled} {}", polished.compressed);
+}
+
+#[test]
+fn rates_out_of_reach_are_refused_before_anything_is_measured() {
+    let model = Model::open(demo("")).expect("the demo model");
+    let (calibration, probe, _) = texts(&model);
+    let steps = Steps::default();
+    for wanted in [0.99, 81.25, -0.5, f64::NAN] {
+        let found = Search::new(recipe()).allocate(&model, &calibration, &probe, &[0.8125, wanted], None, &steps);
+        let error = found.expect_err("no such rate").to_string();
+        assert!(error.contains("the highest is"), "{error}");
+    }
+    assert_eq!(steps.0.load(Ordering::Relaxed), 0);
 }
 
 #[test]

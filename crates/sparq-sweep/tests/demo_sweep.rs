@@ -67,7 +67,8 @@ fn a_sweep_measures_compares_and_continues() {
     let model = Model::open(demo("")).expect("the demo model opens");
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path();
-    let first = sweep(&model, &["s=0,q=3", "s=0.25,q=4"]).run(&model, out, &()).expect("swept");
+    let asked = ["s=0,q=3", "s=0.25,q=4", "q=4,s=0.25"]; // one of them twice
+    let first = sweep(&model, &asked).run(&model, out, &()).expect("swept");
 
     let [three, joint] = &first.configurations[..] else { panic!("two configurations") };
     assert_eq!((three.family, joint.family), (Family::Quantization, Family::Joint));

@@ -229,6 +229,43 @@ fn odd_results_still_make_a_page() {
 }
 
 #[test]
+fn maps_show_every_layer() {
+    let mut results = results();
+    let layers = &mut results.configurations[1].layers;
+    let of = |name: &str, error: f64| {
+        let mut layer = layers[0].clone();
+        (layer.name, layer.relative_output_error) = (name.to_owned(), error);
+        layer
+    };
+    let names = ["h.0.attn.c_proj", "h.0.mlp.c_proj", "h.0.mlp.experts.0.up_proj", "h.0.mlp.experts.1.up_proj"];
+    let new: Vec<LayerReport> =
+        names.into_iter().zip([1e-1, 2e-2, 3e-3, 4e-4]).map(|(name, error)| of(name, error)).collect();
+    *layers = new;
+    let page = html(&results);
+    let map = &page[page.find("id=\"figure-layers-1\"").expect("a map")..];
+    let map = &map[..map.find("</svg>").expect("its end")];
+    // Two of one name are told apart; of the experts the largest error shows.
+    for part in [
+        ">attn.c_proj<",
+        ">mlp.c_proj<",
+        ">up_proj<",
+        "error 1.0e-1",
+        "error 2.0e-2",
+        "experts.*.up_proj: relative output error 3.0e-3",
+    ] {
+        assert!(map.contains(part), "{part}: {map}");
+    }
+}
+
+#[test]
+fn a_family_does_not_win_against_itself() {
+    let mut results = results();
+    assert!(html(&results).contains("keeps more at 1 of 1"));
+    results.configurations[0].family = Family::Joint;
+    assert!(!html(&results).contains("keeps more at"));
+}
+
+#[test]
 fn tables_line_up() {
     let results = results();
     let lines: Vec<usize> = markdown(&results).lines().map(|line| line.matches('|').count()).collect();

@@ -66,6 +66,22 @@ impl Allocation {
         }
     }
 
+    /// What every named layer gets, if that is the same.
+    ///
+    /// ```
+    /// use sparq_core::{Bits, Sparsity};
+    /// use sparq_pipeline::{Allocation, LayerBudget};
+    /// let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4) };
+    /// let of_two = |first, second| Allocation::new([("a".to_owned(), 100, first), ("b".to_owned(), 100, second)]);
+    /// assert_eq!(of_two(budget(0.25), budget(0.25)).uniform(), Some(budget(0.25)));
+    /// assert_eq!(of_two(budget(0.25), budget(0.5)).uniform(), None);
+    /// ```
+    pub fn uniform(&self) -> Option<LayerBudget> {
+        let mut budgets = self.layers.values();
+        let first = *budgets.next()?;
+        budgets.all(|&budget| budget == first).then_some(first)
+    }
+
     /// Reads the JSON form.
     ///
     /// # Errors

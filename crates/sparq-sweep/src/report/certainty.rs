@@ -28,8 +28,7 @@ pub(super) fn section(results: &SweepResults) -> String {
     if !rows.is_empty() {
         let _ = write!(
             body,
-            "<details><summary>Task by task: McNemar's exact test of the two best of different families at each \
-             rate</summary><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>winner</th><th>other</th>\
+            "<details><summary>Task by task: McNemar's exact test of the two that are compared at each rate</summary><div class=\"scroll\"><table class=\"sortable\"><thead><tr><th>winner</th><th>other</th>\
              <th>task</th><th>only the winner right</th><th>only the other right</th><th>p</th><th>p, Holm</th></tr>\
              </thead><tbody>{rows}</tbody></table></div></details>"
         );

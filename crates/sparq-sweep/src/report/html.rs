@@ -76,15 +76,16 @@ fn headline(body: &mut String, results: &SweepResults) {
 
 /// The verdicts in one sentence: how often which family keeps more.
 fn summary(results: &SweepResults) -> Option<String> {
-    let compared: Vec<&Verdict> = results.verdicts.iter().filter(|verdict| verdict.difference.is_some()).collect();
+    let family = |index: usize| results.configurations.get(index).map(|configuration| configuration.family);
+    let of_two = |verdict: &&Verdict| {
+        verdict.difference.is_some() && verdict.runner_up.and_then(family) != family(verdict.winner)
+    };
+    let compared: Vec<&Verdict> = results.verdicts.iter().filter(of_two).collect();
     if compared.is_empty() {
         return None;
     }
     let claims = |verdict: &&&Verdict| verdict.difference.is_some_and(|interval| interval.excludes_zero());
-    let wins = |family: Family| {
-        let wins = compared.iter().filter(claims);
-        wins.filter(|verdict| results.configurations.get(verdict.winner).is_some_and(|c| c.family == family)).count()
-    };
+    let wins = |of: Family| compared.iter().filter(claims).filter(|verdict| family(verdict.winner) == Some(of)).count();
     let families = [Family::Joint, Family::Quantization, Family::Pruning].map(|family| (family, wins(family)));
     let total = compared.len();
     let mut parts: Vec<String> = (families.iter().filter(|(_, wins)| *wins > 0))

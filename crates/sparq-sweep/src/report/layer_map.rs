@@ -3,12 +3,16 @@
 use super::cells::{escape, number};
 use super::svg::{Scale, figure, text};
 use crate::ConfigurationResult;
+use crate::names::within_block;
 use sparq_pipeline::LayerReport;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Side of a cell, in pixels.
 const CELL: f64 = 20.0;
+
+/// Width of a character of a label, in pixels, at most.
+const CHARACTER: f64 = 6.5;
 
 /// What a map shows of a layer.
 struct Measure {
@@ -62,16 +66,32 @@ pub(crate) fn damping(configuration: &ConfigurationResult, id: &str) -> String {
     map(configuration, id, &measure)
 }
 
+/// Which row a layer is in: its name within its block; all experts of a mixture are in the same.
+fn kind(layer: &LayerReport) -> String {
+    let numbered = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = within_block(&layer.name, layer.block).split('.');
+    parts.map(|part| if numbered(part) { "*" } else { part }).collect::<Vec<_>>().join(".")
+}
+
+/// The end of a kind's name, as long as it takes to tell it from the others.
+fn label<'a>(kind: &'a str, kinds: &[String]) -> &'a str {
+    let ends = kind.rmatch_indices('.').map(|(at, _)| &kind[at + 1..]);
+    let like = |end: &str| kinds.iter().filter(|other| *other == end || other.ends_with(&format!(".{end}"))).count();
+    ends.into_iter().find(|end| like(end) == 1).unwrap_or(kind)
+}
+
+/// The map of a measure; of the experts of a mixture, it shows the largest.
 fn map(configuration: &ConfigurationResult, id: &str, measure: &Measure) -> String {
-    let mut kinds: Vec<&str> = Vec::new();
-    let mut blocks: BTreeMap<usize, BTreeMap<&str, f64>> = BTreeMap::new();
+    let mut kinds: Vec<String> = Vec::new();
+    let mut blocks: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
     for layer in &configuration.layers {
-        let kind = layer.name.rsplit('.').next().unwrap_or(&layer.name);
+        let kind = kind(layer);
         if !kinds.contains(&kind) {
-            kinds.push(kind);
+            kinds.push(kind.clone());
         }
         let values = blocks.entry(layer.block).or_default();
-        values.extend((measure.of)(layer).map(|value| (kind, value)));
+        let Some(value) = (measure.of)(layer) else { continue };
+        values.entry(kind).and_modify(|largest| *largest = largest.max(value)).or_insert(value);
     }
     let finite = blocks.values().flat_map(BTreeMap::values).copied().filter(|value| value.is_finite());
     let range = finite.fold(None, |range: Option<(f64, f64)>, value| {
@@ -80,10 +100,11 @@ fn map(configuration: &ConfigurationResult, id: &str, measure: &Measure) -> Stri
     });
     let (low, high) = range.unwrap_or_default();
     let shade = Scale::new((measure.shade)(low), (measure.shade)(high), 0.08, 1.0);
-    let (left, top, side) = (90.0, 26.0, CELL - 2.0);
+    let longest = kinds.iter().map(|kind| label(kind, &kinds).len()).max().unwrap_or_default();
+    let (left, top, side) = ((CHARACTER * longest as f64 + 12.0).max(90.0), 26.0, CELL - 2.0);
     let mut body = String::new();
     for (row, kind) in kinds.iter().enumerate() {
-        body += &text(left - 6.0, top + row as f64 * CELL + 14.0, "tick end", kind);
+        body += &text(left - 6.0, top + row as f64 * CELL + 14.0, "tick end", label(kind, &kinds));
     }
     for (column, (block, values)) in blocks.iter().enumerate() {
         let x = left + column as f64 * CELL;

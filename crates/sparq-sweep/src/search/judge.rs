@@ -62,10 +62,12 @@ impl Arena for Judge<'_> {
     fn adopt(&mut self, choice: &[usize]) -> Result<()> {
         let (first, blocks) = self.blocks(choice)?;
         for (sequence, residuals) in self.residuals.iter_mut().enumerate() {
-            residuals.truncate(first + 1);
+            // Blocks before the first that differs are still to be run where only the embedding is known.
+            let from = first.min(residuals.len().saturating_sub(1));
+            residuals.truncate(from + 1);
             let Some(residual) = residuals.pop() else { continue };
             let look = |entering: &Array2<f32>| residuals.push(entering.clone());
-            let behind = self.base.run(sequence, &blocks[first..], residual, look)?;
+            let behind = self.base.run(sequence, &blocks[from..], residual, look)?;
             residuals.push(behind);
         }
         self.blocks = blocks;

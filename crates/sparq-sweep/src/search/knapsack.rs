@@ -27,7 +27,7 @@ pub(crate) fn choose(items: &[Item], costs: &[f64], budget: f64) -> Option<Vec<u
     let mut left = budget - hulls.iter().enumerate().map(|(item, hull)| spent(item, hull[0])).sum::<f64>();
     // Costs are sums of many products; what is missing to a bound by rounding is not missing.
     let slack = 1e-9 * budget.abs();
-    if left < -slack {
+    if left.is_nan() || left < -slack {
         return None;
     }
     loop {

@@ -20,6 +20,7 @@ use crate::{Observer, Result};
 use base::Base;
 use levels::Place;
 use sparq_core::{Bits, Sparsity};
+use sparq_eval::identity;
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, LayerBudget, Recipe};
 use std::path::Path;
@@ -178,7 +179,7 @@ struct Inputs {
 impl Inputs {
     fn new(model: &Model, calibration: &Calibration, probe: &Calibration, store: &Store) -> Result<Self> {
         // Reads the whole checkpoint, for keys that only a store needs.
-        let model = if store.keeps() { model.checkpoint().content_hash()? } else { String::new() };
+        let model = if store.keeps() { identity(model, &model.checkpoint().content_hash()?) } else { String::new() };
         Ok(Self { model, calibration: calibration.fingerprint(), probe: probe.fingerprint() })
     }
 }

@@ -13,7 +13,7 @@ use crate::turns::in_turn;
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use sparq_model::Model;
-use sparq_pipeline::{Allocation, Calibration};
+use sparq_pipeline::{Allocation, Calibration, LayerBudget, Recipe};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -69,14 +69,28 @@ pub struct Searched {
     pub contestants: Vec<Contestant>,
 }
 
+/// Rates are sums of many products: what exceeds the highest by less does so by rounding.
+const RATE_SLACK: f64 = 1e-9;
+
+impl Searched {
+    /// `recipe` with what was chosen: for all layers at once if all get the same.
+    pub fn recipe(&self, recipe: &Recipe) -> Recipe {
+        match self.allocation.uniform() {
+            Some(budget) => recipe.with_budget(budget),
+            None => Recipe { allocation: Some(self.allocation.clone()), ..recipe.clone() },
+        }
+    }
+}
+
 impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
     /// For each rate, trials as those of [`run`](Self::run) are made around the best uniform allocation that meets it, for
     /// what is left of damages depends on how much is compressed (they are compressed as the recipe says, but for damping
-    /// chosen on held-out text). Then the allocation of least estimated damage and that uniform one are compressed as the
-    /// recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges less from the base on the probe text is
-    /// chosen. So the choice is never worse than that uniform one on the probe text; on other text it may be.
+    /// chosen on held-out text). Then the allocation of least estimated damage and the uniform one of least estimated damage
+    /// are compressed as the recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges less from the base
+    /// on the probe text is chosen. So the choice is never worse than that uniform one on the probe text; on other text it
+    /// may be.
     ///
     /// With [generations](Self::polish) one more is among them. Polishing puts models together from the layers that the
     /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from these two, every
@@ -94,7 +108,7 @@ impl Search {
     /// A polish that was interrupted starts anew, and solves the candidates again.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run) and [`DamageCurves::allocate`].
+    /// Those of [`run`](Self::run); before anything is measured [`Error::Rate`] for a rate that no choice of candidates has.
     ///
     /// # Examples
     /// ```no_run
@@ -109,7 +123,7 @@ impl Search {
     /// let search = Search::new(recipe.clone()).polish(24).finals_on(all);
     /// for searched in search.allocate(&model, &calibration, &probe, &[0.8125, 0.875], None, &())? {
     ///     println!("{}: TCr {:.4}", searched.origin, searched.allocation.tcr);
-    ///     let recipe = Recipe { allocation: Some(searched.allocation), ..recipe.clone() };
+    ///     let recipe = searched.recipe(&recipe);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -122,6 +136,13 @@ impl Search {
         directory: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
+        let costs = self.candidates.iter().map(LayerBudget::cost);
+        let Some(cheapest) = costs.min_by(f64::total_cmp) else { return Err(Error::NoConfigurations) };
+        for &wanted in targets {
+            if !(0.0..=1.0 - cheapest + RATE_SLACK).contains(&wanted) {
+                return Err(Error::Rate { wanted, highest: 1.0 - cheapest });
+            }
+        }
         let store = Store::open_if_given(directory)?;
         let trial = self.trial();
         let inputs = Inputs::new(model, calibration, probe, &store)?;
@@ -270,7 +291,6 @@ mod tests {
     use super::super::{Remaining, Unit};
     use super::*;
     use sparq_core::{Bits, Sparsity};
-    use sparq_pipeline::LayerBudget;
 
     /// Two units, the second of which minds everything more: at 8 bits; at 4 bits with 0, 25 and 50 % sparsity; at 3 bits with
     /// 50 %.

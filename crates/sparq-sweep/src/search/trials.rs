@@ -4,6 +4,7 @@ use super::curves::Damage;
 use super::whole::Whole;
 use super::{DamageCurves, Remaining, Unit};
 use crate::Result;
+use crate::names::within_block;
 use crate::turns::in_turn;
 use sparq_pipeline::LayerBudget;
 use std::collections::BTreeSet;
@@ -144,13 +145,11 @@ fn step(curves: &DamageCurves, anchor: usize, kind: impl Fn(LayerBudget, LayerBu
     others.filter(|&candidate| damage(candidate) != from).min_by(|&x, &y| far(x).total_cmp(&far(y)))
 }
 
-/// Units that play the same part in their blocks have layers of the same names behind the block's number.
+/// Units that play the same part in their blocks have layers of the same names there.
 fn parts(units: &[Unit]) -> Vec<Vec<usize>> {
     let mut parts: Vec<(BTreeSet<&str>, Vec<usize>)> = Vec::new();
     for (index, unit) in units.iter().enumerate() {
-        let number = format!(".{}.", unit.block);
-        let within = |name: &'_ str| name.find(&number).map_or(0, |at| at + number.len());
-        let names: BTreeSet<&str> = unit.layers.iter().map(|(name, _)| &name[within(name)..]).collect();
+        let names: BTreeSet<&str> = unit.layers.iter().map(|(name, _)| within_block(name, unit.block)).collect();
         match parts.iter_mut().find(|(known, _)| *known == names) {
             Some((_, part)) => part.push(index),
             None => parts.push((names, vec![index])),

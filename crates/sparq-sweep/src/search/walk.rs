@@ -50,7 +50,11 @@ impl Search {
                     }
                 };
                 survey.solve(observer, take).map_err(blame(&plain))?;
-                let of_block = self.units(&probe, index, &levels[reference], &budgets, &errors)?;
+                // What may be stored is what solving again would give; only its layers are missing.
+                let of_block = match store.get(&key) {
+                    Some(stored) => stored,
+                    None => self.units(&probe, index, &levels[reference], &budgets, &errors)?,
+                };
                 store.put(&key, &of_block)?;
                 if !keep {
                     levels[reference] = Level::default();

@@ -2,7 +2,7 @@
 
 use super::base::Base;
 use crate::store::{Store, fingerprint};
-use crate::sweep::compressed;
+use crate::sweep::{blame_judging, compressed};
 use crate::{Observer, Result};
 use sparq_pipeline::{Allocation, Calibration, Recipe};
 
@@ -30,7 +30,7 @@ impl Whole<'_> {
         self.observer.step(step.0, step.1, what);
         let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
         let model = compressed(self.base.model, &recipe, self.calibration, self.observer)?.0;
-        let divergence = self.base.divergence(&model)?;
+        let divergence = self.base.divergence(&model).map_err(blame_judging(&recipe))?;
         self.store.put(&key, &divergence)?;
         Ok(divergence)
     }
