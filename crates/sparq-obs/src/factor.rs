@@ -36,12 +36,15 @@ impl Default for Damping {
 }
 
 impl Damping {
+    /// The largest fraction.
+    pub const MOST: f64 = 1000.0;
+
     /// Damping with this `fraction` of the mean diagonal.
     ///
     /// # Errors
     /// [`CompressError::Setting`] unless `0 <= fraction <= 1000`.
     pub fn new(fraction: f64) -> Result<Self> {
-        if (0.0..=1000.0).contains(&fraction) {
+        if (0.0..=Self::MOST).contains(&fraction) {
             Ok(Self { fraction, ..Self::default() })
         } else {
             Err(CompressError::Setting {

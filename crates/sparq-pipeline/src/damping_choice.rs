@@ -7,6 +7,7 @@ use crate::stream::Stream;
 use crate::{Activations, Phase, Profile, Recipe, Result};
 use ndarray::{Array2, Zip};
 use sparq_model::{Block, BlockPlan, LinearId};
+use sparq_obs::Damping;
 use sparq_quant::Clip;
 
 /// What the damping of a recipe is multiplied by, in half decades around leaving it as it is; with the largest, solvers come
@@ -91,20 +92,21 @@ impl DampingChoice<'_> {
     /// The recipe for the stage with its damping times `factor`, for statistics of so many tokens.
     pub(crate) fn damped(&self, factor: f64, block: &Block, tokens: u64) -> Result<Recipe> {
         let width = self.layers.first().map_or(0, |&id| block.linears()[id].in_features());
-        let damping = factor * self.recipe.damping()?.of(width, tokens);
+        let damping = (factor * self.recipe.damping()?.of(width, tokens)).min(Damping::MOST);
         Ok(Recipe { damping, shrinkage: 0.0, ..self.recipe.clone() })
     }
 
     /// Weights of the stage's layers under a factor.
     fn solve(&self, factor: f64, statistics: &StageStatistics, block: &Block) -> Result<Vec<(LinearId, Array2<f32>)>> {
         let damped = self.damped(factor, block, statistics.tokens())?;
-        let recipe = Recipe { clip: Clip::MinMax, ..damped.sketch() };
-        let compressors = Compressors::new(recipe)?;
+        // Without refit and descent a method may do without a Hessian, which then only tells what undoes drift.
+        let plain = Recipe { clip: Clip::MinMax, drift: 0.0, held_out: 0.0, ..damped.sketch() };
+        let compressors = Compressors::new(plain)?;
         let mut solved = Vec::with_capacity(self.layers.len());
         for &id in self.layers {
             let linear = &block.linears()[id];
             if let Some(compressor) = compressors.of(&linear.name) {
-                let (layer, _) = statistics.compress(compressors.recipe(), linear, compressor)?;
+                let (layer, _) = statistics.compress(&damped, linear, compressor)?;
                 solved.push((id, layer.weight));
             }
         }

@@ -42,6 +42,12 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// Activations that were put aside are not there as they were left.
+    #[error("{what}; start the run anew (--restart)")]
+    Activations {
+        /// What is wrong.
+        what: String,
+    },
     /// Less memory is allowed than one block with its Hessian and one batch takes.
     #[error(
         "{budget} bytes of memory are not enough: {least} are needed even with waiting activations in a file; shorter \

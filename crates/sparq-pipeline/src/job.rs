@@ -117,21 +117,36 @@ impl<'a> Job<'a> {
 
     /// Where work is kept until everything is done.
     pub fn partial(&self) -> PathBuf {
+        self.named(".partial")
+    }
+
+    /// Where the solution of a single file goes.
+    fn beside(&self) -> PathBuf {
+        self.named(".sparq")
+    }
+
+    /// The destination with this after its name.
+    fn named(&self, ending: &str) -> PathBuf {
         let mut name = self.destination.file_name().unwrap_or_default().to_os_string();
-        name.push(".partial");
+        name.push(ending);
         self.destination.with_file_name(name)
     }
 
     /// What [`run`](Self::run) refuses before any work, unfinished runs apart.
     ///
     /// # Errors
-    /// [`Error::Export`] if the format cannot hold what the recipe makes, [`Error::Tensor`] if the destination exists; what
+    /// [`Error::Export`] if the format cannot hold what the recipe makes, [`Error::Tensor`] if the destination exists or, to be
+    /// overwritten, is no checkpoint; what
     /// [`Compression::plan`] refuses.
     pub fn check(&self, format: &dyn ExportFormat) -> Result<()> {
         let Compression { model, recipe, .. } = self.compression;
-        if self.is_refused_a_place() {
-            return Err(sparq_tensor::Error::DestinationExists { path: self.destination.clone() }.into());
+        // What a single file was made of lies beside it, and must not be lost to another run's.
+        let beside = self.beside();
+        let is_resumed = self.partial().join(CHECKPOINT).is_file();
+        if self.keep_solution && !self.settings.overwrite && !is_resumed && beside.exists() {
+            return Err(sparq_tensor::Error::DestinationExists { path: beside }.into());
         }
+        sparq_tensor::check_replaceable(&self.destination, self.settings.overwrite)?;
         self.within_budget(&self.partial()).plan()?;
         Ok(sparq_export::check(model.checkpoint(), &announced(model, recipe)?, format, &self.settings)?)
     }
@@ -188,9 +203,7 @@ impl<'a> Job<'a> {
         let to = if checkpoint.is_dir() {
             checkpoint.join(SOLUTION)
         } else {
-            let mut name = self.destination.file_name().unwrap_or_default().to_os_string();
-            name.push(".sparq");
-            let beside = self.destination.with_file_name(name);
+            let beside = self.beside();
             if self.settings.overwrite {
                 remove(&beside)?;
             }
@@ -217,9 +230,10 @@ impl<'a> Job<'a> {
             remove(&checkpoint)?;
             State::remove(partial)?;
         }
-        if !solution.exists() && checkpoint.join(SOLUTION).is_dir() {
-            // Killed between the last two renames: take the solution back out, and export again.
-            let back = std::fs::rename(checkpoint.join(SOLUTION), &solution);
+        // Stopped between the last two renames: take the solution back, and export again.
+        let moved = if checkpoint.is_file() { self.beside() } else { checkpoint.join(SOLUTION) };
+        if !solution.exists() && moved.is_dir() {
+            let back = std::fs::rename(&moved, &solution);
             back.map_err(sparq_tensor::Error::io("move back", &solution))?;
         }
         remove(&checkpoint)?; // left by a run that was killed while it exported

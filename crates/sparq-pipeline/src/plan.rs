@@ -2,10 +2,10 @@ use crate::compressors::Compressors;
 use crate::recipe::Recipe;
 use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
-use crate::{Calibration, Error, Result};
+use crate::{Allocation, Calibration, Error, Result};
 use serde::{Deserialize, Serialize};
 use sparq_core::{CompressError, Sparsity, Statistics};
-use sparq_model::Model;
+use sparq_model::{LinearShape, Model};
 
 /// Tokens that go through a block at a time: enough for full-speed products, few enough that what exists for a moment
 /// only stays small beside what is kept.
@@ -47,7 +47,7 @@ pub struct Plan {
     /// Streams of activations: two if drift is undone, the compressed model's and the dense one's.
     #[serde(default)]
     pub streams: u64,
-    /// Predicted peak of all of these, the embedding matrix and a layer's working copies.
+    /// Predicted peak of all of these, the embedding matrix, a layer's working copies and what waits to be committed.
     pub peak_bytes: u64,
     /// Predicted peak of what an interruptible run keeps on disk: the activations that enter a block (two copies while
     /// one replaces the other), waiting activations, and the solution. The output comes on top.
@@ -58,7 +58,7 @@ impl Plan {
     /// Plans `recipe` for `model`, and refuses what cannot work.
     ///
     /// # Errors
-    /// [`Error::NoTargets`], [`Error::Calibration`] if data is needed and none is given, [`Error::Compress`] if a
+    /// [`Error::NoTargets`], [`Error::Recipe`] for an allocation of another model, [`Error::Calibration`] if data is needed and none is given, [`Error::Compress`] if a
     /// pattern does not divide a layer's width.
     pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
         let compressors = Compressors::new(recipe.clone())?;
@@ -66,9 +66,19 @@ impl Plan {
         let targets = recipe.targets.build()?;
         let estimate = model.memory_estimate();
         let (mut layers, mut weights, mut widest, mut largest) = (0, 0, 0_u64, 0_u64);
+        let (mut matched, mut waiting) = (false, 0_u64);
+        if let Some(allocation) = &recipe.allocation {
+            check_allocation(model, allocation)?;
+        }
         let mut solution_bits = 0.0;
         for index in 0..model.block_count() {
+            // Weights without codes wait as they are until their block can be committed.
+            let mut of_block = 0;
             for linear in chosen(model, index, &targets)? {
+                matched = true;
+                if compressors.of(&linear.name).is_none() {
+                    continue; // left as it is
+                }
                 let budget = recipe.budget(&linear.name);
                 check_width(&linear.name, linear.in_features, budget.sparsity)?;
                 layers += 1;
@@ -78,11 +88,15 @@ impl Plan {
                     .map_or(32.0, |scheme| scheme.stored_bits_per_weight(linear.out_features, linear.in_features));
                 let mask_bits = if budget.sparsity.is_dense() { 0.0 } else { 1.0 };
                 solution_bits += linear.weights() as f64 * (bits + mask_bits);
+                if budget.bits.is_none() {
+                    of_block += 4 * linear.weights() as u64;
+                }
                 widest = widest.max(linear.in_features as u64);
                 largest = largest.max(linear.weights() as u64);
             }
+            waiting = waiting.max(of_block);
         }
-        if layers == 0 {
+        if !matched {
             let example = model.linear_names().next().unwrap_or_default().to_owned();
             return Err(Error::NoTargets { example });
         }
@@ -113,7 +127,7 @@ impl Plan {
         let working_activation_bytes =
             batch * (estimate.activations_per_token.max(kept) + (streams - 1) * kept) + choosing;
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
-        let working = largest * (4 + 4 + 4 + 2) * if undoes_drift || recipe.descent > 0 { 2 } else { 1 };
+        let working = largest * (4 + 4 + 4 + 2) * if undoes_drift || recipe.descent > 0 { 2 } else { 1 } + waiting;
         Ok(Self {
             blocks: model.block_count(),
             layers,
@@ -169,8 +183,35 @@ fn drift_values(model: &Model) -> Result<u64> {
 }
 
 /// The linears of a block that are compressed.
-fn chosen<'a>(model: &'a Model, block: usize, targets: &Matcher) -> Result<Vec<&'a sparq_model::LinearShape>> {
+fn chosen<'a>(model: &'a Model, block: usize, targets: &Matcher) -> Result<Vec<&'a LinearShape>> {
     Ok(model.block_plan(block)?.linears().iter().filter(|linear| targets.contains(&linear.name)).collect())
+}
+
+/// An allocation must be one of this model's, and what it says of itself true.
+fn check_allocation(model: &Model, allocation: &Allocation) -> Result<()> {
+    let refuse = |reason: String| Error::Recipe { recipe: "an allocation".to_owned(), reason };
+    let mut named = Vec::with_capacity(allocation.layers.len());
+    for index in 0..model.block_count() {
+        let linears = model.block_plan(index)?.linears();
+        let budget = |linear: &LinearShape| allocation.layers.get(&linear.name).copied();
+        let of_block =
+            linears.iter().filter_map(|linear| Some((linear.name.clone(), linear.weights(), budget(linear)?)));
+        named.extend(of_block);
+    }
+    let known = Allocation::new(named);
+    if let Some(name) = allocation.layers.keys().find(|name| !known.layers.contains_key(*name)) {
+        let example = model.linear_names().next().unwrap_or_default();
+        return Err(refuse(format!(
+            "the model has no layer {name:?}; its layers are named like {example:?}: the allocation is another model's"
+        )));
+    }
+    let said = [("tcr", allocation.tcr, known.tcr), ("sparsity", allocation.sparsity, known.sparsity)];
+    for (what, said, is) in said.into_iter().chain([("bits", allocation.bits, known.bits)]) {
+        if (said - is).abs() > 1e-6 * is.abs().max(1.0) {
+            return Err(refuse(format!("it says {what} {said}, but its layers give {is}: write what they give")));
+        }
+    }
+    Ok(())
 }
 
 fn check_width(layer: &str, width: usize, sparsity: Sparsity) -> Result<()> {

@@ -18,7 +18,8 @@ pub struct LayerReport {
     pub zeros: usize,
     /// Stored bits for each weight: codes, scales and zero points; 16 if not quantized.
     pub bits_per_weight: f64,
-    /// `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` on the calibration tokens; of the weights alone if there were none. `W` is what the layer
+    /// `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` on the calibration tokens; of the weights alone if there were none or their sums
+    /// overflowed. `W` is what the layer
     /// was asked to be: where drift is undone, not quite the dense weight.
     pub relative_output_error: f64,
     /// Damping used, as a fraction of the mean diagonal of the Hessian.

@@ -32,16 +32,17 @@ impl SpillFile {
         Ok(Self { file, directory: directory.to_path_buf(), regions: Vec::new(), end: 0 })
     }
 
-    /// Keeps the matrices of batch `index`, in place of what was kept of it before.
-    pub(crate) fn write(&mut self, index: usize, matrices: &[Array2<f32>]) -> Result<()> {
-        let size = matrices.iter().map(|matrix| 4 * matrix.len() as u64).sum();
+    /// Keeps the matrices of batch `index`, in place of what was kept of it before. A batch that is new gets a place of
+    /// `most` bytes, so that it need not move when it grows.
+    pub(crate) fn write(&mut self, index: usize, most: u64, matrices: &[Array2<f32>]) -> Result<()> {
+        let size: u64 = matrices.iter().map(|matrix| 4 * matrix.len() as u64).sum();
         if self.regions.len() <= index {
             self.regions.resize_with(index + 1, Region::default);
         }
         let region = &mut self.regions[index];
         if size > region.capacity {
-            (region.start, region.capacity) = (self.end, size);
-            self.end += size;
+            (region.start, region.capacity) = (self.end, size.max(most));
+            self.end += region.capacity;
         }
         region.shapes = matrices.iter().map(Array2::dim).collect();
         let start = region.start;
@@ -77,10 +78,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let mut spill = SpillFile::create(directory.path()).expect("a file");
         let matrix = |rows: usize, value: f32| Array2::from_shape_fn((rows, 3), |(i, j)| value + (i * 3 + j) as f32);
-        spill.write(0, &[matrix(2, 0.5), matrix(1, 7.0)]).expect("written");
-        spill.write(2, &[matrix(4, 1.0)]).expect("written");
-        spill.write(0, &[matrix(9, -2.0)]).expect("written"); // outgrows its place
-        spill.write(2, &[matrix(1, f32::MIN_POSITIVE / 2.0)]).expect("written");
+        spill.write(0, 12 * 9, &[matrix(2, 0.5), matrix(1, 7.0)]).expect("written");
+        spill.write(2, 12, &[matrix(4, 1.0)]).expect("written"); // more than was announced
+        spill.write(0, 0, &[matrix(9, -2.0)]).expect("written"); // as much as was
+        assert_eq!(spill.end, 12 * (9 + 4));
+        spill.write(2, 0, &[matrix(5, 0.25)]).expect("written"); // outgrows its place
+        assert_eq!(spill.end, 12 * (9 + 4 + 5));
+        spill.write(2, 0, &[matrix(1, f32::MIN_POSITIVE / 2.0)]).expect("written");
         assert_eq!(spill.read(0).expect("read"), [matrix(9, -2.0)]);
         assert_eq!(spill.read(2).expect("read"), [matrix(1, f32::MIN_POSITIVE / 2.0)]);
         assert!(spill.read(1).expect("read").is_empty() && spill.read(5).expect("read").is_empty());

@@ -39,6 +39,9 @@ impl StageStatistics {
         let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
         let hessian = if self.says_nothing(compressor) { &Hessian::None } else { self.hessian.hessian() };
         let (rows, width) = weight.dim();
+        let error = |hessian| sparq_obs::relative_output_error(weight, layer.weight.view(), hessian);
+        // Where sums overflowed the weights alone tell something.
+        let of_outputs = Some(error(hessian)).filter(|error| error.is_finite());
         let report = LayerReport {
             name: linear.name.clone(),
             block,
@@ -49,7 +52,7 @@ impl StageStatistics {
                 .quantized
                 .as_ref()
                 .map_or(16.0, |quantized| quantized.scheme.stored_bits_per_weight(rows, width)),
-            relative_output_error: sparq_obs::relative_output_error(weight, layer.weight.view(), hessian),
+            relative_output_error: of_outputs.unwrap_or_else(|| error(&Hessian::None)),
             damping: layer.report.damping,
             fallbacks: layer.report.fallbacks.clone(),
             tokens: self.tokens(),

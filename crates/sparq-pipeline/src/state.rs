@@ -2,12 +2,13 @@
 
 use crate::fingerprint::Fingerprint;
 use crate::matrix_io::{read_matrix, write_matrix};
-use crate::{Error, LayerReport, Progress, Result};
-use ndarray::Array2;
+use crate::{Activations, Error, LayerReport, Progress, Result};
+use ndarray::{CowArray, Ix2};
 use serde::{Deserialize, Serialize};
 use sparq_export::SolutionContents;
 use sparq_tensor::{file_sha256, read_file, remove_unfinished_files, write_file, write_file_with};
-use std::io::BufReader;
+use std::fs::File;
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 const PROGRESS: &str = "progress.json";
@@ -133,11 +134,38 @@ pub(crate) fn write_activations(directory: &Path, progress: &Progress<'_>) -> Re
     Ok(Some(ActivationFile { name, sha256: written?, shapes }))
 }
 
-/// Reads what enters the block after the state's last.
-pub(crate) fn read_activations(directory: &Path, state: &State) -> Result<Vec<Array2<f32>>> {
-    let Some(file) = &state.activations else { return Ok(Vec::new()) };
+/// What enters the block after the state's last, left in its file until it is asked for.
+#[derive(Debug)]
+pub(crate) struct SavedActivations {
+    path: PathBuf,
+    file: File,
+    shapes: Vec<(usize, usize)>,
+}
+
+impl Activations for SavedActivations {
+    fn batches(&self) -> usize {
+        self.shapes.len()
+    }
+
+    fn batch(&self, index: usize) -> Result<CowArray<'_, f32, Ix2>> {
+        let before: usize = self.shapes.iter().take(index).map(|(tokens, width)| tokens * width).sum();
+        let read = || {
+            let mut reader = BufReader::with_capacity(1 << 20, &self.file);
+            reader.seek(SeekFrom::Start(4 * before as u64))?;
+            read_matrix(&mut reader, self.shapes.get(index).copied().unwrap_or_default())
+        };
+        Ok(read().map_err(sparq_tensor::Error::io("read", &self.path))?.into())
+    }
+}
+
+/// Opens what enters the block after the state's last.
+pub(crate) fn open_activations(directory: &Path, state: &State) -> Result<Box<dyn Activations>> {
+    let Some(file) = &state.activations else { return Ok(Box::new(Vec::new())) };
     let path = plain(directory, &file.name)?;
     let bad = |reason: &str| Error::State { path: path.clone(), reason: reason.to_owned() };
+    if file.shapes.iter().any(|&(tokens, width)| tokens == 0 || width == 0) {
+        return Err(bad("it claims empty activations"));
+    }
     let mut sizes = file.shapes.iter().map(|&(tokens, width)| tokens.checked_mul(width));
     let total = sizes.try_fold(0_usize, |sum, size| sum.checked_add(size?)).and_then(|sum| sum.checked_mul(4));
     let total = total.ok_or_else(|| bad("it claims impossible shapes"))?;
@@ -145,14 +173,8 @@ pub(crate) fn read_activations(directory: &Path, state: &State) -> Result<Vec<Ar
     if length != total as u64 || file_sha256(&path)? != file.sha256 {
         return Err(bad("it is not the file that was written: it was changed or damaged"));
     }
-    let opened = std::fs::File::open(&path).map_err(sparq_tensor::Error::io("open", &path))?;
-    let mut reader = BufReader::with_capacity(1 << 20, opened);
-    let mut matrices = Vec::with_capacity(file.shapes.len());
-    for &(tokens, width) in &file.shapes {
-        let matrix = read_matrix(&mut reader, (tokens, width));
-        matrices.push(matrix.map_err(sparq_tensor::Error::io("read", &path))?);
-    }
-    Ok(matrices)
+    let opened = File::open(&path).map_err(sparq_tensor::Error::io("open", &path))?;
+    Ok(Box::new(SavedActivations { path, file: opened, shapes: file.shapes.clone() }))
 }
 
 fn plain(directory: &Path, name: &str) -> Result<PathBuf> {
@@ -160,4 +182,24 @@ fn plain(directory: &Path, name: &str) -> Result<PathBuf> {
         return Ok(directory.join(name));
     }
     Err(Error::State { path: directory.join(PROGRESS), reason: format!("{name:?} is not a plain file name") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_shapes_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("activations-00001.f32"), b"").expect("written");
+        let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        for shape in [[0, 1_usize << 60], [1 << 60, 0], [1 << 40, 1 << 40], [1, 1]] {
+            let state = serde_json::json!({
+                "fingerprint": {}, "blocks": 1, "of": 2, "seconds": 0.0, "layers": [], "contents": SolutionContents::default(),
+                "activations": { "name": "activations-00001.f32", "sha256": nothing, "shapes": [shape] },
+            });
+            let state: State = serde_json::from_value(state).expect("of that structure");
+            assert!(matches!(open_activations(directory.path(), &state), Err(Error::State { .. })), "{shape:?}");
+        }
+    }
 }

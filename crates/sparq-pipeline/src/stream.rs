@@ -96,17 +96,18 @@ impl Stream {
         self.batches.iter().map(|batch| batch.layout.tokens()).sum()
     }
 
-    /// Whether these can [replace](Self::replace) what enters the next block, `hidden` wide.
-    pub(crate) fn fits(&self, residuals: &[Array2<f32>], hidden: usize) -> bool {
-        let shapes = self.batches.iter().map(|batch| (batch.layout.tokens(), hidden));
-        shapes.eq(residuals.iter().map(Array2::dim))
-    }
-
-    /// Replaces what enters the next block, batch by batch, by what an earlier run left.
-    pub(crate) fn replace(&mut self, residuals: Vec<Array2<f32>>) -> Result<()> {
-        for (index, residual) in residuals.into_iter().enumerate() {
-            let Some(batch) = self.batches.get_mut(index) else { break };
-            batch.place = Place::Before(residual);
+    /// Replaces what enters the next block, `hidden` wide, batch by batch, by what an earlier run left.
+    pub(crate) fn replace(&mut self, residuals: &dyn Activations, hidden: usize) -> Result<()> {
+        let foreign = || Error::Activations { what: "the saved activations are not those of this text".into() };
+        if residuals.batches() != self.batches.len() {
+            return Err(foreign());
+        }
+        for index in 0..self.batches.len() {
+            let residual = residuals.batch(index)?.into_owned();
+            if residual.dim() != (self.batches[index].layout.tokens(), hidden) {
+                return Err(foreign());
+            }
+            self.batches[index].place = Place::Before(residual);
             self.put_away(index)?;
         }
         Ok(())
@@ -178,7 +179,7 @@ impl Stream {
             Some(spill) => spill,
             none => none.insert(SpillFile::create(&residence.directory)?),
         };
-        spill.write(index, &matrices)
+        spill.write(index, batch.layout.tokens() as u64 * residence.per_token, &matrices)
     }
 
     /// Undoes [`put_away`](Self::put_away).
@@ -194,7 +195,7 @@ impl Stream {
 }
 
 fn lost() -> Error {
-    Error::Calibration { what: "a waiting batch of activations is not where it was left".into() }
+    Error::Activations { what: "a waiting batch of activations is not where it was left".into() }
 }
 
 impl Activations for Stream {

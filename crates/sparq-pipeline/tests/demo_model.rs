@@ -1,12 +1,12 @@
 //! The whole pipeline on the demo model of this repository.
 
 use ndarray::Array2;
-use sparq_core::Fallback;
-use sparq_export::{Dense, ExportSettings, FloatType, SolvedLayers};
+use sparq_core::{Bits, Fallback, Sparsity};
+use sparq_export::{Dense, ExportFormat, ExportSettings, FloatType, Gguf, SolvedLayers};
 use sparq_model::Model;
 use sparq_pipeline::{
-    Calibration, Compression, CompressionReport, Error, Job, LayerReport, MemorySink, Observer, Plan, Recipe, Targets,
-    compress,
+    Allocation, Calibration, Compression, CompressionReport, Error, Job, LayerBudget, LayerReport, MemorySink,
+    Observer, Plan, Recipe, Targets, compress,
 };
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,20 @@ fn damping_chosen_on_held_out_text_mends_a_bad_one_and_is_reported() {
         let by_rule = |layer: &&LayerReport| !may_choose(&layer.name);
         assert!(report.layers.iter().filter(by_rule).all(|layer| layer.damping == Some(0.001)), "{factors:?}");
         assert!(report.layers.iter().all(|layer| layer.tokens == 512), "in the end all tokens are fitted");
+    }
+}
+
+#[test]
+fn methods_that_need_no_hessian_are_asked_to_undo_drift_all_the_same() {
+    let model = model();
+    for recipe in [
+        "preset=balanced,q=4,group=32,quantizer=rtn",
+        "preset=balanced,s=0.5,pruner=wanda",
+        "preset=balanced,s=0.5,q=4,group=32,pruner=magnitude,quantizer=rtn",
+        "s=0.25,q=4,group=32,damping=500", // three times which is more than damping may be
+    ] {
+        let report = in_memory(&model, recipe, 16).1;
+        assert!(report.layers.iter().all(|layer| layer.relative_output_error.is_finite()), "{recipe}");
     }
 }
 
@@ -283,18 +297,32 @@ fn an_unfinished_run_with_other_settings_is_refused_and_can_be_discarded() {
 
 #[test]
 fn a_job_killed_between_its_last_renames_continues() {
+    for (format, name) in [(&Dense as &dyn ExportFormat, "out"), (&Gguf::default(), "out.gguf")] {
+        continues_after_being_killed_between_its_last_renames(format, name);
+    }
+}
+
+fn continues_after_being_killed_between_its_last_renames(format: &dyn ExportFormat, name: &str) {
     let model = model();
     let calibration = calibration(&model, 4);
     let directory = tempfile::tempdir().expect("a directory");
-    let out = directory.path().join("out");
-    let recipe: Recipe = "q=4,group=64".parse().expect("valid");
+    let out = directory.path().join(name);
+    let recipe: Recipe = "q=4,group=32".parse().expect("valid");
     let job = Job::new(&model, &recipe, &out).calibration(Some(&calibration));
-    job.run(&Dense, &()).expect("compressed");
-    let expected = contents(&out);
+    job.run(format, &()).expect("compressed");
+    let (expected, left) = (contents(directory.path()), names(directory.path()));
 
-    // The state of a run that had solved everything, as it stood when the solution had moved into the checkpoint.
-    std::fs::remove_dir_all(&out).expect("removable");
-    job.clone().stop_after(Some(3)).run(&Dense, &()).expect_err("stopped");
+    // The state of a run that had solved everything, as it stood when the solution had moved to its place.
+    let beside = directory.path().join(format!("{name}.sparq"));
+    if out.is_dir() {
+        std::fs::remove_dir_all(&out).expect("removable");
+    } else {
+        std::fs::remove_file(&out).expect("removable");
+        let refused = job.run(format, &()).expect_err("what it was made of would be lost").to_string();
+        assert!(refused.contains(".sparq"), "{refused}");
+        std::fs::remove_dir_all(&beside).expect("removable");
+    }
+    job.clone().stop_after(Some(3)).run(format, &()).expect_err("stopped");
     let partial = job.partial();
     let mut sink = sparq_pipeline::SolutionSink::open(
         &partial,
@@ -305,18 +333,19 @@ fn a_job_killed_between_its_last_renames_continues() {
     Compression::new(&model, &recipe).calibration(Some(&calibration)).run(&mut sink, &()).expect("solved");
     let solution = sink.finish().expect("whole");
     let checkpoint = partial.join("checkpoint");
-    sparq_export::export(model.checkpoint(), &solution, &Dense, &checkpoint, &ExportSettings::default())
+    sparq_export::export(model.checkpoint(), &solution, format, &checkpoint, &ExportSettings::default())
         .expect("exported");
-    std::fs::rename(partial.join("sparq"), checkpoint.join("sparq")).expect("moved");
+    let moved = if checkpoint.is_dir() { checkpoint.join("sparq") } else { beside };
+    std::fs::rename(partial.join("sparq"), moved).expect("moved");
     std::fs::create_dir(partial.join(".checkpoint.partial-x")).expect("created");
 
-    job.run(&Dense, &()).expect("finished");
-    assert_eq!(contents(&out), expected);
-    assert_eq!(names(directory.path()), ["out"]);
+    job.run(format, &()).expect("finished");
+    assert_eq!(contents(directory.path()), expected);
+    assert_eq!(names(directory.path()), left);
 
     // Killed after the last rename: what is left beside the output goes with the next call, which finds the output.
     std::fs::create_dir(&partial).expect("created");
-    assert!(job.run(&Dense, &()).is_err());
+    assert!(job.run(format, &()).is_err());
     assert!(partial.exists(), "only what is known to be a remainder is removed");
 }
 
@@ -404,6 +433,15 @@ fn what_cannot_work_is_refused_before_any_work() {
     let recipe = Recipe { targets: Targets { include: vec!["nothing".into()], ignore: vec![] }, ..parse("q=4") };
     let error = run(&recipe, Some(&calibration(&model, 2)));
     assert!(error.to_string().contains("self_attn"), "{error}");
+    let budget = LayerBudget { sparsity: Sparsity::DENSE, bits: Some(Bits::B4) };
+    let foreign = Allocation::new([("transformer.h.0.attn.c_attn".to_owned(), 100, budget)]);
+    let mut untrue = Allocation::new([(model.linear_names().next().expect("one").to_owned(), 100, budget)]);
+    untrue.tcr = 0.9;
+    for (allocation, part) in [(foreign, "c_attn"), (untrue, "tcr 0.9")] {
+        let recipe = Recipe { allocation: Some(allocation), ..parse("q=4") };
+        let error = run(&recipe, Some(&calibration(&model, 2))).to_string();
+        assert!(error.contains(part), "{error}");
+    }
     let tokenizer = model.tokenizer().expect("a tokenizer");
     for (text, samples, length) in [("", 4, 128), ("some text", 0, 128), ("some text", 4, 1)] {
         assert!(matches!(Calibration::from_text(tokenizer, text, samples, length, 0), Err(Error::Calibration { .. })));

@@ -102,6 +102,30 @@ pub fn move_checkpoint(from: impl AsRef<Path>, destination: impl AsRef<Path>, ov
     }
 }
 
+/// Whether [`move_checkpoint`] may put a checkpoint, a directory or a file, where one like it may be already.
+///
+/// # Errors
+/// [`Error::DestinationExists`], or with `overwrite` [`Error::NotOverwritable`] if what is there is no checkpoint;
+/// [`Error::Io`].
+///
+/// # Examples
+/// ```
+/// let parent = tempfile::tempdir()?;
+/// let notes = parent.path().join("notes.txt");
+/// assert!(sparq_tensor::check_replaceable(&notes, false).is_ok()); // nothing is there
+/// std::fs::write(&notes, "dear diary")?;
+/// assert!(sparq_tensor::check_replaceable(&notes, true).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn check_replaceable(destination: impl AsRef<Path>, overwrite: bool) -> Result<()> {
+    let destination = destination.as_ref();
+    if destination.is_file() {
+        check_file_destination(destination, overwrite)
+    } else {
+        check_destination(destination, overwrite)
+    }
+}
+
 /// Makes a rename durable where the system lets directories be flushed.
 pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
     if cfg!(unix) {

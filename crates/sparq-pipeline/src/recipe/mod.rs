@@ -83,8 +83,9 @@ pub enum PipelineKind {
 /// | `residual-drift` | true | whether that includes the drift of the residual stream |
 /// | `damping` | 0.01 | added to the diagonal of the Hessian, times its mean |
 /// | `shrinkage` | by preset | added to damping, times a layer's input channels over its calibration tokens ([`Damping`](sparq_obs::Damping)) |
-/// | `held-out` | by preset | share of the calibration text, 0 to 0.5, by which the damping of each stage is chosen around these two; 0 leaves it at them |
+/// | `held-out` | by preset | share of the calibration text, 0 to 0.5, by which the damping of layers that give to the residual stream is chosen around these two; 0 leaves it at them. Of sequences of one length: it is counted in batches |
 /// | `forward` | f32 | what the model is run in for calibration: `f32`, `bf16` ([`Precision`]) |
+/// | `reference-compat` | by preset | do as the reference implementations do, quirks included |
 /// | `expert-tokens` | routed | what each of a mixture of experts is calibrated on: `routed` (its own tokens), `all` |
 ///
 /// `pruner`, `quantizer`, `pipeline` and `reference-compat` name published methods: a recipe that gives one of them and

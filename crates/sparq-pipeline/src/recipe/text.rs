@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Every key that text may hold.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "preset",
     "s",
     "q",
@@ -32,6 +32,7 @@ const KEYS: [&str; 23] = [
     "held-out",
     "forward",
     "expert-tokens",
+    "reference-compat",
 ];
 /// Keys that name a published method, and with it the preset that adds nothing.
 const METHODS: [&str; 4] = ["pruner", "quantizer", "pipeline", "reference-compat"];

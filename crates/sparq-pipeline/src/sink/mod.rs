@@ -7,7 +7,7 @@ pub use memory::MemorySink;
 pub(crate) use solution::SOLUTION;
 pub use solution::SolutionSink;
 
-use crate::{LayerReport, Result};
+use crate::{Error, LayerReport, Result};
 use ndarray::{Array2, CowArray, Ix2};
 use sparq_core::CompressedLayer;
 use sparq_model::{Block, Linear};
@@ -78,15 +78,26 @@ pub trait Activations: fmt::Debug {
     fn batch(&self, index: usize) -> Result<CowArray<'_, f32, Ix2>>;
 }
 
+impl Activations for Vec<Array2<f32>> {
+    fn batches(&self) -> usize {
+        self.len()
+    }
+
+    fn batch(&self, index: usize) -> Result<CowArray<'_, f32, Ix2>> {
+        let batch = self.get(index).ok_or_else(|| Error::Activations { what: format!("there is no batch {index}") })?;
+        Ok(batch.view().into())
+    }
+}
+
 /// What an earlier run left: the [`Progress`] it had committed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Resumed {
     /// Blocks done.
     pub blocks: usize,
     /// Their layers.
     pub layers: Vec<LayerReport>,
-    /// What enters the next block.
-    pub activations: Vec<Array2<f32>>,
+    /// What enters the next block; empty if there is none.
+    pub activations: Box<dyn Activations>,
     /// Wall time so far.
     pub seconds: f64,
 }

@@ -1,5 +1,5 @@
 use crate::fingerprint::Fingerprint;
-use crate::state::{State, read_activations, write_activations};
+use crate::state::{State, open_activations, write_activations};
 use crate::{Error, Progress, Result, Resumed, Sink};
 use sparq_core::CompressedLayer;
 use sparq_export::{Solution, SolutionWriter, SolvedShape};
@@ -58,7 +58,7 @@ impl SolutionSink {
 impl Sink for SolutionSink {
     fn resume(&mut self) -> Result<Option<Resumed>> {
         let Some(state) = self.state.take() else { return Ok(None) };
-        let activations = read_activations(&self.directory, &state)?;
+        let activations = open_activations(&self.directory, &state)?;
         Ok(Some(Resumed { blocks: state.blocks, layers: state.layers, activations, seconds: state.seconds }))
     }
 
