@@ -136,8 +136,7 @@ impl<'a> Job<'a> {
     ///
     /// # Errors
     /// [`Error::Export`] if the format cannot hold what the recipe makes, [`Error::Tensor`] if the destination exists or, to be
-    /// overwritten, is no checkpoint; what
-    /// [`Compression::plan`] refuses.
+    /// overwritten, is no checkpoint; what [`Compression::plan`] refuses.
     pub fn check(&self, format: &dyn ExportFormat) -> Result<()> {
         let Compression { model, recipe, .. } = self.compression;
         // What a single file was made of lies beside it, and must not be lost to another run's.
@@ -164,8 +163,8 @@ impl<'a> Job<'a> {
     ///
     /// # Errors
     /// Before any work: those of [`check`](Self::check); [`Error::OtherRun`] if an unfinished run has other settings,
-    /// [`Error::Busy`] if it is still running. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing report; the
-    /// unfinished run then stays as it is, and nothing is at the destination.
+    /// [`Error::Busy`] if it is still running. Later: [`Error::Stopped`], [`Error::Strict`], and what reading and writing
+    /// report; the unfinished run then stays as it is, and nothing is at the destination.
     pub fn run(&self, format: &dyn ExportFormat, observer: &dyn Observer) -> Result<Done> {
         let Compression { model, recipe, calibration, .. } = self.compression;
         let source = model.checkpoint();

@@ -58,8 +58,8 @@ impl Plan {
     /// Plans `recipe` for `model`, and refuses what cannot work.
     ///
     /// # Errors
-    /// [`Error::NoTargets`], [`Error::Recipe`] for an allocation of another model, [`Error::Calibration`] if data is needed and none is given, [`Error::Compress`] if a
-    /// pattern does not divide a layer's width.
+    /// [`Error::NoTargets`], [`Error::Recipe`] for an allocation of another model, [`Error::Calibration`] if data is needed and
+    /// none is given, [`Error::Compress`] if a pattern does not divide a layer's width.
     pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
         let compressors = Compressors::new(recipe.clone())?;
         let needs = compressors.needs();
