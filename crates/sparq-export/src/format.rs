@@ -72,6 +72,11 @@ pub trait ExportFormat: fmt::Debug + Send + Sync {
     /// As [`stage`](Self::stage).
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>>;
 
+    /// Whether the output is a single file, not a directory.
+    fn is_one_file(&self) -> bool {
+        false
+    }
+
     /// Whether what [`expected`](Self::expected) makes of a row of a matrix that is carried over depends on that row alone, so
     /// that a large one is looked at a few rows at a time.
     fn rows_stand_alone(&self, context: &ExportContext<'_>, info: &TensorInfo) -> bool {

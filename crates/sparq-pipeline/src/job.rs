@@ -139,20 +139,15 @@ impl<'a> Job<'a> {
     /// overwritten, is no checkpoint; what [`Compression::plan`] refuses.
     pub fn check(&self, format: &dyn ExportFormat) -> Result<()> {
         let Compression { model, recipe, .. } = self.compression;
+        sparq_tensor::check_replaceable(&self.destination, self.settings.overwrite)?;
         // What a single file was made of lies beside it, and must not be lost to another run's.
-        let beside = self.beside();
-        let is_resumed = self.partial().join(CHECKPOINT).is_file();
-        if self.keep_solution && !self.settings.overwrite && !is_resumed && beside.exists() {
+        let (beside, is_resumed) = (self.beside(), self.partial().join(CHECKPOINT).is_file());
+        let is_kept_beside = format.is_one_file() && self.keep_solution;
+        if is_kept_beside && !self.settings.overwrite && !is_resumed && beside.exists() {
             return Err(sparq_tensor::Error::DestinationExists { path: beside }.into());
         }
-        sparq_tensor::check_replaceable(&self.destination, self.settings.overwrite)?;
         self.within_budget(&self.partial()).plan()?;
         Ok(sparq_export::check(model.checkpoint(), &announced(model, recipe)?, format, &self.settings)?)
-    }
-
-    /// Whether something is at the destination that may not be replaced.
-    fn is_refused_a_place(&self) -> bool {
-        self.destination.exists() && !self.settings.overwrite
     }
 
     fn within_budget<'b>(&'b self, partial: &'b Path) -> Compression<'b> {
@@ -169,7 +164,7 @@ impl<'a> Job<'a> {
         let Compression { model, recipe, calibration, .. } = self.compression;
         let source = model.checkpoint();
         let partial = self.partial();
-        if self.is_refused_a_place() {
+        if self.destination.exists() && !self.settings.overwrite {
             remove_remains(&partial)?;
         }
         self.check(format)?;

@@ -205,8 +205,11 @@ fn check_allocation(model: &Model, allocation: &Allocation) -> Result<()> {
             "the model has no layer {name:?}; its layers are named like {example:?}: the allocation is another model's"
         )));
     }
-    let said = [("tcr", allocation.tcr, known.tcr), ("sparsity", allocation.sparsity, known.sparsity)];
-    for (what, said, is) in said.into_iter().chain([("bits", allocation.bits, known.bits)]) {
+    for (what, said, is) in [
+        ("tcr", allocation.tcr, known.tcr),
+        ("sparsity", allocation.sparsity, known.sparsity),
+        ("bits", allocation.bits, known.bits),
+    ] {
         if (said - is).abs() > 1e-6 * is.abs().max(1.0) {
             return Err(refuse(format!("it says {what} {said}, but its layers give {is}: write what they give")));
         }

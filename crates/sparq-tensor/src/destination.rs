@@ -1,7 +1,7 @@
 //! Putting a finished directory in its place, or nothing at all.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::{self, File, Metadata};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -11,11 +11,17 @@ use crate::{Error, Result};
 
 /// Whether a checkpoint may be put at `destination`.
 pub(crate) fn check_destination(destination: &Path, overwrite: bool) -> Result<()> {
+    check(destination, overwrite, |metadata| Ok(metadata.is_dir() && is_replaceable(destination)?))
+}
+
+/// Whether something may be put at `destination`: nothing is there, or what `may_go` and may be overwritten.
+fn check(destination: &Path, overwrite: bool, may_go: impl FnOnce(&Metadata) -> Result<bool>) -> Result<()> {
     match fs::symlink_metadata(destination) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        // Beneath a file there is nothing either; creating something there will say so.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
         Err(error) => Err(Error::io("examine", destination)(error)),
         Ok(_) if !overwrite => Err(Error::DestinationExists { path: destination.to_path_buf() }),
-        Ok(metadata) if metadata.is_dir() && is_replaceable(destination)? => Ok(()),
+        Ok(metadata) if may_go(&metadata)? => Ok(()),
         Ok(_) => Err(Error::NotOverwritable { path: destination.to_path_buf() }),
     }
 }
@@ -119,11 +125,9 @@ pub fn move_checkpoint(from: impl AsRef<Path>, destination: impl AsRef<Path>, ov
 /// ```
 pub fn check_replaceable(destination: impl AsRef<Path>, overwrite: bool) -> Result<()> {
     let destination = destination.as_ref();
-    if destination.is_file() {
-        check_file_destination(destination, overwrite)
-    } else {
-        check_destination(destination, overwrite)
-    }
+    check(destination, overwrite, |metadata| {
+        if metadata.is_dir() { is_replaceable(destination) } else { is_gguf(metadata, destination) }
+    })
 }
 
 /// Makes a rename durable where the system lets directories be flushed.
@@ -136,16 +140,13 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
 
 /// Whether a GGUF file may be put at `destination`. Only a file that begins as one is replaced.
 pub(crate) fn check_file_destination(destination: &Path, overwrite: bool) -> Result<()> {
-    match fs::symlink_metadata(destination) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("examine", destination)(error)),
-        Ok(_) if !overwrite => Err(Error::DestinationExists { path: destination.to_path_buf() }),
-        Ok(metadata) if metadata.is_file() && begins_as_gguf(destination)? => Ok(()),
-        Ok(_) => Err(Error::NotOverwritable { path: destination.to_path_buf() }),
-    }
+    check(destination, overwrite, |metadata| is_gguf(metadata, destination))
 }
 
-fn begins_as_gguf(path: &Path) -> Result<bool> {
+fn is_gguf(metadata: &Metadata, path: &Path) -> Result<bool> {
+    if !metadata.is_file() {
+        return Ok(false);
+    }
     let mut start = Vec::new();
     let file = File::open(path).map_err(Error::io("open", path))?;
     file.take(4).read_to_end(&mut start).map_err(Error::io("read", path))?;

@@ -263,7 +263,7 @@ fn places_that_cannot_be_written_are_named() {
     let output = harness.command(&file.join("out"), &[]).stderr(Stdio::piped()).output().expect("it ends");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(errors.contains("file/out") && errors.contains("cannot examine"), "{errors}");
+    assert!(errors.contains("out.partial") && errors.contains("cannot create"), "{errors}");
     // Without --model, the demo model is unpacked to the temporary directory first.
     let output = Command::new(&harness.program).env("TMPDIR", "/nonexistent").output().expect("it ends");
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -75,9 +75,9 @@ fn kind(layer: &LayerReport) -> String {
 
 /// The end of a kind's name, as long as it takes to tell it from the others.
 fn label<'a>(kind: &'a str, kinds: &[String]) -> &'a str {
-    let ends = kind.rmatch_indices('.').map(|(at, _)| &kind[at + 1..]);
+    let mut ends = kind.rmatch_indices('.').map(|(at, _)| &kind[at + 1..]);
     let like = |end: &str| kinds.iter().filter(|other| *other == end || other.ends_with(&format!(".{end}"))).count();
-    ends.into_iter().find(|end| like(end) == 1).unwrap_or(kind)
+    ends.find(|end| like(end) == 1).unwrap_or(kind)
 }
 
 /// The map of a measure; of the experts of a mixture, it shows the largest.

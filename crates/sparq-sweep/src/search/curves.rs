@@ -61,10 +61,8 @@ impl DamageCurves {
 
     /// The candidate of each unit that does least estimated damage, as [`allocate`](Self::allocate).
     pub(super) fn choose(&self, target_tcr: f64) -> Result<Vec<usize>> {
-        let (items, costs) = (self.items(), self.costs());
-        let cheapest = costs.iter().copied().fold(f64::INFINITY, f64::min);
-        let refused = || Error::Rate { wanted: target_tcr, highest: 1.0 - cheapest };
-        choose(&items, &costs, self.budget(target_tcr)).ok_or_else(refused)
+        let refused = || Error::Rate { wanted: target_tcr, highest: highest_rate(&self.candidates) };
+        choose(&self.items(), &self.costs(), self.budget(target_tcr)).ok_or_else(refused)
     }
 
     /// What the layers get under a choice of candidates.
@@ -108,6 +106,11 @@ impl DamageCurves {
         let (error, pruning) = (of(&unit.errors, candidate), of(&unit.pruning, candidate));
         Damage { pruning: scale * pruning, rounding: scale * (error - pruning).max(0.0) }
     }
+}
+
+/// The rate that all of the cheapest candidate give.
+pub(super) fn highest_rate(candidates: &[LayerBudget]) -> f64 {
+    1.0 - candidates.iter().map(LayerBudget::cost).fold(f64::INFINITY, f64::min)
 }
 
 /// Damage in nats a token, of pruning and of rounding on top of it.

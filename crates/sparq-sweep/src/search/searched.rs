@@ -1,6 +1,7 @@
 //! From curves to an allocation for each rate, polished if that is wanted.
 
 use super::base::Base;
+use super::curves::highest_rate;
 use super::judge::Judge;
 use super::knapsack::{Item, choose, total};
 use super::levels::Level;
@@ -13,7 +14,7 @@ use crate::turns::in_turn;
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use sparq_model::Model;
-use sparq_pipeline::{Allocation, Calibration, LayerBudget, Recipe};
+use sparq_pipeline::{Allocation, Calibration, Recipe};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -136,12 +137,12 @@ impl Search {
         directory: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
-        let costs = self.candidates.iter().map(LayerBudget::cost);
-        let Some(cheapest) = costs.min_by(f64::total_cmp) else { return Err(Error::NoConfigurations) };
-        for &wanted in targets {
-            if !(0.0..=1.0 - cheapest + RATE_SLACK).contains(&wanted) {
-                return Err(Error::Rate { wanted, highest: 1.0 - cheapest });
-            }
+        if self.candidates.is_empty() {
+            return Err(Error::NoConfigurations);
+        }
+        let highest = highest_rate(&self.candidates);
+        if let Some(&wanted) = targets.iter().find(|target| !(0.0..=highest + RATE_SLACK).contains(*target)) {
+            return Err(Error::Rate { wanted, highest });
         }
         let store = Store::open_if_given(directory)?;
         let trial = self.trial();
@@ -291,6 +292,7 @@ mod tests {
     use super::super::{Remaining, Unit};
     use super::*;
     use sparq_core::{Bits, Sparsity};
+    use sparq_pipeline::LayerBudget;
 
     /// Two units, the second of which minds everything more: at 8 bits; at 4 bits with 0, 25 and 50 % sparsity; at 3 bits with
     /// 50 %.

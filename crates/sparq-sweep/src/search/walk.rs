@@ -36,11 +36,11 @@ impl Search {
         let mut units = Vec::new();
         for index in 0..base.model.block_count() {
             let key = fingerprint(&[key, "block", &index.to_string()]);
-            let of_block: Vec<Unit> = if !keep && let Some(stored) = store.get(&key) {
+            let stored: Option<Vec<Unit>> = store.get(&key);
+            let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+            if stored.is_some() && !keep {
                 survey.skip().map_err(blame(&plain))?;
-                stored
             } else {
-                let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
                 let take = |budget: usize, linear: &Linear, layer, report: LayerReport| {
                     // A budget that leaves layers as they are makes no error.
                     let errors = errors.entry(report.name).or_insert_with(|| vec![0.0; budgets.len()]);
@@ -50,17 +50,17 @@ impl Search {
                     }
                 };
                 survey.solve(observer, take).map_err(blame(&plain))?;
-                // What may be stored is what solving again would give; only its layers are missing.
-                let of_block = match store.get(&key) {
-                    Some(stored) => stored,
-                    None => self.units(&probe, index, &levels[reference], &budgets, &errors)?,
-                };
-                store.put(&key, &of_block)?;
-                if !keep {
-                    levels[reference] = Level::default();
-                }
-                of_block
+            }
+            let of_block = if let Some(stored) = stored {
+                stored
+            } else {
+                let fresh = self.units(&probe, index, &levels[reference], &budgets, &errors)?;
+                store.put(&key, &fresh)?;
+                fresh
             };
+            if !keep {
+                levels[reference] = Level::default();
+            }
             units.extend(of_block);
             probe.pass()?;
             sparq_eval::Observer::progress(observer, index + 1, base.model.block_count(), "search");

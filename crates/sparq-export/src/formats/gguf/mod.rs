@@ -104,6 +104,10 @@ impl ExportFormat for Gguf {
         }
     }
 
+    fn is_one_file(&self) -> bool {
+        true
+    }
+
     fn check(&self, context: &ExportContext<'_>) -> Result<()> {
         GgufWriter::check(context.source, |info| self.types.of(context, info))?;
         if let GgufTypes::All(dtype) = self.types {
