@@ -4,14 +4,15 @@
 
 mod common;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use clap::Parser;
 use common::format::{FormatArgs, print_report};
 use common::search::{SearchArgs, SearchBar};
 use common::{CompressionBar, demo, solver::SolverArgs};
 use sparq::pipeline::{Allocation, Done, LayerBudget, Targets};
 use sparq::prelude::*;
-use std::path::PathBuf;
+use sparq::sweep::Target;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Prune and quantize a model, layer by layer, and write it in a format that engines load.
@@ -50,10 +51,14 @@ struct Arguments {
     /// what is measured is kept in OUT.search, the choice in OUT.search/allocation.json
     #[arg(long, value_name = "TCR", conflicts_with_all = ["sparsity", "bits", "pattern"])]
     target_tcr: Option<f64>,
+    /// Search bits layer by layer for weight files of at most this size, such as 300MB or 1.5GB: of a GGUF file all of it, of a
+    /// directory *.safetensors. Weights are removed only if --sparsity or --pattern says so, for no format stores zeros in less
+    #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes, conflicts_with_all = ["target_tcr", "bits"])]
+    target_size: Option<u64>,
     #[command(flatten)]
     searched_on: SearchArgs,
     /// Sparsity and bits layer by layer from a file, such as an earlier search left
-    #[arg(long, value_name = "FILE", conflicts_with = "target_tcr")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target_tcr", "target_size"])]
     allocation: Option<PathBuf>,
     /// Layers to compress, as globs over module names such as '*.mlp.*' [default: every linear layer in the blocks]
     #[arg(long, value_name = "GLOB")]
@@ -126,38 +131,12 @@ fn main() -> ExitCode {
             let allocation = Allocation::parse(&common::read_text(file)?);
             recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
         }
-        let settings = ExportSettings {
-            float_type: arguments.format.float_type(),
-            overwrite: arguments.overwrite,
-            ..ExportSettings::default()
-        };
-        if let Some(target) = arguments.target_tcr {
-            let file = calibration_file.as_deref().context("a search needs text: give --calibration FILE")?;
-            let mut directory = arguments.out.clone().into_os_string();
-            directory.push(".search");
-            let directory = PathBuf::from(directory);
-            let finals = calibration.as_ref().context("a search needs text: give --calibration FILE")?;
-            let drawn_from = (file, arguments.seed, arguments.seq_len);
-            // Every width may come out of it: what cannot be written is better known now.
-            for bits in arguments.searched_on.widths()? {
-                let of_width = recipe.with_budget(LayerBudget { sparsity: recipe.sparsity, bits: Some(bits) });
-                Job::new(&model, &of_width, &arguments.out)
-                    .calibration(calibration.as_ref())
-                    .export(settings)
-                    .check(format.as_ref())?;
-            }
-            let found = arguments.searched_on.allocate(
-                &model,
-                &recipe,
-                drawn_from,
-                finals,
-                &[target],
-                &directory,
-                &SearchBar::new(),
-            )?;
-            let allocation = found.into_iter().next().context("a search found nothing")?.allocation;
-            common::write_json(&directory.join("allocation.json"), &allocation)?;
-            recipe.allocation = Some(allocation);
+        let settings = arguments.export_settings();
+        if arguments.target_tcr.is_some() || arguments.target_size.is_some() {
+            let needed = "a search needs text: give --calibration FILE";
+            let drawn_from = (calibration_file.as_deref().context(needed)?, arguments.seed, arguments.seq_len);
+            let calibration = calibration.as_ref().context(needed)?;
+            recipe.allocation = Some(search(&arguments, &model, &recipe, drawn_from, calibration, format.as_ref())?);
         }
         let held = sparq::pipeline::resident_bytes().unwrap_or(0);
         let job = Job::new(&model, &recipe, &arguments.out)
@@ -201,6 +180,49 @@ fn main() -> ExitCode {
         }
         Ok(0)
     })
+}
+
+impl Arguments {
+    fn export_settings(&self) -> ExportSettings {
+        ExportSettings { float_type: self.format.float_type(), overwrite: self.overwrite, ..ExportSettings::default() }
+    }
+}
+
+/// Sparsity and bits layer by layer; what is measured stays in `OUT.search`.
+fn search(
+    arguments: &Arguments,
+    model: &Model,
+    recipe: &Recipe,
+    drawn_from: (&Path, u64, usize),
+    calibration: &Calibration,
+    format: &dyn ExportFormat,
+) -> Result<Allocation> {
+    let mut directory = arguments.out.clone().into_os_string();
+    directory.push(".search");
+    let directory = PathBuf::from(directory);
+    let settings = arguments.export_settings();
+    let widths = arguments.searched_on.widths(arguments.format.widths())?;
+    let sparsity = if arguments.solver.prunes() { recipe.sparsity } else { Sparsity::DENSE };
+    let of_width = |&bits: &Bits| LayerBudget { sparsity, bits: Some(bits) };
+    let candidates: Vec<LayerBudget> = widths.iter().map(of_width).collect();
+    // Every width may come out of it: what cannot be written is better known now.
+    for &candidate in &candidates {
+        Job::new(model, &recipe.with_budget(candidate), &arguments.out)
+            .calibration(Some(calibration))
+            .export(settings)
+            .check(format)?;
+    }
+    let search = arguments.searched_on.search(recipe);
+    let (search, target) = match (arguments.target_size, arguments.target_tcr) {
+        (Some(bytes), _) => (search.candidates(candidates), Target::File { bytes, format, settings: &settings }),
+        (None, rate) => (search.widths(&widths), Target::Tcr(rate.unwrap_or_default())),
+    };
+    let bar = SearchBar::new();
+    let searched_on = &arguments.searched_on;
+    let found = searched_on.allocate(search, model, drawn_from, calibration, &[target], &directory, &bar)?;
+    let allocation = found.into_iter().next().context("a search found nothing")?.allocation;
+    common::write_json(&directory.join("allocation.json"), &allocation)?;
+    Ok(allocation)
 }
 
 fn summarise(recipe: &Recipe, done: &Done) {

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use sparq::eval::{Evaluation, TextEvaluation, TextSettings};
 use sparq::pipeline::{LayerReport, Plan, Recipe};
 use sparq::prelude::*;
-use sparq::sweep::{ConfigurationResult, Labels, Sweep, default_recipes, table};
+use sparq::sweep::{ConfigurationResult, Labels, Sweep, Target, default_recipes, table};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -141,8 +141,10 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         let recipe: Recipe = format!("s=0.25,q=4,{}", arguments.common.as_deref().unwrap_or_default()).parse()?;
         model.make_resident()?; // once for the search and the sweep
         let drawn_from = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));
-        let (searched_on, targets) = (&arguments.searched_on, &arguments.search);
-        let found = searched_on.allocate(&model, &recipe, drawn_from, &calibration, targets, &arguments.out, &bar)?;
+        let searched_on = &arguments.searched_on;
+        let search = searched_on.search(&recipe).widths(&searched_on.widths(&[3, 4, 8])?);
+        let targets: Vec<Target<'_>> = arguments.search.iter().copied().map(Target::Tcr).collect();
+        let found = searched_on.allocate(search, &model, drawn_from, &calibration, &targets, &arguments.out, &bar)?;
         recipes.extend(found.iter().map(|found| found.recipe(&recipe)));
     }
     let sweep = Sweep {

@@ -70,6 +70,15 @@ pub(crate) struct FormatArgs {
 }
 
 impl FormatArgs {
+    /// The bit widths that a search mixes, of those that the format holds.
+    pub(crate) fn widths(&self) -> &'static [u8] {
+        match self.format {
+            Format::Dense | Format::Gptq => &[3, 4, 8],
+            Format::CompressedTensors => &[4, 8],
+            Format::Gguf => &[4, 5, 8],
+        }
+    }
+
     /// The format, with the flags that do not concern it refused.
     pub(crate) fn format(&self) -> Result<Box<dyn ExportFormat>> {
         if self.any_width && self.format != Format::CompressedTensors {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use sparq::pipeline::{Calibration, Recipe};
 use sparq::prelude::{Bits, Model};
-use sparq::sweep::{Observer, Search, Searched};
+use sparq::sweep::{Observer, Search, Searched, Target};
 use std::path::{Path, PathBuf};
 
 /// Tells on standard error how a search goes. A search that is interrupted goes on where it was.
@@ -44,8 +44,9 @@ pub(crate) struct SearchArgs {
     /// calibration text, which may share parts with what is calibrated on]
     #[arg(long, value_name = "FILE")]
     search_text: Option<PathBuf>,
-    /// Bit widths that a search mixes; the format must hold all of them (4,5,8 for GGUF, 4,8 for compressed-tensors)
-    #[arg(long, value_name = "BITS", value_delimiter = ',', default_values_t = [3, 4, 8])]
+    /// Bit widths that a search mixes; the format must hold all of them [default: 3,4,8; 4,5,8 for GGUF, 4,8 for
+    /// compressed-tensors]
+    #[arg(long, value_name = "BITS", value_delimiter = ',')]
     search_bits: Vec<u8>,
     /// Sequences, as long as those of the calibration, that each candidate of a search is calibrated on
     #[arg(long, default_value_t = 8)]
@@ -62,20 +63,26 @@ pub(crate) struct SearchArgs {
 }
 
 impl SearchArgs {
-    /// The bit widths that are mixed.
-    pub(crate) fn widths(&self) -> Result<Vec<Bits>> {
-        Ok(self.search_bits.iter().map(|&bits| Bits::new(bits)).collect::<Result<_, _>>()?)
+    /// The bit widths that are mixed: those that were asked for, or else these.
+    pub(crate) fn widths(&self, otherwise: &[u8]) -> Result<Vec<Bits>> {
+        let asked = if self.search_bits.is_empty() { otherwise } else { &self.search_bits };
+        Ok(asked.iter().map(|&bits| Bits::new(bits)).collect::<Result<_, _>>()?)
     }
 
-    /// Searches for an allocation at each of these rates, and says how it was chosen; `finals` is what the result will be
-    /// calibrated on. What is measured is kept in `directory` and found there again.
+    /// A search for recipes like this one.
+    pub(crate) fn search(&self, recipe: &Recipe) -> Search {
+        Search::new(recipe.clone()).polish(self.polish).jobs(self.search_jobs)
+    }
+
+    /// Lets `search` find an allocation for each of these targets, and says how it was chosen; `finals` is what the result will
+    /// be calibrated on. What is measured is kept in `directory` and found there again.
     pub(crate) fn allocate(
         &self,
+        search: Search,
         model: &Model,
-        recipe: &Recipe,
         drawn_from: (&Path, u64, usize),
         finals: &Calibration,
-        targets: &[f64],
+        targets: &[Target<'_>],
         directory: &Path,
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
@@ -86,15 +93,12 @@ impl SearchArgs {
         };
         let fitted = draw(file, self.search_samples, seed)?;
         let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
-        let search =
-            Search::new(recipe.clone()).widths(&self.widths()?).polish(self.polish).seed(seed).jobs(self.search_jobs);
-        let search = search.finals_on(finals.clone());
+        let search = search.seed(seed).finals_on(finals.clone());
         let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
-        for searched in &found {
+        for (searched, target) in found.iter().zip(targets) {
             for contestant in &searched.contestants {
                 eprintln!(
-                    "TCr {:.2} %, {}: KL on the probe {:.4}{}{}",
-                    100.0 * searched.target_tcr,
+                    "{target}, {}: KL on the probe {:.4}{}{}",
                     contestant.origin,
                     contestant.compressed,
                     contestant.assembled.map(|kl| format!(" ({kl:.4} put together)")).unwrap_or_default(),

@@ -75,6 +75,11 @@ pub(crate) struct SolverArgs {
 }
 
 impl SolverArgs {
+    /// Whether weights were asked to be removed.
+    pub(crate) fn prunes(&self) -> bool {
+        self.sparsity.is_some() || self.pattern != "unstructured"
+    }
+
     /// The recipe, checked.
     pub(crate) fn recipe(&self, targets: Targets) -> sparq::Result<Recipe> {
         let mut settings = vec![format!("q={},group={},pattern={}", self.bits, self.group_size, self.pattern)];

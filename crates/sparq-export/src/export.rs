@@ -2,7 +2,7 @@ use crate::joined::{Joined, join};
 use crate::{
     Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, SolvedShape, verify,
 };
-use sparq_tensor::Checkpoint;
+use sparq_tensor::{Checkpoint, PlannedSize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -46,6 +46,20 @@ pub fn check(
 ) -> Result<()> {
     let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
     checked(source, &layers, format, settings).map(drop)
+}
+
+/// What [`export`] would write, known before any layer is solved.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn planned_size(
+    source: &Checkpoint,
+    layers: &[SolvedShape],
+    format: &dyn ExportFormat,
+    settings: &ExportSettings,
+) -> Result<PlannedSize> {
+    let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
+    format.planned_size(&checked(source, &layers, format, settings)?)
 }
 
 fn checked<'a>(

@@ -1,7 +1,7 @@
 use crate::{ExportSettings, Result, SolvedLayers, SolvedShape};
 use ndarray::{ArrayD, ArrayViewD};
 use sparq_core::CompressedLayer;
-use sparq_tensor::{Checkpoint, StagedCheckpoint, TensorInfo};
+use sparq_tensor::{Checkpoint, PlannedSize, StagedCheckpoint, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,6 +53,12 @@ pub trait ExportFormat: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Unfit`](crate::Error::Unfit), with the reason and the nearest format that fits.
     fn check(&self, context: &ExportContext<'_>) -> Result<()>;
+
+    /// What the weight files will take.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check), as far as it needs to know.
+    fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize>;
 
     /// Writes everything, but does not put it at `destination` yet.
     ///

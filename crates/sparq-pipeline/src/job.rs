@@ -5,6 +5,7 @@ use crate::{
 };
 use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
 use sparq_model::Model;
+use sparq_tensor::PlannedSize;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -234,6 +235,30 @@ impl<'a> Job<'a> {
         remove_hidden(partial)?;
         Ok(lock)
     }
+}
+
+/// What `recipe` will make of `model` in `format`, on disk: known before anything is solved.
+///
+/// # Errors
+/// [`Error::Export`] if the format cannot hold it, [`Error::Recipe`] for targets that are no globs.
+///
+/// # Examples
+/// ```no_run
+/// use sparq_export::{ExportSettings, Gguf};
+/// use sparq_pipeline::{Recipe, planned_size};
+/// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+/// let recipe: Recipe = "s=0,q=4,group=64".parse()?;
+/// let size = planned_size(&model, &recipe, &Gguf::default(), &ExportSettings::default())?;
+/// println!("{} bytes, metadata and tokenizer among them", size.file_bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn planned_size(
+    model: &Model,
+    recipe: &Recipe,
+    format: &dyn ExportFormat,
+    settings: &ExportSettings,
+) -> Result<PlannedSize> {
+    Ok(sparq_export::planned_size(model.checkpoint(), &announced(model, recipe)?, format, settings)?)
 }
 
 /// What the recipe will make of every layer, for formats to refuse before any work.

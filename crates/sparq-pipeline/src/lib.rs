@@ -54,7 +54,7 @@ pub use calibration::Calibration;
 pub use driver::{Compression, compress};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
-pub use job::{Done, Job};
+pub use job::{Done, Job, planned_size};
 pub use observer::Observer;
 pub use plan::Plan;
 pub use profile::{Phase, PhaseProfile, Profile, resident_bytes};

@@ -15,6 +15,16 @@ pub enum Error {
         /// What all of the cheapest candidate give.
         highest: f64,
     },
+    /// A size on disk that no choice of candidates keeps within.
+    #[error(
+        "no choice of candidates makes weight files of at most {wanted} bytes; the smallest take {least}: add coarser ones, or use a format that stores codes"
+    )]
+    FileSize {
+        /// What was asked for.
+        wanted: u64,
+        /// What all of the cheapest candidate take.
+        least: u64,
+    },
     /// A compression, naming the configuration.
     #[error("configuration {recipe}")]
     Compression {

@@ -4,7 +4,7 @@ use ndarray::Axis;
 use sparq_eval::mean_divergence;
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, MemorySink, Recipe, Targets, compress};
-use sparq_sweep::{Observer, Origin, Search, Searched};
+use sparq_sweep::{Observer, Origin, Search, Searched, Target};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -50,12 +50,14 @@ fn divergence(base: &Model, other: &Model, probe: &Calibration) -> f64 {
     sum / rows as f64
 }
 
+const RATES: [f64; 2] = [0.8125, 0.86];
+
 fn run(threads: usize, seed: u64, directory: Option<&Path>, observer: &dyn Observer) -> Vec<Searched> {
     let model = Model::open(demo("")).expect("the demo model");
     let (calibration, probe, finals) = texts(&model);
     let search = Search::new(recipe()).polish(6).seed(seed).jobs(threads).finals_on(finals);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    let targets = [0.8125, 0.86];
+    let targets = RATES.map(Target::Tcr);
     let found = pool.install(|| search.allocate(&model, &calibration, &probe, &targets, directory, observer));
     found.expect("runs")
 }
@@ -75,8 +77,8 @@ fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_fro
 
     let model = Model::open(demo("")).expect("the demo model");
     let (_, probe, finals) = texts(&model);
-    for searched in &found {
-        assert!(searched.allocation.tcr >= searched.target_tcr - 1e-9, "{}", searched.allocation.tcr);
+    for (searched, rate) in found.iter().zip(RATES) {
+        assert!(searched.allocation.tcr >= rate - 1e-9, "{}", searched.allocation.tcr);
         let of = |origin| searched.contestants.iter().find(|contestant| contestant.origin == origin);
         let polished = of(Origin::Polished).expect("polished");
         let estimated = of(Origin::Estimated).expect("estimated");
@@ -86,7 +88,7 @@ fn a_polished_allocation_meets_its_rate_and_is_no_worse_than_what_it_started_fro
         let chosen = of(searched.origin).expect("one of them");
         assert_eq!(chosen.allocation, searched.allocation);
         for contestant in &searched.contestants {
-            assert!(contestant.allocation.tcr >= searched.target_tcr - 1e-9);
+            assert!(contestant.allocation.tcr >= rate - 1e-9);
             assert!(chosen.compressed <= contestant.compressed);
             let recipe = Recipe { allocation: Some(contestant.allocation.clone()), ..recipe() };
             let mut sink = MemorySink::new();
@@ -104,7 +106,7 @@ fn blocks_that_are_not_searched_are_run_all_the_same() {
     let ignore = vec!["*.layers.0.*".to_owned()];
     let recipe = Recipe { targets: Targets { ignore, ..Targets::default() }, ..recipe() };
     let search = Search::new(recipe).polish(1);
-    let found = search.allocate(&model, &calibration, &probe, &[0.8125], None, &()).expect("runs");
+    let found = search.allocate(&model, &calibration, &probe, &[Target::Tcr(0.8125)], None, &()).expect("runs");
     let polished = found[0].contestants.iter().find(|contestant| contestant.origin == Origin::Polished);
     let polished = polished.expect("polished");
     assert!(polished.allocation.layers.keys().all(|layer| !layer.contains(".layers.0.")));
@@ -119,7 +121,8 @@ fn rates_out_of_reach_are_refused_before_anything_is_measured() {
     let (calibration, probe, _) = texts(&model);
     let steps = Steps::default();
     for wanted in [0.99, 81.25, -0.5, f64::NAN] {
-        let found = Search::new(recipe()).allocate(&model, &calibration, &probe, &[0.8125, wanted], None, &steps);
+        let targets = [0.8125, wanted].map(Target::Tcr);
+        let found = Search::new(recipe()).allocate(&model, &calibration, &probe, &targets, None, &steps);
         let error = found.expect_err("no such rate").to_string();
         assert!(error.contains("the highest is"), "{error}");
     }

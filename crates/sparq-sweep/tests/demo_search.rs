@@ -1,9 +1,10 @@
 //! A search on the demo model of this repository.
 
 use sparq_core::{Bits, Sparsity};
+use sparq_export::{CompressedTensors, Dense, ExportFormat, ExportSettings, Gguf, Gptq};
 use sparq_model::Model;
-use sparq_pipeline::{Calibration, LayerBudget, MemorySink, Recipe, compress};
-use sparq_sweep::{Observer, Search, Unit};
+use sparq_pipeline::{Calibration, Job, LayerBudget, MemorySink, Recipe, compress, planned_size};
+use sparq_sweep::{Observer, Search, Target, Unit};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -132,4 +133,50 @@ fn a_search_that_was_interrupted_solves_no_block_again() {
     assert_eq!(run(halved.path(), &resumed).expect("runs"), curves);
     let asked = |observer: &StopsAfter| observer.asked.load(Ordering::Relaxed);
     assert_eq!(asked(&uninterrupted) - asked(&resumed), of_a_block);
+}
+
+#[test]
+fn a_searched_file_is_as_large_as_it_may_be() {
+    let model = Model::open(demo("")).expect("the demo model");
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let draw = |samples, seed| Calibration::from_text(tokenizer, &text("calibration.txt"), samples, 64, seed);
+    let (calibration, probe) = (draw(4, 0).expect("text"), draw(4, 1).expect("text"));
+    let recipe: Recipe = "s=0,q=4,group=64,preset=reference".parse().expect("valid");
+    let candidate = |bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Some(bits) };
+    let candidates = vec![candidate(Bits::B4), candidate(Bits::B8)];
+    let search = Search::new(recipe.clone()).candidates(candidates.clone());
+    let settings = ExportSettings::default();
+    let store = tempfile::tempdir().expect("a directory");
+    let formats: [&dyn ExportFormat; 3] = [&Gguf::default(), &Gptq, &CompressedTensors::default()];
+    for format in formats {
+        let of = |recipe: &Recipe| planned_size(&model, recipe, format, &settings).expect("fits").file_bytes;
+        let [four, eight] = [0, 1].map(|index| of(&recipe.with_budget(candidates[index])));
+        let (name, bytes) = (format.name(), (four + eight) / 2);
+        let target = Target::File { bytes, format, settings: &settings };
+        let found = search.allocate(&model, &calibration, &probe, &[target], Some(store.path()), &()).expect("found");
+        let allocation = &found[0].contestants[0].allocation;
+        let widths: BTreeSet<Option<u8>> =
+            allocation.layers.values().map(|budget| budget.bits.map(Bits::get)).collect();
+        assert_eq!(widths, [Some(4), Some(8)].into(), "{name}");
+        let searched = Recipe { allocation: Some(allocation.clone()), ..recipe.clone() };
+        assert!(
+            (four + eight) * 9 / 20 < of(&searched) && of(&searched) <= bytes,
+            "{name}: {bytes}, {}",
+            of(&searched)
+        );
+
+        let out = store.path().join(name.as_ref());
+        let job = Job::new(&model, &searched, &out).calibration(Some(&calibration)).keep_solution(false);
+        job.run(format, &()).expect("runs");
+        let file = if out.is_dir() { out.join("model.safetensors") } else { out };
+        assert_eq!(file.metadata().expect("written").len(), of(&searched), "{name}: as predicted");
+
+        let too_small = Target::File { bytes: four - 1, format, settings: &settings };
+        let refused = search.allocate(&model, &calibration, &probe, &[too_small], None, &()).expect_err("too small");
+        assert!(refused.to_string().contains(&format!("the smallest take {four}")), "{name}: {refused}");
+    }
+    // A format that stores every weight at full width cannot be made smaller.
+    let dense = planned_size(&model, &recipe, &Dense, &settings).expect("fits").file_bytes;
+    let target = Target::File { bytes: dense - 1, format: &Dense, settings: &settings };
+    assert!(search.allocate(&model, &calibration, &probe, &[target], None, &()).is_err());
 }

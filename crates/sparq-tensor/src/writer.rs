@@ -161,6 +161,16 @@ impl CheckpointWriter {
         })
     }
 
+    /// Bytes of the weight files that [`create`](Self::create) would lay out for this plan, headers among them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPlan`], as there.
+    pub fn file_bytes(plan: &[TensorSpec], options: &WriteOptions) -> Result<u64> {
+        check_names(plan)?;
+        let groups = split(plan, options.max_shard_bytes)?;
+        groups.iter().map(|group| Ok(layout(group)?.file_bytes)).sum()
+    }
+
     /// Writes a tensor in its planned float type, rounding to nearest with ties to even. The view may have any strides.
     ///
     /// # Errors

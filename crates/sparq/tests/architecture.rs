@@ -47,7 +47,7 @@ fn arrows_point_down_only() {
         ("model", &["linalg", "tensor"]),
         ("eval", &["metric", "model"]),
         ("pipeline", &["core", "export", "joint", "model", "obs", "prune", "quant", "tensor"]),
-        ("sweep", &["core", "eval", "metric", "model", "pipeline", "tensor"]),
+        ("sweep", &["core", "eval", "export", "metric", "model", "pipeline", "tensor"]),
         (
             "sparq",
             &[

@@ -254,6 +254,10 @@ impl ExportFormat for Lying {
         Ok(())
     }
 
+    fn planned_size(&self, context: &sparq::export::ExportContext<'_>) -> Result<sparq::tensor::PlannedSize, Error> {
+        Dense.planned_size(context)
+    }
+
     fn stage(
         &self,
         context: &sparq::export::ExportContext<'_>,

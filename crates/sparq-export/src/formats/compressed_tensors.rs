@@ -1,3 +1,4 @@
+use super::dense::planned_size;
 use super::packed::{
     self, Parts, check_any_codes, check_groups, check_layout, computed_in, float_linears, fused_siblings, holds,
     little_endian, schemes, uniform_type,
@@ -8,7 +9,7 @@ use ndarray::{ArrayD, arr1};
 use serde_json::{Value, json};
 use sparq_core::{Granularity, QuantScheme, Quantized};
 use sparq_tensor::packing::compressed_tensors::{WordLayout, pack_weight, pack_zero_points};
-use sparq_tensor::{CheckpointWriter, DType, StagedCheckpoint, TensorSpec};
+use sparq_tensor::{CheckpointWriter, DType, PlannedSize, StagedCheckpoint, TensorSpec};
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -59,6 +60,11 @@ impl ExportFormat for CompressedTensors {
             }
         }
         Ok(())
+    }
+
+    fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
+        let dtype = uniform_type(context);
+        planned_size(context, packed::plan(context, dtype, &Layout { dtype }))
     }
 
     fn stage(

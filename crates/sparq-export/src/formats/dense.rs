@@ -1,9 +1,9 @@
 use crate::float_type::round_all;
 use crate::{ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, config};
 use ndarray::ArrayD;
-use sparq_tensor::{CheckpointWriter, DType, StagedCheckpoint, TensorSpec};
+use sparq_tensor::{CheckpointWriter, DType, PlannedSize, StagedCheckpoint, TensorInfo, TensorSpec};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Hugging Face safetensors with every weight at full width: removed weights are stored zeros, rounded ones the nearest
@@ -20,6 +20,11 @@ impl ExportFormat for Dense {
         Ok(())
     }
 
+    fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
+        let names = context.source.tensors().map(|info| info.name.as_str());
+        planned_size(context, names.zip(plan(context)).collect())
+    }
+
     fn stage(
         &self,
         context: &ExportContext<'_>,
@@ -28,8 +33,7 @@ impl ExportFormat for Dense {
     ) -> Result<StagedCheckpoint> {
         let dtype = |source: DType| context.settings.float_type.of(source);
         let source = context.source;
-        let plan = source.tensors().map(|info| TensorSpec::new(&info.name, info.shape.clone(), dtype(info.dtype)));
-        let mut writer = CheckpointWriter::create(destination, plan.collect(), context.settings.write_options())?;
+        let mut writer = CheckpointWriter::create(destination, plan(context), context.settings.write_options())?;
         for info in source.tensors() {
             if let Some(shape) = context.layer_of(&info.name) {
                 let layer = solved.layer(&shape.name)?;
@@ -60,6 +64,24 @@ impl ExportFormat for Dense {
          file is not smaller and runs no faster; what was saved shows only in a format that stores codes."
             .into()
     }
+}
+
+/// Every tensor of the source, in the order of the source.
+fn plan(context: &ExportContext<'_>) -> Vec<TensorSpec> {
+    let spec =
+        |info: &TensorInfo| TensorSpec::new(&info.name, info.shape.clone(), context.settings.float_type.of(info.dtype));
+    context.source.tensors().map(spec).collect()
+}
+
+/// What these tensors take, each with the name of the tensor of the source that it stands for.
+pub(super) fn planned_size(context: &ExportContext<'_>, plan: Vec<(&str, TensorSpec)>) -> Result<PlannedSize> {
+    let mut tensors: BTreeMap<String, u64> = BTreeMap::new();
+    for (name, spec) in &plan {
+        *tensors.entry((*name).to_owned()).or_default() += spec.bytes()?;
+    }
+    let specs: Vec<TensorSpec> = plan.into_iter().map(|(_, spec)| spec).collect();
+    let file_bytes = CheckpointWriter::file_bytes(&specs, &context.settings.write_options())?;
+    Ok(PlannedSize { file_bytes, tensors })
 }
 
 /// Copies a tensor of the source, bytes as they are where the type stays.

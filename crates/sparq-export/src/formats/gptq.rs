@@ -1,3 +1,4 @@
+use super::dense::planned_size;
 use super::packed::{
     self, Parts, check_any_codes, check_groups, check_layout, float_linears, fused_siblings, little_endian, schemes,
     uniform_type,
@@ -8,7 +9,7 @@ use ndarray::ArrayD;
 use serde_json::{Map, Value, json};
 use sparq_core::{Granularity, QuantScheme, Quantized, ScaleType};
 use sparq_tensor::packing::gptq::{GptqVersion, pack_qweight, pack_qzeros};
-use sparq_tensor::{CheckpointWriter, DType, StagedCheckpoint, TensorSpec};
+use sparq_tensor::{CheckpointWriter, DType, PlannedSize, StagedCheckpoint, TensorSpec};
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -55,6 +56,11 @@ impl ExportFormat for Gptq {
             }
         }
         Ok(())
+    }
+
+    fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
+        let layout = Layout { version: version(context) };
+        planned_size(context, packed::plan(context, uniform_type(context), &layout))
     }
 
     fn stage(

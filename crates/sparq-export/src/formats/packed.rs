@@ -30,14 +30,8 @@ pub(super) fn stage(
     extra_file: Option<&str>,
 ) -> Result<StagedCheckpoint> {
     let source = context.source;
-    let mut plan = Vec::new();
-    for info in source.tensors() {
-        match context.layer_of(&info.name).and_then(|shape| shape.scheme.map(|scheme| (shape, scheme))) {
-            Some((shape, scheme)) => plan.extend(parts.specs(shape, scheme)),
-            None => plan.push(TensorSpec::new(&info.name, info.shape.clone(), kept_dtype(info.dtype, dtype))),
-        }
-    }
-    let mut writer = CheckpointWriter::create(destination, plan, context.settings.write_options())?;
+    let specs = plan(context, dtype, parts).into_iter().map(|(_, spec)| spec).collect();
+    let mut writer = CheckpointWriter::create(destination, specs, context.settings.write_options())?;
     for info in source.tensors() {
         let Some(shape) = context.layer_of(&info.name) else {
             copy(context, &mut writer, &info.name, info.dtype, kept_dtype(info.dtype, dtype))?;
@@ -55,6 +49,19 @@ pub(super) fn stage(
         writer.write_side_file(name, format!("{quantization:#}\n").as_bytes())?;
     }
     Ok(writer.stage()?)
+}
+
+/// What [`stage`] writes for each tensor of the source.
+pub(super) fn plan<'a>(context: &ExportContext<'a>, dtype: DType, parts: &dyn Parts) -> Vec<(&'a str, TensorSpec)> {
+    let mut plan = Vec::new();
+    for info in context.source.tensors() {
+        let specs = match context.layer_of(&info.name).and_then(|shape| shape.scheme.map(|scheme| (shape, scheme))) {
+            Some((shape, scheme)) => parts.specs(shape, scheme),
+            None => vec![TensorSpec::new(&info.name, info.shape.clone(), kept_dtype(info.dtype, dtype))],
+        };
+        plan.extend(specs.into_iter().map(|spec| (info.name.as_str(), spec)));
+    }
+    plan
 }
 
 /// The type of a tensor that holds no codes: integers stay, floats become `wanted`.

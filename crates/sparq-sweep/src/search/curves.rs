@@ -1,5 +1,6 @@
 use super::knapsack::{Item, choose};
-use crate::{Error, Result};
+use super::target::Prices;
+use crate::Result;
 use serde::{Deserialize, Serialize};
 use sparq_pipeline::{Allocation, LayerBudget};
 
@@ -54,15 +55,15 @@ impl DamageCurves {
     /// `target_tcr`.
     ///
     /// # Errors
-    /// [`Error::Rate`] if no choice of candidates reaches the rate.
+    /// [`Error::Rate`](crate::Error::Rate) if no choice of candidates reaches the rate.
     pub fn allocate(&self, target_tcr: f64) -> Result<Allocation> {
-        Ok(self.allocation(&self.choose(target_tcr)?))
+        Ok(self.allocation(&self.choose(&Prices::Rate(target_tcr))?))
     }
 
     /// The candidate of each unit that does least estimated damage, as [`allocate`](Self::allocate).
-    pub(super) fn choose(&self, target_tcr: f64) -> Result<Vec<usize>> {
-        let refused = || Error::Rate { wanted: target_tcr, highest: highest_rate(&self.candidates) };
-        choose(&self.items(), &self.costs(), self.budget(target_tcr)).ok_or_else(refused)
+    pub(super) fn choose(&self, prices: &Prices) -> Result<Vec<usize>> {
+        let (items, budget) = self.problem(prices);
+        choose(&items, budget).ok_or_else(|| prices.refused(&self.candidates))
     }
 
     /// What the layers get under a choice of candidates.
@@ -74,28 +75,20 @@ impl DamageCurves {
         Allocation::new(layers)
     }
 
-    /// Sizes of the units, and estimated damages.
-    pub(super) fn items(&self) -> Vec<Item> {
-        self.units.iter().map(|unit| self.item(unit)).collect()
+    /// Each unit's costs and estimated damages, and what all may cost together.
+    pub(super) fn problem(&self, prices: &Prices) -> (Vec<Item>, f64) {
+        let costs: Vec<Vec<f64>> = self.units.iter().map(|unit| prices.costs(&self.candidates, unit)).collect();
+        let budget = prices.budget(&self.units, &costs);
+        let item = |(unit, costs)| Item { costs, damages: self.damages(unit) };
+        (self.units.iter().zip(costs).map(item).collect(), budget)
     }
 
-    /// Cost of a weight under each candidate.
-    pub(super) fn costs(&self) -> Vec<f64> {
-        self.candidates.iter().map(LayerBudget::cost).collect()
-    }
-
-    /// What all weights may cost together at a rate.
-    pub(super) fn budget(&self, target_tcr: f64) -> f64 {
-        (1.0 - target_tcr) * self.items().iter().map(|item| item.weights).sum::<f64>()
-    }
-
-    fn item(&self, unit: &Unit) -> Item {
-        let weights = unit.layers.iter().map(|(_, weights)| *weights as f64).sum();
-        let damages = (0..self.candidates.len()).map(|candidate| {
+    fn damages(&self, unit: &Unit) -> Vec<f64> {
+        let left = |candidate| {
             let Damage { pruning, rounding } = self.damage(unit, candidate);
             unit.remaining.pruning * pruning + unit.remaining.rounding * rounding
-        });
-        Item { weights, damages: damages.collect() }
+        };
+        (0..self.candidates.len()).map(left).collect()
     }
 
     /// What a candidate does to a unit if all of it is left.
@@ -106,11 +99,6 @@ impl DamageCurves {
         let (error, pruning) = (of(&unit.errors, candidate), of(&unit.pruning, candidate));
         Damage { pruning: scale * pruning, rounding: scale * (error - pruning).max(0.0) }
     }
-}
-
-/// The rate that all of the cheapest candidate give.
-pub(super) fn highest_rate(candidates: &[LayerBudget]) -> f64 {
-    1.0 - candidates.iter().map(LayerBudget::cost).fold(f64::INFINITY, f64::min)
 }
 
 /// Damage in nats a token, of pruning and of rounding on top of it.

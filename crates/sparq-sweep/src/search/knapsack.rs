@@ -1,10 +1,10 @@
 //! The choice of one candidate for each unit that does least damage within a budget.
 
-/// One thing to choose for: its size, and what each candidate would do to it.
+/// One thing to choose for: what each candidate would cost, and do to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Item {
-    /// Number of weights.
-    pub(crate) weights: f64,
+    /// Cost of each candidate.
+    pub(crate) costs: Vec<f64>,
     /// Damage of each candidate.
     pub(crate) damages: Vec<f64>,
 }
@@ -14,16 +14,16 @@ pub(crate) fn total(items: &[Item], chosen: &[usize]) -> f64 {
     items.iter().zip(chosen).map(|(item, &candidate)| item.damages[candidate]).sum()
 }
 
-/// Chooses a candidate for each item, so that `Σ weights · cost` stays within `budget` and the sum of damages is small:
+/// Chooses a candidate for each item, so that their costs together stay within `budget` and the sum of damages is small:
 /// from the cheapest choice of all, takes the step that mends most for its cost, along the lower convex hull of each
 /// item's candidates, as long as one fits. What is left of the budget is less than one step, so the sum is within one
 /// step of the least possible.
 ///
 /// None if the cheapest choice of all is beyond the budget. Ties go to the item that comes first.
-pub(crate) fn choose(items: &[Item], costs: &[f64], budget: f64) -> Option<Vec<usize>> {
-    let hulls: Vec<Vec<usize>> = items.iter().map(|item| hull(&item.damages, costs)).collect();
+pub(crate) fn choose(items: &[Item], budget: f64) -> Option<Vec<usize>> {
+    let hulls: Vec<Vec<usize>> = items.iter().map(hull).collect();
     let mut at = vec![0_usize; items.len()];
-    let spent = |item: usize, candidate: usize| items[item].weights * costs[candidate];
+    let spent = |item: usize, candidate: usize| items[item].costs[candidate];
     let mut left = budget - hulls.iter().enumerate().map(|(item, hull)| spent(item, hull[0])).sum::<f64>();
     // Costs are sums of many products; what is missing to a bound by rounding is not missing.
     let slack = 1e-9 * budget.abs();
@@ -47,7 +47,8 @@ pub(crate) fn choose(items: &[Item], costs: &[f64], budget: f64) -> Option<Vec<u
 }
 
 /// Candidates on the lower convex hull of damage over cost, from the cheapest on; damages fall along it.
-fn hull(damages: &[f64], costs: &[f64]) -> Vec<usize> {
+fn hull(item: &Item) -> Vec<usize> {
+    let Item { costs, damages } = item;
     let mut order: Vec<usize> = (0..costs.len()).collect();
     order.sort_by(|&x, &y| costs[x].total_cmp(&costs[y]).then(damages[x].total_cmp(&damages[y])));
     let mut hull: Vec<usize> = Vec::new();
@@ -71,20 +72,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn spent(items: &[Item], costs: &[f64], chosen: &[usize]) -> f64 {
-        items.iter().zip(chosen).map(|(item, &candidate)| item.weights * costs[candidate]).sum()
+    const COSTS: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
+
+    fn item(weights: f64, damages: Vec<f64>) -> Item {
+        Item { costs: COSTS[..damages.len()].iter().map(|cost| weights * cost).collect(), damages }
+    }
+
+    fn spent(items: &[Item], chosen: &[usize]) -> f64 {
+        items.iter().zip(chosen).map(|(item, &candidate)| item.costs[candidate]).sum()
     }
 
     /// Every choice there is.
-    fn best(items: &[Item], costs: &[f64], budget: f64) -> Option<f64> {
+    fn best(items: &[Item], budget: f64) -> Option<f64> {
         let mut least = None;
         let mut chosen = vec![0; items.len()];
         loop {
-            if spent(items, costs, &chosen) <= budget * (1.0 + 1e-9) {
+            if spent(items, &chosen) <= budget * (1.0 + 1e-9) {
                 let damage = total(items, &chosen);
                 least = Some(least.map_or(damage, |least: f64| least.min(damage)));
             }
-            let Some(digit) = chosen.iter().position(|&candidate| candidate + 1 < costs.len()) else { return least };
+            let Some(digit) = chosen.iter().position(|&candidate| candidate + 1 < COSTS.len()) else { return least };
             chosen[..digit].fill(0);
             chosen[digit] += 1;
         }
@@ -96,13 +103,12 @@ mod tests {
             items in proptest::collection::vec((1.0_f64..5.0, proptest::collection::vec(0.0_f64..1.0, 4)), 1..6),
             budget in 0.1_f64..20.0,
         ) {
-            let costs = [0.125, 0.25, 0.5, 1.0];
-            let items: Vec<Item> = items.into_iter().map(|(weights, damages)| Item { weights, damages }).collect();
-            let chosen = choose(&items, &costs, budget);
-            let least = best(&items, &costs, budget);
+            let items: Vec<Item> = items.into_iter().map(|(weights, damages)| item(weights, damages)).collect();
+            let chosen = choose(&items, budget);
+            let least = best(&items, budget);
             prop_assert_eq!(chosen.is_some(), least.is_some());
             if let (Some(chosen), Some(least)) = (chosen, least) {
-                prop_assert!(spent(&items, &costs, &chosen) <= budget * (1.0 + 1e-8));
+                prop_assert!(spent(&items, &chosen) <= budget * (1.0 + 1e-8));
                 let step = items.iter().flat_map(|item| &item.damages).fold(0.0_f64, |most, &damage| most.max(damage));
                 prop_assert!(total(&items, &chosen) <= least + step, "{} {}", total(&items, &chosen), least);
             }
@@ -111,12 +117,10 @@ mod tests {
 
     #[test]
     fn what_is_sensitive_gets_more() {
-        let items: Vec<Item> = [1.0, 10.0, 1.0]
-            .map(|scale| Item { weights: 1.0, damages: [0.4, 0.1, 0.02].map(|damage| scale * damage).to_vec() })
-            .to_vec();
-        let costs = [0.125, 0.25, 0.5];
-        assert_eq!(choose(&items, &costs, 0.75), Some(vec![0, 2, 0]));
-        assert_eq!(choose(&items, &costs, 0.3), None);
-        assert_eq!(choose(&items, &costs, 2.0), Some(vec![2, 2, 2]));
+        let items: Vec<Item> =
+            [1.0, 10.0, 1.0].map(|scale| item(1.0, [0.4, 0.1, 0.02].map(|damage| scale * damage).to_vec())).to_vec();
+        assert_eq!(choose(&items, 0.75), Some(vec![0, 2, 0]));
+        assert_eq!(choose(&items, 0.3), None);
+        assert_eq!(choose(&items, 2.0), Some(vec![2, 2, 2]));
     }
 }

@@ -1,4 +1,4 @@
-//! Searching for sparsity and bits layer by layer, under a theoretical compression rate.
+//! Searching for sparsity and bits layer by layer, under a theoretical compression rate or a size on disk.
 
 mod base;
 mod curves;
@@ -8,12 +8,14 @@ mod levels;
 mod polish;
 mod searched;
 mod sensitivity;
+mod target;
 mod trials;
 mod walk;
 mod whole;
 
 pub use curves::{DamageCurves, Remaining, Unit};
 pub use searched::{Contestant, Origin, Searched};
+pub use target::Target;
 
 use crate::store::{Store, fingerprint, settings};
 use crate::{Observer, Result};

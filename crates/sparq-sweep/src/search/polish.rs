@@ -34,17 +34,16 @@ pub(super) trait Arena {
 #[derive(Debug)]
 pub(super) struct Rules {
     items: Vec<Item>,
-    costs: Vec<f64>,
-    /// Bound of `Σ weights · cost`.
+    /// Bound of the costs together.
     budget: f64,
     /// For each unit the candidates in play, from the cheapest on.
     ladders: Vec<Vec<usize>>,
 }
 
 impl Rules {
-    pub(super) fn new(items: Vec<Item>, costs: Vec<f64>, budget: f64) -> Self {
-        let ladders = items.iter().map(|item| ladder(&item.damages, &costs)).collect();
-        Self { items, costs, budget, ladders }
+    pub(super) fn new(items: Vec<Item>, budget: f64) -> Self {
+        let ladders = items.iter().map(ladder).collect();
+        Self { items, budget, ladders }
     }
 
     /// Whether a choice keeps the budget, up to rounding.
@@ -53,25 +52,25 @@ impl Rules {
     }
 
     fn spent(&self, choice: &[usize]) -> f64 {
-        choice.iter().zip(&self.items).map(|(&candidate, item)| item.weights * self.costs[candidate]).sum()
+        choice.iter().zip(&self.items).map(|(&candidate, item)| item.costs[candidate]).sum()
     }
 
     /// The candidate above (or below) the one that `unit` has.
     fn step(&self, choice: &[usize], unit: usize, up: bool) -> Option<usize> {
-        let (ladder, at) = (&self.ladders[unit], choice[unit]);
+        let (ladder, costs, at) = (&self.ladders[unit], &self.items[unit].costs, choice[unit]);
         let rung = ladder.iter().position(|&candidate| candidate == at);
         match (rung, up) {
             (Some(rung), true) => ladder.get(rung + 1).copied(),
             (Some(rung), false) => ladder.get(rung.checked_sub(1)?).copied(),
-            (None, true) => ladder.iter().copied().find(|&candidate| self.costs[candidate] > self.costs[at]),
-            (None, false) => ladder.iter().copied().rfind(|&candidate| self.costs[candidate] < self.costs[at]),
+            (None, true) => ladder.iter().copied().find(|&candidate| costs[candidate] > costs[at]),
+            (None, false) => ladder.iter().copied().rfind(|&candidate| costs[candidate] < costs[at]),
         }
     }
 
     /// Estimated damage mended for what a step costs; the other way round, negative, for a step down.
     fn worth(&self, choice: &[usize], unit: usize, to: usize) -> f64 {
         let (item, from) = (&self.items[unit], choice[unit]);
-        let price = (item.weights * (self.costs[to] - self.costs[from])).abs().max(1e-12 * item.weights);
+        let price = (item.costs[to] - item.costs[from]).abs().max(1e-12 * item.costs[to].abs());
         (item.damages[from] - item.damages[to]) / price
     }
 
@@ -84,7 +83,7 @@ impl Rules {
         fits: impl Fn(f64) -> bool,
         random: &mut ChaCha8Rng,
     ) -> Option<usize> {
-        let price = |unit: usize, to: usize| self.items[unit].weights * (self.costs[to] - self.costs[choice[unit]]);
+        let price = |unit: usize, to: usize| self.items[unit].costs[to] - self.items[unit].costs[choice[unit]];
         let steps: Vec<(usize, usize)> = (0..choice.len())
             .filter(|unit| !spared.contains(unit))
             .filter_map(|unit| Some((unit, self.step(choice, unit, up)?)))
@@ -124,7 +123,8 @@ impl Rules {
 }
 
 /// Candidates in play, from the cheapest on.
-fn ladder(damages: &[f64], costs: &[f64]) -> Vec<usize> {
+fn ladder(item: &Item) -> Vec<usize> {
+    let Item { costs, damages } = item;
     let least = |candidate: usize| {
         let no_dearer = (0..costs.len()).filter(|&other| costs[other] <= costs[candidate]);
         no_dearer.map(|other| damages[other]).fold(f64::INFINITY, f64::min)
@@ -266,13 +266,14 @@ mod tests {
     fn arena(units: usize) -> Neighbours {
         let scale = |unit: usize| f64::from(u8::try_from(unit * unit % 7).expect("small") + 1);
         let damages = |unit| [0.4, 0.21, 0.2, 0.05].map(|damage| damage * scale(unit) / 7.0).to_vec();
-        let items = (0..units).map(|unit| Item { weights: 1.0 + (unit % 3) as f64, damages: damages(unit) });
+        let costs = |unit: usize| COSTS.map(|cost| (1.0 + (unit % 3) as f64) * cost).to_vec();
+        let items = (0..units).map(|unit| Item { costs: costs(unit), damages: damages(unit) });
         Neighbours { items: items.collect(), adopted: Vec::new() }
     }
 
     fn rules(arena: &Neighbours) -> Rules {
-        let weights: f64 = arena.items.iter().map(|item| item.weights).sum();
-        Rules::new(arena.items.clone(), COSTS.to_vec(), 0.1875 * weights)
+        // What the second of the candidates costs everywhere.
+        Rules::new(arena.items.clone(), arena.items.iter().map(|item| item.costs[1]).sum())
     }
 
     fn on_all(arena: &Neighbours, choice: &[usize]) -> f64 {
@@ -336,7 +337,8 @@ mod tests {
 
     #[test]
     fn what_is_much_worse_than_something_as_cheap_is_not_in_play() {
-        assert_eq!(ladder(&[0.4, 0.21, 0.2, 0.05], &COSTS), [0, 1, 2, 3]);
-        assert_eq!(ladder(&[0.4, 0.3, 0.2, 0.05], &COSTS), [0, 2, 3]);
+        let ladder = |damages: [f64; 4]| ladder(&Item { costs: COSTS.to_vec(), damages: damages.to_vec() });
+        assert_eq!(ladder([0.4, 0.21, 0.2, 0.05]), [0, 1, 2, 3]);
+        assert_eq!(ladder([0.4, 0.3, 0.2, 0.05]), [0, 2, 3]);
     }
 }

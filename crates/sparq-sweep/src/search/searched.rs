@@ -1,11 +1,11 @@
 //! From curves to an allocation for each rate, polished if that is wanted.
 
 use super::base::Base;
-use super::curves::highest_rate;
 use super::judge::Judge;
 use super::knapsack::{Item, choose, total};
 use super::levels::Level;
 use super::polish::{Rules, evolve};
+use super::target::{Prices, Target};
 use super::trials::measure_trials;
 use super::whole::Whole;
 use super::{DamageCurves, Inputs, Search, bits, places};
@@ -56,22 +56,17 @@ pub struct Contestant {
     pub compressed: f64,
 }
 
-/// An allocation for a rate, and how it was chosen.
+/// An allocation for a [target](Target), and how it was chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Searched {
-    /// The theoretical compression rate that was asked for.
-    pub target_tcr: f64,
     /// What was chosen.
     pub allocation: Allocation,
     /// Where it comes from.
     pub origin: Origin,
-    /// What it was chosen among: the estimated allocation, the best uniform one that meets the rate (if one does) and the
+    /// What it was chosen among: the estimated allocation, the best uniform one that meets the target (if one does) and the
     /// polished one (if that was asked for).
     pub contestants: Vec<Contestant>,
 }
-
-/// Rates are sums of many products: what exceeds the highest by less does so by rounding.
-const RATE_SLACK: f64 = 1e-9;
 
 impl Searched {
     /// `recipe` with what was chosen: for all layers at once if all get the same.
@@ -86,7 +81,7 @@ impl Searched {
 impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
-    /// For each rate, trials as those of [`run`](Self::run) are made around the best uniform allocation that meets it, for
+    /// For each target, trials as those of [`run`](Self::run) are made around the best uniform allocation that meets it, for
     /// what is left of damages depends on how much is compressed (they are compressed as the recipe says, but for damping
     /// chosen on held-out text). Then the allocation of least estimated damage and the uniform one of least estimated damage
     /// are compressed as the recipe says, on the text of [`finals_on`](Self::finals_on), and what diverges less from the base
@@ -95,12 +90,12 @@ impl Search {
     ///
     /// With [generations](Self::polish) one more is among them. Polishing puts models together from the layers that the
     /// curves were measured with, and judges them by KL(base ‖ model) on the probe text. It starts from these two, every
-    /// uniform allocation that meets the rate and the best mixes of one bit width. In each generation 16 offspring of the
-    /// best model so far raise one to three units by a step and lower others until the rate is met again (of two steps
+    /// uniform allocation that meets the target and the best mixes of one bit width. In each generation 16 offspring of the
+    /// best model so far raise one to three units by a step and lower others until the target is met again (of two steps
     /// drawn, the one the curves favour); they are judged on a quarter of the probe's sequences, the best four on half, the
     /// best one on all, and it takes its parent's place if it is better.
     ///
-    /// Cost beside that of the curves: for each rate its trials and a compression for each allocation that is compared; with
+    /// Cost beside that of the curves: for each target its trials and a compression for each allocation that is compared; with
     /// a polish, about four forward passes of the probe in each generation, and all candidates' layers stay in memory, a
     /// byte for each weight and candidate, with the blocks of the base and of two more models as `f32` and what enters each
     /// block on the probe text.
@@ -109,12 +104,13 @@ impl Search {
     /// A polish that was interrupted starts anew, and solves the candidates again.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run); before anything is measured [`Error::Rate`] for a rate that no choice of candidates has.
+    /// Those of [`run`](Self::run); before anything is measured [`Error::Rate`] and [`Error::FileSize`] for targets that no choice
+    /// of candidates reaches, and what a format refuses.
     ///
     /// # Examples
     /// ```no_run
     /// use sparq_pipeline::{Calibration, Recipe};
-    /// use sparq_sweep::Search;
+    /// use sparq_sweep::{Search, Target};
     /// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
     /// let text = std::fs::read_to_string("c4.txt")?;
     /// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
@@ -122,7 +118,8 @@ impl Search {
     /// let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
     /// let all = Calibration::from_text(model.tokenizer()?, &text, 64, 512, 0)?; // what the result is compressed on
     /// let search = Search::new(recipe.clone()).polish(24).finals_on(all);
-    /// for searched in search.allocate(&model, &calibration, &probe, &[0.8125, 0.875], None, &())? {
+    /// let targets = [Target::Tcr(0.8125), Target::Tcr(0.875)];
+    /// for searched in search.allocate(&model, &calibration, &probe, &targets, None, &())? {
     ///     println!("{}: TCr {:.4}", searched.origin, searched.allocation.tcr);
     ///     let recipe = searched.recipe(&recipe);
     /// }
@@ -133,31 +130,31 @@ impl Search {
         model: &Model,
         calibration: &Calibration,
         probe: &Calibration,
-        targets: &[f64],
+        targets: &[Target<'_>],
         directory: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<Vec<Searched>> {
         if self.candidates.is_empty() {
             return Err(Error::NoConfigurations);
         }
-        let highest = highest_rate(&self.candidates);
-        if let Some(&wanted) = targets.iter().find(|target| !(0.0..=highest + RATE_SLACK).contains(*target)) {
-            return Err(Error::Rate { wanted, highest });
-        }
+        let prices = |target: &Target<'_>| target.prices(model, &self.recipe, &self.candidates);
+        let targets = targets.iter().map(prices).collect::<Result<Vec<_>>>()?;
         let store = Store::open_if_given(directory)?;
         let trial = self.trial();
         let inputs = Inputs::new(model, calibration, probe, &store)?;
         let measured = self.key(&trial, &inputs)?;
         let search = self.key(&self.recipe, &inputs)?;
         let finals = self.finals.as_ref().unwrap_or(calibration);
-        let key = |target: f64| -> Result<String> {
-            let settings = serde_json::to_string(&(self.generations, self.seed, target.to_bits()))?;
+        let key = |target: &Prices| -> Result<String> {
+            let settings = match target {
+                Prices::Rate(rate) => serde_json::to_string(&(self.generations, self.seed, rate.to_bits()))?,
+                Prices::File(prices) => serde_json::to_string(&(self.generations, self.seed, prices))?,
+            };
             Ok(fingerprint(&["allocation 3", &search, &settings, &finals.fingerprint()]))
         };
         let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
-        for &target in targets {
-            let key = key(target)?;
-            found.push(store.get(&key));
+        for target in &targets {
+            found.push(store.get(&key(target)?));
         }
         if found.iter().any(Option::is_none) {
             let mut model = model.clone();
@@ -167,7 +164,7 @@ impl Search {
             let trials = Whole { base: &base, recipe: &trial, calibration, store: &store, key: &measured, observer };
             let finale = Whole { recipe: &self.recipe, calibration: finals, key: &search, ..trials };
             let (curves, levels) = self.measure(&base, calibration, &store, &measured, polish, observer)?;
-            for (&target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            for (target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
                 let mut curves = curves.clone();
                 if let Some(&[anchor, ..]) = best_uniform(&curves, target).as_deref() {
                     measure_trials(&trials, &mut curves, anchor, self.jobs)?;
@@ -177,7 +174,7 @@ impl Search {
                 } else {
                     finalists(&curves, target)?
                 };
-                let searched = decide(&finale, &curves, &finalists, target, self.jobs)?;
+                let searched = decide(&finale, &curves, &finalists, self.jobs)?;
                 store.put(&key(target)?, &searched)?;
                 *found = Some(searched);
             }
@@ -191,10 +188,11 @@ impl Search {
         base: &Base<'_>,
         curves: &DamageCurves,
         levels: &[Level],
-        target: f64,
+        target: &Prices,
         observer: &dyn Observer,
     ) -> Result<Vec<Finalist>> {
-        let rules = Rules::new(curves.items(), curves.costs(), curves.budget(target));
+        let (items, budget) = curves.problem(target);
+        let rules = Rules::new(items, budget);
         let mut finalists = finalists(curves, target)?;
         let mut starts: Vec<Vec<usize>> = finalists.iter().map(|finalist| finalist.choice.clone()).collect();
         for start in uniform(curves, target).into_iter().chain(mixes(curves, target)) {
@@ -216,13 +214,7 @@ impl Search {
 }
 
 /// Compresses the finalists in full; what diverges least from the base on the probe text is chosen.
-fn decide(
-    whole: &Whole<'_>,
-    curves: &DamageCurves,
-    finalists: &[Finalist],
-    target: f64,
-    jobs: usize,
-) -> Result<Searched> {
+fn decide(whole: &Whole<'_>, curves: &DamageCurves, finalists: &[Finalist], jobs: usize) -> Result<Searched> {
     let allocations: Vec<Allocation> = finalists.iter().map(|finalist| curves.allocation(&finalist.choice)).collect();
     let first_like = |index: usize| allocations.iter().position(|known| *known == allocations[index]);
     let different: Vec<usize> = (0..allocations.len()).filter(|&index| first_like(index) == Some(index)).collect();
@@ -239,7 +231,7 @@ fn decide(
     let contestants: Vec<Contestant> = finalists.iter().enumerate().map(contestant).collect();
     let best = contestants.iter().min_by(|x, y| x.compressed.total_cmp(&y.compressed));
     let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return Err(Error::NoConfigurations) };
-    Ok(Searched { target_tcr: target, allocation, origin, contestants })
+    Ok(Searched { allocation, origin, contestants })
 }
 
 /// What is compressed in full, to be compared.
@@ -250,38 +242,39 @@ struct Finalist {
 }
 
 /// The choice of least estimated damage, and the best of the uniform ones by these estimates.
-fn finalists(curves: &DamageCurves, target: f64) -> Result<Vec<Finalist>> {
+fn finalists(curves: &DamageCurves, target: &Prices) -> Result<Vec<Finalist>> {
     let finalist = |origin, choice| Finalist { origin, choice, assembled: None };
     let mut finalists = vec![finalist(Origin::Estimated, curves.choose(target)?)];
     finalists.extend(best_uniform(curves, target).map(|choice| finalist(Origin::Uniform, choice)));
     Ok(finalists)
 }
 
-/// Of the uniform choices that meet the rate, the one of least estimated damage.
-fn best_uniform(curves: &DamageCurves, target: f64) -> Option<Vec<usize>> {
-    let items = curves.items();
+/// Of the uniform choices that meet the target, the one of least estimated damage.
+fn best_uniform(curves: &DamageCurves, target: &Prices) -> Option<Vec<usize>> {
+    let (items, _) = curves.problem(target);
     uniform(curves, target).into_iter().min_by(|x, y| total(&items, x).total_cmp(&total(&items, y)))
 }
 
-/// The same candidate for every unit, for each that meets the rate.
-fn uniform(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
-    // What a weight may cost, up to rounding.
-    let most = (1.0 - target) * (1.0 + 1e-9);
-    let within = curves.costs().into_iter().enumerate().filter(|(_, cost)| *cost <= most);
-    within.map(|(candidate, _)| vec![candidate; curves.units.len()]).collect()
+/// The same candidate for every unit, for each that meets the target.
+fn uniform(curves: &DamageCurves, target: &Prices) -> Vec<Vec<usize>> {
+    let (items, budget) = curves.problem(target);
+    let cost = |candidate: usize| items.iter().map(|item| item.costs[candidate]).sum::<f64>();
+    // Costs are sums of many products, met up to rounding.
+    let within = (0..curves.candidates.len()).filter(|&candidate| cost(candidate) <= budget * (1.0 + 1e-9));
+    within.map(|candidate| vec![candidate; curves.units.len()]).collect()
 }
 
 /// For each bit width among the candidates, the choice among those of this width alone that does least estimated damage.
-fn mixes(curves: &DamageCurves, target: f64) -> Vec<Vec<usize>> {
-    let (items, costs, budget) = (curves.items(), curves.costs(), curves.budget(target));
+fn mixes(curves: &DamageCurves, target: &Prices) -> Vec<Vec<usize>> {
+    let (items, budget) = curves.problem(target);
     let widths: BTreeSet<u8> = curves.candidates.iter().map(bits).collect();
     let mix = |width: u8| {
         let of_width: Vec<usize> =
-            (0..costs.len()).filter(|&candidate| bits(&curves.candidates[candidate]) == width).collect();
+            (0..curves.candidates.len()).filter(|&candidate| bits(&curves.candidates[candidate]) == width).collect();
         let only = |values: &[f64]| of_width.iter().map(|&candidate| values[candidate]).collect::<Vec<_>>();
         let items: Vec<Item> =
-            items.iter().map(|item| Item { weights: item.weights, damages: only(&item.damages) }).collect();
-        let chosen = choose(&items, &only(&costs), budget)?;
+            items.iter().map(|item| Item { costs: only(&item.costs), damages: only(&item.damages) }).collect();
+        let chosen = choose(&items, budget)?;
         Some(chosen.into_iter().map(|candidate| of_width[candidate]).collect())
     };
     widths.into_iter().filter_map(mix).collect()
@@ -314,8 +307,8 @@ mod tests {
         }
     }
 
-    fn compared(curves: &DamageCurves, target: f64) -> Vec<(Origin, Vec<usize>)> {
-        let finalists = finalists(curves, target).expect("within reach");
+    fn compared(curves: &DamageCurves, rate: f64) -> Vec<(Origin, Vec<usize>)> {
+        let finalists = finalists(curves, &Prices::Rate(rate)).expect("within reach");
         finalists.into_iter().map(|finalist| (finalist.origin, finalist.choice)).collect()
     }
 
@@ -330,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_no_candidate_reaches_is_refused() {
-        assert!(finalists(&curves(), 0.9).is_ok());
-        assert!(finalists(&curves(), 0.91).is_err());
+        assert!(finalists(&curves(), &Prices::Rate(0.9)).is_ok());
+        assert!(finalists(&curves(), &Prices::Rate(0.91)).is_err());
     }
 }

@@ -162,6 +162,7 @@ fn parts(units: &[Unit]) -> Vec<Vec<usize>> {
 mod tests {
     use super::*;
     use crate::search::knapsack::total;
+    use crate::search::target::Prices;
     use sparq_core::{Bits, Sparsity};
 
     /// Two blocks of two parts, at 4 bits with 0, 25 and 50 % sparsity, and at 3 bits with 25 %. Half of what rounding to 4
@@ -214,7 +215,7 @@ mod tests {
         for (unit, part) in truth.units.iter_mut().zip([0, 1, 0, 1]) {
             unit.remaining = left[part];
         }
-        trials.choices.iter().map(|choice| total(&truth.items(), choice)).collect()
+        trials.choices.iter().map(|choice| total(&truth.problem(&Prices::Rate(0.0)).0, choice)).collect()
     }
 
     #[test]

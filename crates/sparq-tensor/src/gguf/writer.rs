@@ -17,7 +17,7 @@ use super::names::{ROPE_FACTORS, Role, to_gguf};
 use super::rope_scaling::{Lengths, Written};
 use super::to_metadata::{self, Description, Layout};
 use crate::destination::{check_file_destination, sync_directory, temporary_directory};
-use crate::{Checkpoint, DType, Error, Result, StagedCheckpoint, TensorInfo, encode};
+use crate::{Checkpoint, DType, Error, PlannedSize, Result, StagedCheckpoint, TensorInfo, encode};
 
 /// Alignment of the data section and of every tensor in it.
 const ALIGNMENT: u64 = 32;
@@ -99,6 +99,26 @@ impl GgufWriter {
     /// Those of [`create`](Self::create) that do not concern the destination.
     pub fn check(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<()> {
         plan(source, dtype).map(drop)
+    }
+
+    /// What the file that [`create`](Self::create) lays out takes.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn planned_size(
+        source: &Checkpoint,
+        dtype: impl Fn(&TensorInfo) -> DType,
+        file_type: Option<u32>,
+    ) -> Result<PlannedSize> {
+        let FilePlan { description, tensors, slots, .. } = plan(source, dtype)?;
+        let (_, _, file_bytes) = layout(description.entries, &tensors, file_type)?;
+        let with_padding = |(name, (slot, tensor)): (String, (Slot, usize))| {
+            // Behind the experts of a block there is padding once.
+            let all = tensors[tensor].bytes;
+            let padding = if slot.position == 0 { all.next_multiple_of(ALIGNMENT) - all } else { 0 };
+            (name, slot.bytes + padding)
+        };
+        Ok(PlannedSize { file_bytes, tensors: slots.into_iter().map(with_padding).collect() })
     }
 
     /// Lays out a file for all tensors of `source`, each in the type that `dtype` says. `file_type` is what

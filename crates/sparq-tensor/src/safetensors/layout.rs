@@ -69,7 +69,10 @@ pub(crate) fn check_names(specs: &[TensorSpec]) -> Result<()> {
 
 impl TensorSpec {
     /// The size in bytes.
-    pub(crate) fn bytes(&self) -> Result<u64> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidPlan`] if it overflows, or blocks do not fill the rows.
+    pub fn bytes(&self) -> Result<u64> {
         self.dtype.checked_bytes(&self.shape).map_err(|fault| invalid(self, fault.to_string()))
     }
 }

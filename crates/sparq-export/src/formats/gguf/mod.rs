@@ -8,7 +8,7 @@ use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, QuantScheme, Quantized, ScaleType};
 use sparq_tensor::packing::gguf::{decode_rows, pack_rows, quantize_rows};
-use sparq_tensor::{DType, GgufWriter, Importance, StagedCheckpoint, TensorInGguf, TensorInfo};
+use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -137,6 +137,11 @@ impl ExportFormat for Gguf {
             return Ok(());
         }
         context.layers.iter().try_for_each(check_exact)
+    }
+
+    fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
+        let types = |info: &TensorInfo| self.types.of(context, info);
+        Ok(GgufWriter::planned_size(context.source, types, self.types.file_type(context))?)
     }
 
     fn stage(

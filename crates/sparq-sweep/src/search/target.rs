@@ -1,0 +1,146 @@
+//! What a choice of candidates must reach, and what each candidate costs.
+
+use super::Unit;
+use crate::{Error, Result};
+use serde::Serialize;
+use sparq_export::{ExportFormat, ExportSettings};
+use sparq_model::Model;
+use sparq_pipeline::{LayerBudget, Recipe, planned_size};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Rates are sums of many products: what exceeds the highest by less does so by rounding.
+const RATE_SLACK: f64 = 1e-9;
+
+/// What a searched allocation must reach.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// A theoretical compression rate of at least this, a fraction. It counts sparsity and bits, and nothing else.
+    Tcr(f64),
+    /// Weight files that take no more than this. Sparsity is worth nothing here in any format that stores zeros as it stores
+    /// other codes: give the search [candidates](super::Search::candidates) that differ by their bits.
+    File {
+        /// Bytes of all weight files, headers among them, and what is not compressed; of a GGUF file all of it.
+        bytes: u64,
+        /// How the result will be written.
+        format: &'a dyn ExportFormat,
+        /// With these settings.
+        settings: &'a ExportSettings,
+    },
+}
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcr(rate) => write!(f, "TCr {:.2} %", 100.0 * rate),
+            Self::File { bytes, .. } => write!(f, "at most {bytes} bytes"),
+        }
+    }
+}
+
+impl Target<'_> {
+    /// What candidates cost, or why no choice of them can reach this.
+    pub(super) fn prices(&self, model: &Model, recipe: &Recipe, candidates: &[LayerBudget]) -> Result<Prices> {
+        match *self {
+            Self::Tcr(wanted) => {
+                let highest = highest_rate(candidates);
+                if !(0.0..=highest + RATE_SLACK).contains(&wanted) {
+                    return Err(Error::Rate { wanted, highest });
+                }
+                Ok(Prices::Rate(wanted))
+            }
+            Self::File { bytes, format, settings } => {
+                let mut prices = FilePrices { most: bytes, files: Vec::new(), layers: BTreeMap::new() };
+                for &candidate in candidates {
+                    let uniform = Recipe { allocation: None, ..recipe.with_budget(candidate) };
+                    let size = planned_size(model, &uniform, format, settings)?;
+                    prices.files.push(size.file_bytes);
+                    for block in 0..model.block_count() {
+                        for linear in model.block_plan(block)?.linears() {
+                            let all: f64 = linear.stored.shape.iter().map(|&length| length as f64).product();
+                            let of_tensor = size.tensors.get(linear.weight_name()).map_or(0.0, |&bytes| bytes as f64);
+                            let bytes = of_tensor * linear.weights() as f64 / all;
+                            prices.layers.entry(linear.name.clone()).or_default().push(bytes);
+                        }
+                    }
+                }
+                let least = prices.files.iter().copied().min().unwrap_or_default();
+                if bytes < least {
+                    return Err(Error::FileSize { wanted: bytes, least });
+                }
+                Ok(Prices::File(prices))
+            }
+        }
+    }
+}
+
+/// What candidates cost, and what all may cost together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) enum Prices {
+    /// Fractions of sixteen bits a weight, at this theoretical compression rate.
+    Rate(f64),
+    /// Bytes.
+    File(FilePrices),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct FilePrices {
+    /// What the files may take.
+    most: u64,
+    /// What they take with each candidate everywhere.
+    files: Vec<u64>,
+    /// What each layer takes with each candidate.
+    layers: BTreeMap<String, Vec<f64>>,
+}
+
+impl Prices {
+    /// What each candidate costs in a unit.
+    pub(super) fn costs(&self, candidates: &[LayerBudget], unit: &Unit) -> Vec<f64> {
+        match self {
+            Self::Rate(_) => {
+                let weights: f64 = unit.layers.iter().map(|(_, weights)| *weights as f64).sum();
+                candidates.iter().map(|candidate| weights * candidate.cost()).collect()
+            }
+            Self::File(prices) => {
+                let of_layer = |name: &str, candidate: usize| {
+                    let bytes = prices.layers.get(name).and_then(|bytes| bytes.get(candidate));
+                    bytes.copied().unwrap_or(0.0)
+                };
+                let of_unit = |candidate| unit.layers.iter().map(|(name, _)| of_layer(name, candidate)).sum();
+                (0..candidates.len()).map(of_unit).collect()
+            }
+        }
+    }
+
+    /// What all units may cost together.
+    pub(super) fn budget(&self, units: &[Unit], costs: &[Vec<f64>]) -> f64 {
+        match self {
+            Self::Rate(rate) => {
+                let weights = units.iter().flat_map(|unit| &unit.layers).map(|(_, weights)| *weights as f64);
+                (1.0 - rate) * weights.sum::<f64>()
+            }
+            Self::File(prices) => {
+                // Headers and what is not compressed; a few bytes more or less with another mix.
+                let others = |(candidate, &file): (usize, &u64)| {
+                    file as f64 - costs.iter().map(|costs| costs[candidate]).sum::<f64>()
+                };
+                prices.most as f64 - prices.files.iter().enumerate().map(others).fold(0.0, f64::max)
+            }
+        }
+    }
+
+    /// Why no choice of candidates reaches what is wanted.
+    pub(super) fn refused(&self, candidates: &[LayerBudget]) -> Error {
+        match self {
+            Self::Rate(wanted) => Error::Rate { wanted: *wanted, highest: highest_rate(candidates) },
+            Self::File(FilePrices { most, files, .. }) => {
+                Error::FileSize { wanted: *most, least: files.iter().copied().min().unwrap_or_default() }
+            }
+        }
+    }
+}
+
+/// The rate that all of the cheapest candidate give.
+fn highest_rate(candidates: &[LayerBudget]) -> f64 {
+    1.0 - candidates.iter().map(LayerBudget::cost).fold(f64::INFINITY, f64::min)
+}
