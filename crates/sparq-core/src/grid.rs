@@ -286,15 +286,14 @@ impl Quantized {
     /// ```
     pub fn remarks(&self, mask: Option<&Mask>) -> Vec<Fallback> {
         let (least, most) = self.scheme.scale_type.range();
-        let clamped = self.scales.iter().filter(|&&scale| scale <= least || scale >= most).count();
-        let size = self.scheme.granularity.size(self.codes.ncols());
-        let empty = mask.map_or(0, |mask| {
-            let rows = mask.view();
-            let groups = |row: ArrayView1<'_, bool>| {
-                row.axis_chunks_iter(Axis(0), size).filter(|group| group.iter().all(|kept| !kept)).count()
-            };
-            rows.outer_iter().map(groups).sum()
-        });
+        let is_clamped = |scale: &&f32| **scale <= least || **scale >= most;
+        let (clamped, empty) = if self.scheme.granularity == Granularity::Tensor {
+            // One scale, repeated for every row.
+            let is_empty = mask.is_some_and(|mask| !mask.view().is_empty() && mask.kept() == 0);
+            (self.scales.iter().take(1).filter(is_clamped).count(), usize::from(is_empty))
+        } else {
+            (self.scales.iter().filter(is_clamped).count(), mask.map_or(0, |mask| self.empty_groups(mask)))
+        };
         let mut remarks = Vec::new();
         if clamped > 0 {
             remarks.push(Fallback::ClampedScales { count: clamped });
@@ -303,6 +302,14 @@ impl Quantized {
             remarks.push(Fallback::EmptyGroups { count: empty });
         }
         remarks
+    }
+
+    fn empty_groups(&self, mask: &Mask) -> usize {
+        let size = self.scheme.granularity.size(self.codes.ncols());
+        let groups = |row: ArrayView1<'_, bool>| {
+            row.axis_chunks_iter(Axis(0), size).filter(|group| group.iter().all(|kept| !kept)).count()
+        };
+        mask.view().outer_iter().map(groups).sum()
     }
 
     /// `scale · (code - zero)` for every weight, `[out, in]`. Exact zeros are `+0.0`.

@@ -81,11 +81,12 @@ impl Hessian {
         }
     }
 
-    fn channels(&self) -> Option<usize> {
+    /// Of the whole matrix, known or not.
+    fn shape(&self) -> Option<(usize, usize)> {
         match self {
             Self::None => None,
-            Self::Diagonal { sums, .. } => Some(sums.len()),
-            Self::Full { matrix, .. } => Some(matrix.nrows()),
+            Self::Diagonal { sums, .. } => Some((sums.len(), sums.len())),
+            Self::Full { matrix, .. } => Some(matrix.dim()),
         }
     }
 }
@@ -120,8 +121,8 @@ impl<'a> LayerProblem<'a> {
     /// falls back and says so.
     pub fn new(name: &'a str, weight: ArrayView2<'a, f32>, hessian: &'a Hessian) -> Result<Self> {
         let width = weight.ncols();
-        if let Some(channels) = hessian.channels() {
-            CompressError::check_shape(name, "Hessian", (channels, channels), (width, width))?;
+        if let Some(shape) = hessian.shape() {
+            CompressError::check_shape(name, "Hessian", shape, (width, width))?;
         }
         if let Some(((row, column), &value)) = weight.indexed_iter().find(|(_, value)| !value.is_finite()) {
             return Err(CompressError::NotFinite { layer: name.to_owned(), row, column, value });

@@ -53,7 +53,7 @@ impl Mask {
         if self.0.is_empty() { 0.0 } else { 1.0 - self.kept() as f64 / self.0.len() as f64 }
     }
 
-    /// Sets every removed weight to exactly `+0.0`. The shapes must agree; what lies outside the smaller is untouched.
+    /// Sets every removed weight to exactly `+0.0`. A weight of another shape stays as it is.
     pub fn apply(&self, weight: &mut Array2<f32>) {
         if weight.dim() == self.0.dim() {
             Zip::from(weight).and(&self.0).for_each(|value, &kept| {

@@ -44,7 +44,7 @@ pub enum Fallback {
         /// How many.
         count: usize,
     },
-    /// Groups of weights that were removed altogether; they carry scale 1 and codes that mean zero.
+    /// Groups of weights that were removed altogether; their codes mean zero whatever their scale.
     EmptyGroups {
         /// How many.
         count: usize,

@@ -68,7 +68,7 @@ impl Sparsity {
     pub fn fraction(self) -> f64 {
         match self {
             Self::Unstructured(fraction) => fraction,
-            Self::NOfM { kept, of } => (of - kept) as f64 / of as f64,
+            Self::NOfM { kept, of } => of.saturating_sub(kept) as f64 / of.max(1) as f64,
         }
     }
 

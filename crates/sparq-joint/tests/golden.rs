@@ -161,6 +161,8 @@ fn wanda_and_magnitude() {
             let ours: Vec<u64> = (0..32).filter(|&c| !mask.view()[[row, c as usize]]).collect();
             let differing = ours.iter().filter(|c| !wanted.contains(c) && dense[[row, **c as usize]] != 0.0).count();
             assert_eq!(differing, 0, "{name} row {row}: {ours:?} against {wanted:?}");
+            let missing = wanted.iter().filter(|c| !ours.contains(c) && dense[[row, **c as usize]] != 0.0).count();
+            assert_eq!(missing, 0, "{name} row {row}: {ours:?} against {wanted:?}");
         }
     }
     let weight = compress(&Magnitude::new(Sparsity::unstructured(0.5).expect("valid")).scope(Scope::Layer));

@@ -31,7 +31,8 @@ pub struct Rounded<'a> {
 /// objective worse. One round passes over the scales of all groups, then over all codes, column by column; the rows of a
 /// layer go together. Zero points stay.
 ///
-/// Cost: `2 · out · in²` multiply-adds a round, as matrix products; memory: three copies of the weight. Same bits for any
+/// Cost: `2 · out · in²` multiply-adds a round, as matrix products; memory: four copies of the weight
+/// and one of the Hessian. Same bits for any
 /// number of threads.
 ///
 /// # Examples
@@ -104,6 +105,9 @@ impl CoordinateDescent {
             matrix,
             rounded: Rounded { group_size: size, ..rounded },
         };
+        if !state.rounded.codes.is_standard_layout() {
+            *state.rounded.codes = state.rounded.codes.as_standard_layout().into_owned();
+        }
         let missing = &target - &state.values();
         sparq_linalg::gemm(1.0, missing.view(), state.matrix.view(), 0.0, state.gradient.view_mut());
         drop(missing);
@@ -259,10 +263,14 @@ impl CodeBlock<'_> {
             if kept.is_some_and(|kept| !kept[offset]) || curvature.is_nan() || curvature <= 0.0 {
                 continue;
             }
+            let step = local[offset] / curvature;
+            if !step.is_finite() {
+                continue;
+            }
             let grid = parameters[(self.first + offset) / self.group_size];
             let old = codes[offset];
             let value = grid.decode(old);
-            let new = grid.encode(value + local[offset] / curvature, self.max_code);
+            let new = grid.encode(value + step, self.max_code);
             if new == old {
                 continue;
             }
@@ -384,6 +392,19 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_layout_is_of_no_consequence() {
+        let mut by_rows = problem(5, 40, 8, 2);
+        let mut by_columns = by_rows.clone();
+        by_columns.codes = by_columns.codes.t().as_standard_layout().into_owned().reversed_axes();
+        assert!(!by_columns.codes.is_standard_layout());
+        let before = by_rows.codes.clone();
+        by_rows.descend(CoordinateDescent::new(2));
+        by_columns.descend(CoordinateDescent::new(2));
+        assert_ne!(by_rows.codes, before, "there is something to do");
+        assert_eq!((by_rows.codes, by_rows.parameters), (by_columns.codes, by_columns.parameters));
+    }
+
+    #[test]
     fn a_scale_becomes_the_best_one_for_its_codes() {
         let mut problem = problem(4, 24, 24, 3);
         problem.parameters.mapv_inplace(|grid| GroupParameters { scale: 1.7 * grid.scale, ..grid });
@@ -406,7 +427,12 @@ mod tests {
     fn without_curvature_nothing_moves() {
         let mut problem = problem(3, 8, 4, 1);
         let before = problem.clone();
-        for hessian in [Hessian::None, Hessian::Full { matrix: Array2::zeros((8, 8)), tokens: 0 }] {
+        let overflowed = Array2::from_shape_fn((8, 8), |(i, j)| if i == j { 1.0 } else { f32::NAN });
+        for hessian in [
+            Hessian::None,
+            Hessian::Full { matrix: Array2::zeros((8, 8)), tokens: 0 },
+            Hessian::Full { matrix: overflowed, tokens: 9 },
+        ] {
             problem.hessian = hessian;
             problem.descend(CoordinateDescent::new(3));
             assert_eq!((&problem.codes, &problem.parameters), (&before.codes, &before.parameters));

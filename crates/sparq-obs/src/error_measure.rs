@@ -10,7 +10,7 @@ const PANEL: usize = 384;
 /// `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` for `dense` = `W` and `compressed` = `W'`, both `[out, in]`, over the tokens in `hessian`.
 ///
 /// With a diagonal Hessian the channels count as uncorrelated; without any, this is the relative error of the weights.
-/// 0 if `W` produces nothing. This is the error *on calibration tokens*: a solver that over-fits looks good here
+/// 0 if `W` produces nothing, not a number if sums overflowed. This is the error *on calibration tokens*: a solver that over-fits looks good here
 /// (see docs/methods.md).
 ///
 /// # Examples
@@ -26,7 +26,7 @@ pub fn relative_output_error(dense: ArrayView2<'_, f32>, compressed: ArrayView2<
     }
     let difference = &dense - &compressed;
     let whole = energy(dense, hessian);
-    if whole > 0.0 { energy(difference.view(), hessian) / whole } else { 0.0 }
+    if whole == 0.0 { 0.0 } else { energy(difference.view(), hessian) / whole }
 }
 
 /// `tr(W H Wᵀ)`.

@@ -1,5 +1,4 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
-use serde::{Deserialize, Serialize};
 use sparq_core::{CompressError, Fallback, Hessian, LayerProblem, Result, SharedHessian};
 use std::sync::Arc;
 
@@ -22,10 +21,9 @@ use std::sync::Arc;
 /// # References
 /// That an estimated covariance is to be shrunk towards a multiple of the identity, the more the fewer samples it has for
 /// each variable: Ledoit & Wolf 2004 (A well-conditioned estimator for large-dimensional covariance matrices).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Damping {
     fraction: f64,
-    #[serde(default)]
     shrinkage: f64,
 }
 

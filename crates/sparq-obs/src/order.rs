@@ -31,7 +31,7 @@ impl ColumnOrder {
 
     /// Columns of `matrix` in this order.
     pub fn permute_columns<T: Clone>(&self, matrix: ArrayView2<'_, T>) -> Array2<T> {
-        matrix.select(Axis(1), &self.columns)
+        by_rows(matrix.select(Axis(1), &self.columns))
     }
 
     /// Undoes [`permute_columns`](Self::permute_columns).
@@ -40,7 +40,7 @@ impl ColumnOrder {
         for (at, &column) in self.columns.iter().enumerate() {
             position[column] = at;
         }
-        matrix.select(Axis(1), &position)
+        by_rows(matrix.select(Axis(1), &position))
     }
 
     /// Rows and columns of a symmetric `matrix` in this order.
@@ -52,4 +52,9 @@ impl ColumnOrder {
     pub fn permute(&self, vector: ArrayView1<'_, f32>) -> Array1<f32> {
         vector.select(Axis(0), &self.columns)
     }
+}
+
+/// Choosing columns leaves a matrix column by column in memory, which those who go through its rows do not expect.
+fn by_rows<T: Clone>(matrix: Array2<T>) -> Array2<T> {
+    if matrix.is_standard_layout() { matrix } else { matrix.as_standard_layout().into_owned() }
 }

@@ -109,9 +109,12 @@ impl Plan {
         let undoes_drift = compressors.undo_drift();
         let hessian_bytes = match needs {
             // The sum and its factor in f32, two matrices of f64 while factoring; how far inputs or outputs have drifted,
-            // with a factor of its own.
-            Statistics::Hessian if undoes_drift => widest * widest * (4 + 4 + 8 + 8 + 4) + 4 * drift_values(model)?,
-            Statistics::Hessian => widest * widest * (4 + 4 + 8 + 8),
+            // with a factor of its own; in another order of channels, the sum and its factor once more.
+            Statistics::Hessian => {
+                let drift = if undoes_drift { widest * widest * 4 + 4 * drift_values(model)? } else { 0 };
+                let reordered = if recipe.act_order { widest * widest * (4 + 4) } else { 0 };
+                widest * widest * (4 + 4 + 8 + 8) + drift + reordered
+            }
             _ => widest * 4,
         };
         // The dense model walks beside the compressed one.

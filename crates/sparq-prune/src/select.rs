@@ -6,17 +6,31 @@ use sparq_core::{CompressError, LayerProblem, Mask, Result, Sparsity};
 
 /// Clears `kept` at the `count` smallest `scores`; of equal scores the lower index goes first.
 pub(crate) fn remove_smallest(scores: &[f32], count: usize, kept: &mut [bool]) {
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+    // Half the memory, where that is enough.
+    if u32::try_from(scores.len()).is_ok() {
+        remove_smallest_of(scores, (0..scores.len() as u32).collect(), |index| index as usize, count, kept);
+    } else {
+        remove_smallest_of(scores, (0..scores.len()).collect(), |index| index, count, kept);
+    }
+}
+
+fn remove_smallest_of<T: Copy + Ord>(
+    scores: &[f32],
+    mut order: Vec<T>,
+    at: impl Fn(T) -> usize,
+    count: usize,
+    kept: &mut [bool],
+) {
     let count = count.min(order.len());
     if count == 0 {
         return;
     }
-    let by_score = |x: &u32, y: &u32| scores[*x as usize].total_cmp(&scores[*y as usize]).then(x.cmp(y));
+    let by_score = |x: &T, y: &T| scores[at(*x)].total_cmp(&scores[at(*y)]).then(x.cmp(y));
     if count < order.len() {
         order.select_nth_unstable_by(count - 1, by_score);
     }
     for &index in &order[..count] {
-        kept[index as usize] = false;
+        kept[at(index)] = false;
     }
 }
 

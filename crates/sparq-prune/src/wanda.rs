@@ -1,7 +1,7 @@
 use crate::magnitude::masked;
 use crate::select::mask_by_rows;
 use crate::{Choice, Pruner};
-use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, Sparsity, Statistics};
+use sparq_core::{CompressedLayer, Fallback, LayerCompressor, LayerProblem, Mask, Result, Sparsity, Statistics};
 use std::borrow::Cow;
 
 /// Wanda: removes from each row the weights of smallest `|w| · ‖x‖`, `‖x‖` being the norm of the weight's input channel
@@ -32,11 +32,15 @@ impl Wanda {
         Self { sparsity }
     }
 
-    fn mask(&self, problem: &LayerProblem<'_>) -> Result<Mask> {
+    /// Where norms tell nothing (no channel was ever active, or sums overflowed), magnitudes alone do.
+    fn mask(&self, problem: &LayerProblem<'_>) -> Result<(Mask, Option<Fallback>)> {
         problem.require(Statistics::ChannelNorms, "Wanda")?;
-        let norms = problem.hessian().diagonal().unwrap_or_default().mapv(|sum| sum.max(0.0).sqrt());
+        let sums = problem.hessian().diagonal().unwrap_or_default();
+        let tells = sums.is_empty() || (sums.iter().all(|sum| sum.is_finite()) && sums.iter().any(|&sum| sum > 0.0));
+        let norms = sums.mapv(|sum| if tells { sum.max(0.0).sqrt() } else { 1.0 });
         let weight = problem.weight();
-        mask_by_rows(problem, self.sparsity, |row, column| weight[[row, column]].abs() * norms[column])
+        let mask = mask_by_rows(problem, self.sparsity, |row, column| weight[[row, column]].abs() * norms[column])?;
+        Ok((mask, (!tells).then_some(Fallback::NoCurvature)))
     }
 }
 
@@ -50,7 +54,10 @@ impl LayerCompressor for Wanda {
     }
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
-        Ok(masked(problem, self.mask(problem)?))
+        let (mask, fallback) = self.mask(problem)?;
+        let mut layer = masked(problem, mask);
+        layer.report.fallbacks.extend(fallback);
+        Ok(layer)
     }
 }
 
@@ -60,10 +67,30 @@ impl Pruner for Wanda {
     }
 
     fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
-        Ok(Choice::Fixed(self.mask(problem)?))
+        Ok(Choice::Fixed(self.mask(problem)?.0))
     }
 
     fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
         Box::new(Self { sparsity })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+    use sparq_core::Hessian;
+
+    #[test]
+    fn without_any_activity_magnitudes_decide_and_the_report_says_so() {
+        let weight = array![[4.0_f32, 1.0, 3.0, 2.0]];
+        for sums in [array![0.0_f32, 0.0, 0.0, 0.0], array![f32::INFINITY, f32::INFINITY, f32::INFINITY, 1.0]] {
+            let hessian = Hessian::Diagonal { sums, tokens: 3 };
+            let problem = LayerProblem::new("idle", weight.view(), &hessian).expect("valid");
+            let wanda = Wanda::new(Sparsity::unstructured(0.5).expect("valid"));
+            let pruned = wanda.compress(&problem).expect("solved");
+            assert_eq!(pruned.weight, array![[4.0, 0.0, 3.0, 0.0]]);
+            assert_eq!(pruned.report.fallbacks, [Fallback::NoCurvature]);
+        }
     }
 }

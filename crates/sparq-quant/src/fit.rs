@@ -48,6 +48,12 @@ impl GridFinder {
         Self { scheme, clip, reference_compat: false }
     }
 
+    /// Finds ranges in this way.
+    pub fn clip(mut self, clip: Clip) -> Self {
+        self.clip = clip;
+        self
+    }
+
     /// Reproduces the reference quantizer: a symmetric group without negative weights gets half the scale it needs, an
     /// empty group spans ±1, and the clip search weighs errors by their power 2.4.
     pub fn reference_compat(mut self, on: bool) -> Self {

@@ -27,7 +27,8 @@ use std::sync::Arc;
 /// Grids of groups are fitted when the sweep reaches them, on values that hold all earlier corrections. Per-channel,
 /// per-tensor and act-order grids are fitted beforehand ("static", so that act-order changes nothing on disk): on the
 /// dense weight, or, when pruning goes along, on what a first sweep without rounding leaves.
-/// Cost: `2/3 · in³ + out · in²` multiply-adds; memory: two `[in, in]` matrices of `f64` while factoring.
+/// Cost: `2/3 · in³ + out · in²` multiply-adds; memory: two `[in, in]` matrices of `f64` while factoring;
+/// with act-order two of `f32` more.
 ///
 /// # Errors
 /// [`CompressError::MissingStatistics`] without a Hessian. A Hessian that cannot be factored is no error: see
@@ -73,7 +74,7 @@ impl Gptq {
 
     /// Finds ranges in this way.
     pub fn clip(mut self, clip: Clip) -> Self {
-        self.finder = GridFinder::new(self.finder.scheme(), clip).reference_compat(self.reference_compat);
+        self.finder = self.finder.clip(clip);
         self
     }
 

@@ -38,8 +38,9 @@ impl Rtn {
     }
 
     /// Finds ranges in this way.
-    pub fn clip(self, clip: Clip) -> Self {
-        Self { finder: GridFinder::new(self.finder.scheme(), clip) }
+    pub fn clip(mut self, clip: Clip) -> Self {
+        self.finder = self.finder.clip(clip);
+        self
     }
 
     /// Finds grids as the reference implementation does, quirks included.

@@ -151,7 +151,7 @@ fn a_searched_file_is_as_large_as_it_may_be() {
     for format in formats {
         let of = |recipe: &Recipe| planned_size(&model, recipe, format, &settings).expect("fits").file_bytes;
         let [four, eight] = [0, 1].map(|index| of(&recipe.with_budget(candidates[index])));
-        let (name, bytes) = (format.name(), (four + eight) / 2);
+        let (name, bytes) = (format.name(), u64::midpoint(four, eight));
         let target = Target::File { bytes, format, settings: &settings };
         let found = search.allocate(&model, &calibration, &probe, &[target], Some(store.path()), &()).expect("found");
         let allocation = &found[0].contestants[0].allocation;

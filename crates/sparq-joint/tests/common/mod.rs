@@ -42,6 +42,7 @@ pub(crate) fn methods(sparsity: Sparsity, scheme: QuantScheme) -> Vec<(Box<dyn L
         (Box::new(Obs::new(sparsity)), true),
         (Box::new(Refitted::new(Obs::new(sparsity), Refit::new(3)).rounds(3)), true),
         (Box::new(Descended::new(Rtn::new(scheme), CoordinateDescent::new(2))), false),
+        (Box::new(Descended::new(Gptq::new(scheme).act_order(true), CoordinateDescent::new(2))), false),
         (
             Box::new(Descended::new(
                 SequentialB::new(Refitted::new(Obs::new(sparsity), Refit::new(3)), Gptq::new(scheme).clip(Clip::Mse)),
