@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         let (mut model, _demo) = demo::model_or_demo(arguments.model.as_deref())?;
         model.make_resident()?;
         let tokenizer = model.tokenizer()?;
-        let prompt = tokenizer.encode(&arguments.prompt, true)?;
+        let prompt = tokenizer.encode_beginning(&arguments.prompt)?;
         let sampler = arguments.temperature.map_or(Sampler::Greedy, |temperature| Sampler::Temperature {
             temperature,
             top_k: arguments.top_k,

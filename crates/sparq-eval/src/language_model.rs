@@ -30,7 +30,8 @@ pub trait LanguageModel: Clone + Sync {
     /// The model's own.
     fn extend(&self, caches: &mut [Self::Cache], batch: &[&[u32]]) -> Result<Array2<f32>>;
 
-    /// Token ids of a text, with the tokenizer's own special tokens around it if asked for.
+    /// Token ids of a text, with the tokenizer's own special tokens in front of it if asked for; never with those it puts behind
+    /// a text, for there may be more to come.
     ///
     /// # Errors
     /// The tokenizer's own.
@@ -80,7 +81,8 @@ impl LanguageModel for Model {
     }
 
     fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>> {
-        Ok(self.tokenizer()?.encode(text, special_tokens)?)
+        let tokenizer = self.tokenizer()?;
+        Ok(if special_tokens { tokenizer.encode_beginning(text)? } else { tokenizer.encode(text, false)? })
     }
 
     fn decode(&self, tokens: &[u32]) -> Result<String> {

@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
-use sparq_model::{BatchLayout, Linear, Model};
+use sparq_model::{BatchLayout, BlockPlan, Linear, LinearShape, Model};
 
 /// Candidates for a cheap stand-in for the divergence of the whole model, all on one text. Every figure is a squared
 /// error over the squared size of what it is an error of, averaged over layers or blocks.
@@ -49,6 +49,7 @@ pub fn layerwise_errors(base: &Model, compressed: &Model, sequences: &[Vec<u32>]
     if layout.tokens() == 0 {
         return Err(Error::setting("sequences", "at least one token is needed"));
     }
+    check_alike(base, compressed)?;
     let mut dense = base.embed(&sequences.concat(), &layout)?;
     let mut drifted = dense.clone();
     let mut sum = LayerwiseErrors::default();
@@ -111,6 +112,26 @@ fn normed(residual: &Array2<f32>) -> Array2<f32> {
         }
     }
     normed
+}
+
+/// Two models can be compared layer by layer if they consist of the same ones.
+fn check_alike(base: &Model, compressed: &Model) -> Result<()> {
+    let differ = |what: String| Err(Error::setting("compressed", format!("another model than the base: {what}")));
+    let (blocks, others) = (base.block_count(), compressed.block_count());
+    if blocks != others {
+        return differ(format!("{others} blocks, not {blocks}"));
+    }
+    for index in 0..blocks {
+        let (plan, other) = (base.block_plan(index)?, compressed.block_plan(index)?);
+        let shapes = |plan: &BlockPlan| -> Vec<(String, usize, usize)> {
+            let shape = |linear: &LinearShape| (linear.name.clone(), linear.out_features, linear.in_features);
+            plan.linears().iter().map(shape).collect()
+        };
+        if shapes(plan) != shapes(other) || plan.stages() != other.stages() {
+            return differ(format!("block {index} has other layers"));
+        }
+    }
+    Ok(())
 }
 
 /// Squared size of `error` over that of `whole`: of all tokens together, and the mean of each token's own. Tokens whose

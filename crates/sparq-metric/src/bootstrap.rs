@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// | setting | default | meaning | range |
 /// |---|---|---|---|
-/// | [`resamples`](Self::resamples) | 2000 | resamples drawn | at least 1 |
+/// | [`resamples`](Self::resamples) | 2000 | resamples drawn | 1 to 10,000,000 |
 /// | [`seed`](Self::seed) | 0 | same seed, same interval, on every platform | any |
 /// | [`confidence`](Self::confidence) | 0.95 | share of the resamples inside of the interval | (0, 1) |
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -56,9 +56,13 @@ impl Interval {
 }
 
 impl Bootstrap {
+    /// The most resamples: their ratios are kept.
+    const MOST_RESAMPLES: usize = 10_000_000;
+
     pub(crate) fn check(&self) -> Result<()> {
-        if self.resamples == 0 {
-            return Err(Error::Bootstrap { setting: "resamples", needed: "at least 1", value: 0.0 });
+        if !(1..=Self::MOST_RESAMPLES).contains(&self.resamples) {
+            let value = self.resamples as f64;
+            return Err(Error::Bootstrap { setting: "resamples", needed: "1 to 10,000,000", value });
         }
         if !(self.confidence > 0.0 && self.confidence < 1.0) {
             let needed = "a number between 0 and 1";

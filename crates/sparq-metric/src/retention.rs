@@ -287,6 +287,8 @@ fn replicates(task: &TaskScores, bootstrap: &Bootstrap) -> Vec<f64> {
     let above: Vec<[f64; 2]> = (task.base().iter().zip(task.compressed()).zip(task.chance()))
         .map(|((base, compressed), chance)| [base - chance, compressed - chance])
         .collect();
+    // A draw exactly at chance adds up to the last bits of its items.
+    let nothing = 1e-9 * above.len() as f64;
     let mut replicate = || {
         for _ in 0..ATTEMPTS {
             let (mut base, mut compressed) = (0.0, 0.0);
@@ -295,7 +297,7 @@ fn replicates(task: &TaskScores, bootstrap: &Bootstrap) -> Vec<f64> {
                 base += drawn[0];
                 compressed += drawn[1];
             }
-            if base > 0.0 {
+            if base > nothing {
                 return ratio(compressed, base);
             }
         }

@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(two_sided(0, 0), 1.0);
         assert_eq!(two_sided(5, 5), 1.0);
         assert_eq!(two_sided(3, 9), two_sided(9, 3));
-        // Thousands of items neither underflow nor lose the tail: close to a normal at 3.16 standard deviations.
+        // Thousands of items neither underflow nor lose the tail: close to a normal at 2.24 standard deviations.
         let many = two_sided(950, 1_050);
         assert!((0.024..0.028).contains(&many), "{many}");
         assert!(two_sided(10_000, 11_000) > 0.0);

@@ -13,6 +13,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     eos: Vec<u32>,
+    /// What tokenizer.json puts in front of a text; none if that cannot be told.
+    prefix: Option<Vec<u32>>,
 }
 
 impl Tokenizer {
@@ -48,7 +50,16 @@ impl Tokenizer {
             inner.token_to_id(token.as_str().or_else(|| token.get("content")?.as_str())?)
         };
         let (bos, eos) = (special("bos_token"), special("eos_token").into_iter().collect());
-        Ok(Self { inner, bos, eos })
+        let mut tokenizer = Self { inner, bos, eos, prefix: None };
+        tokenizer.prefix = tokenizer.find_prefix();
+        Ok(tokenizer)
+    }
+
+    fn find_prefix(&self) -> Option<Vec<u32>> {
+        // Some tokenizers add special tokens at the end as well; only those in front of a letter begin a text.
+        let (with, without) = (self.encode("a", true).ok()?, self.encode("a", false).ok()?);
+        let at = with.windows(without.len().max(1)).position(|window| window == without)?;
+        Some(with[..at].to_vec())
     }
 
     pub(crate) fn from_checkpoint(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Self> {
@@ -79,6 +90,32 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] if the tokenizer refuses the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         Ok(self.inner.encode_fast(text, add_special).map_err(error)?.get_ids().to_vec())
+    }
+
+    /// Token ids of a text that something is to follow: as [`encode`](Self::encode) with special tokens, but without those that
+    /// tokenizer.json puts behind a text.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the tokenizer refuses the text.
+    ///
+    /// # Examples
+    /// ```
+    /// let json = br#"{"version": "1.0", "added_tokens": [], "model":
+    ///     {"type": "WordLevel", "vocab": {"<s>": 0, "</s>": 1, "a": 2}, "unk_token": "<s>"}, "post_processor":
+    ///     {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+    ///      {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}], "pair": [],
+    ///      "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]},
+    ///       "</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}}}"#;
+    /// let tokenizer = sparq_model::Tokenizer::from_json(json, None)?;
+    /// assert_eq!(tokenizer.encode("a", true)?, [0, 2, 1]);
+    /// assert_eq!(tokenizer.encode_beginning("a")?, [0, 2]);
+    /// # Ok::<(), sparq_model::Error>(())
+    /// ```
+    pub fn encode_beginning(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.prefix {
+            Some(prefix) => Ok([prefix.as_slice(), &self.encode(text, false)?].concat()),
+            None => self.encode(text, true),
+        }
     }
 
     /// Text of `tokens`; ids outside of the vocabulary are left out, as are special tokens with `skip_special`.

@@ -50,7 +50,7 @@ impl Calibration {
     /// [`Error::Calibration`] for text without tokens or a length or number of 0; the tokenizer's.
     pub fn from_text(tokenizer: &Tokenizer, text: &str, samples: usize, length: usize, seed: u64) -> Result<Self> {
         let plain = tokenizer.encode(text, false)?;
-        let prefix = special_prefix(tokenizer)?;
+        let prefix = tokenizer.encode_beginning("")?;
         if samples == 0 || length <= prefix.len() {
             return Err(Error::Calibration { what: format!("{samples} samples of {length} tokens hold no text") });
         }
@@ -110,12 +110,4 @@ impl Calibration {
         }
         format!("{:x}", hash.finalize())
     }
-}
-
-/// What the tokenizer puts before a text.
-fn special_prefix(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    // Some tokenizers add special tokens at the end as well; only those in front of a letter belong to every window.
-    let (with, without) = (tokenizer.encode("a", true)?, tokenizer.encode("a", false)?);
-    let at = with.windows(without.len().max(1)).position(|window| window == without);
-    Ok(with[..at.unwrap_or(0)].to_vec())
 }

@@ -370,20 +370,29 @@ impl Checkpoint {
     }
 
     /// A hash of what the checkpoint says: SHA-256, in hexadecimal, over the weight files in order of their names,
-    /// `config.json` and `tokenizer.json`, each preceded by its role and length. Directory and file names do not
+    /// and what there is of `config.json`, `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and
+    /// `quantize_config.json`, each preceded by its role and length. Directory and file names do not
     /// matter.
     ///
     /// The first call reads everything: count on a second or two per gigabyte. Later ones return what it found.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Malformed`] if `config.json` or `tokenizer.json` cannot be read.
+    /// [`Error::Io`] and [`Error::Malformed`] if one of them cannot be read.
     pub fn content_hash(&self) -> Result<String> {
         if let Some(hash) = self.content_hash.get() {
             return Ok(hash.clone());
         }
         let mut beside = Vec::new();
         if self.synthesised.is_none() {
-            for name in ["config.json", "tokenizer.json"] {
+            // Those that decide what weights, tokens or the end of a text are.
+            let deciding = [
+                "config.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "generation_config.json",
+                "quantize_config.json",
+            ];
+            for name in deciding {
                 beside.extend(self.optional_file(name)?.map(|bytes| (name, bytes)));
             }
         }

@@ -7,8 +7,10 @@
 pub(crate) const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 /// Dimensions of a safetensors tensor; ggml has at most 4, PyTorch files rarely more than 5.
 pub(crate) const DIMENSIONS: u64 = 16;
-/// Bytes of `model.safetensors.index.json`, `config.json` and other small JSON files.
-pub(crate) const JSON_BYTES: u64 = 100_000_000;
+/// Bytes of `model.safetensors.index.json`, which names every tensor.
+pub(crate) const INDEX_BYTES: u64 = 100_000_000;
+/// Bytes of `config.json` and other small JSON files, of which some take seventy times as much in memory.
+pub(crate) const JSON_BYTES: u64 = 16 << 20;
 /// Bytes of a side file that is carried over; the largest tokenizer.json is about 35 MB.
 pub(crate) const SIDE_FILE_BYTES: u64 = 512 << 20;
 /// Shard files of one checkpoint.
@@ -33,3 +35,7 @@ pub(crate) const GGUF_DIMENSIONS: u64 = 4;
 pub(crate) const EXPERTS: u64 = 1 << 12;
 /// Transformer blocks; bounds what `N` in `blk.N.` may be.
 pub(crate) const BLOCKS: u64 = 1 << 16;
+/// Bytes of a piece of SentencePiece that is put together from others; the longest known are runs of some 30 spaces.
+pub(crate) const SENTENCE_PIECE_BYTES: usize = 1024;
+/// Bytes of all merges that make the pieces of a vocabulary; those of 256,000 take some 10 MB.
+pub(crate) const MERGES_BYTES: usize = 64 << 20;

@@ -28,6 +28,10 @@ pub(super) fn ask<M: LanguageModel>(model: &M, hidden: &Array2<f32>, queries: &[
         let softmax: Vec<Softmax> = (start..end).into_par_iter().map(|index| Softmax::of(row(index))).collect();
         let (now, later) = rest.split_at(rest.partition_point(|query| query.row < end));
         for query in now {
+            if query.token as usize >= logits.ncols() {
+                let reason = format!("token {} of a text is beyond the model's {} logits", query.token, logits.ncols());
+                return Err(Error::setting("tokenizer", reason));
+            }
             let softmax = &softmax[query.row - start];
             let log_probability = softmax.log_probability(row(query.row), query.token);
             if !log_probability.is_finite() {

@@ -12,7 +12,7 @@ const DATA_BYTES: u64 = 1 << 30;
 pub(super) const RECORD_BYTES: usize = 4 << 20;
 /// Bytes of one filled template, worked examples included.
 pub(super) const PROMPT_BYTES: usize = 1 << 20;
-/// Bytes of all filled templates of a task: a template may repeat a long field.
+/// Bytes of all filled templates of a task, worked examples included: a template may repeat a long field.
 pub(super) const TASK_BYTES: usize = 4 << 30;
 /// Choices of one item.
 pub(super) const CHOICES: usize = 256;

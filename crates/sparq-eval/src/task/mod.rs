@@ -57,6 +57,18 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// Texts that a model is shown, and bytes of the longest of them.
+    fn shown(&self) -> (usize, usize) {
+        match self {
+            Self::Choices { pairs, .. } => {
+                let longest = pairs.iter().map(|(context, text)| context.len() + text.len()).max();
+                (pairs.len(), longest.unwrap_or(0))
+            }
+            Self::GreedyMatch { context, continuation } => (1, context.len() + continuation.len()),
+            Self::Generated { prompt, .. } => (1, prompt.len()),
+        }
+    }
+
     /// Bytes of its texts.
     fn bytes(&self) -> usize {
         match self {
@@ -65,6 +77,23 @@ impl Content {
             Self::Generated { prompt, answer } => prompt.len() + answer.len(),
         }
     }
+}
+
+/// Worked examples stand in front of every text that a model is shown, and are counted there.
+fn check_with_shots(definition: &TaskDefinition, shots: &str, items: &[Item]) -> Result<()> {
+    let refuse = |reason| Err(Error::Definition { file: definition.name.clone(), reason });
+    let mut bytes = 0_usize;
+    for item in items {
+        let (texts, longest) = item.content.shown();
+        if shots.len() + longest > limits::PROMPT_BYTES {
+            return refuse(format!("{}: with worked examples more than {} bytes", item.id, limits::PROMPT_BYTES));
+        }
+        bytes = bytes.saturating_add(item.content.bytes()).saturating_add(texts.saturating_mul(shots.len()));
+    }
+    if bytes > limits::TASK_BYTES {
+        return refuse(format!("the prompts exceed {} bytes with worked examples", limits::TASK_BYTES));
+    }
+    Ok(())
 }
 
 /// A record of the data that cannot be asked: fewer than two choices, or an answer that is none of them.
@@ -212,6 +241,7 @@ impl Task {
         if items.is_empty() {
             return Err(Error::EmptyTask { task: definition.name });
         }
+        check_with_shots(&definition, &shots, &items)?;
         Ok(Self { definition, shots, items, skipped })
     }
 

@@ -74,6 +74,11 @@ impl TextEvaluation {
     /// ```
     pub fn new(mut tokens: Vec<u32>, settings: TextSettings) -> Result<Self> {
         if let Some(limit) = settings.token_limit {
+            let needed = if settings.stride.is_none() { settings.length } else { 2 };
+            if limit < needed && tokens.len() >= needed {
+                let reason = format!("a window needs {needed} tokens, of which {limit} are allowed");
+                return Err(Error::setting("token_limit", reason));
+            }
             tokens.truncate(limit);
         }
         let windows = windows::cut(tokens.len(), &settings)?;

@@ -3,6 +3,7 @@ use crate::block::BlockPlan;
 use crate::config::{ExpertsConfig, Fields};
 use crate::{Error, ModelConfig, Result};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Window of a config that uses windows without saying which.
 const DEFAULT_WINDOW: usize = 4096;
@@ -60,8 +61,8 @@ impl Architecture for Qwen3Moe {
 }
 
 /// Blocks that the config lists as having one feed-forward layer.
-fn dense_blocks(fields: Fields<'_>) -> Result<Vec<usize>> {
-    let Some(value) = fields.get("mlp_only_layers") else { return Ok(Vec::new()) };
+fn dense_blocks(fields: Fields<'_>) -> Result<BTreeSet<usize>> {
+    let Some(value) = fields.get("mlp_only_layers") else { return Ok(BTreeSet::new()) };
     let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
     let list = value.as_array().and_then(|values| values.iter().map(index).collect());
     list.ok_or_else(|| Error::config("mlp_only_layers", format!("a list of block numbers is needed, got {value}")))

@@ -40,6 +40,11 @@ impl Keys<'_> {
         self.metadata.integer(&self.key(suffix))
     }
 
+    /// How far attention reaches back, if not to the beginning: converters write 0 for that too.
+    fn window(&self) -> Result<Option<u64>> {
+        Ok(self.integer("attention.sliding_window")?.filter(|&window| window != 0))
+    }
+
     /// An integer between 1 and 2³¹ − 1.
     pub(super) fn size(&self, suffix: &str) -> Result<u64> {
         let key = self.key(suffix);
@@ -135,7 +140,7 @@ pub(crate) fn synthesise(
 
 /// `model_type` and class of Llama and its relatives; none for GPT-2.
 fn decoder_class(keys: &Keys<'_>, dimensions: &Dimensions) -> Result<Option<(&'static str, &'static str)>> {
-    let has_window = keys.integer("attention.sliding_window")?.is_some();
+    let has_window = keys.window()?.is_some();
     Ok(Some(match keys.architecture {
         Architecture::Gpt2 => return Ok(None),
         // Hugging Face's Llama has no sliding window; Mistral is the same model with one.
@@ -163,7 +168,7 @@ fn decoder(
     let has = |name: &str| tensors.contains_key(name);
     let epsilon = keys.needed_float("attention.layer_norm_rms_epsilon")?;
     let theta = metadata.float(&keys.key("rope.freq_base"))?.unwrap_or(10_000.0);
-    let sliding_window = keys.integer("attention.sliding_window")?;
+    let sliding_window = keys.window()?;
     let mut config = json!({
         "architectures": [class],
         "model_type": model_type,

@@ -139,7 +139,9 @@ fn decoder(
         }
         _ => false,
     };
-    if let Some(window) = fields.optional("sliding_window")?.filter(|_| uses_window) {
+    let window = fields.optional("sliding_window")?.filter(|_| uses_window);
+    // Of Phi-3 llama.cpp wants to be told that there is none.
+    if let Some(window) = window.or((architecture == Architecture::Phi3).then_some(0)) {
         entries.u32(&key("attention.sliding_window"), window);
     }
     let experts = experts(fields, architecture, model_type, entries)?;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
 use super::vocabulary::{TokenKind, Vocabulary, check_length};
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 
 /// Makes the file; `None` if there is no tokenizer. `file` is the whole GGUF file.
 pub(super) fn tokenizer_json(metadata: &Metadata, file: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -133,7 +133,7 @@ fn sentence_piece(metadata: &Metadata, file: &[u8], vocabulary: &Vocabulary) -> 
     let scores = metadata.floats(SCORES, file)?.ok_or_else(|| metadata.missing(SCORES))?;
     check_length(metadata, SCORES, scores.len(), vocabulary.tokens.len())?;
     let ids = vocabulary.ids(metadata)?;
-    let merges = merges_by_score(vocabulary, &ids, &scores);
+    let merges = merges_by_score(metadata, vocabulary, &ids, &scores)?;
     let unknown = vocabulary.kinds.iter().position(|&kind| kind == TokenKind::Unknown);
     let unknown = unknown.map(|id| vocabulary.tokens[id].as_str());
     let model = json!({
@@ -164,21 +164,37 @@ fn sentence_piece(metadata: &Metadata, file: &[u8], vocabulary: &Vocabulary) -> 
 }
 
 /// Every way to put a token together from two others, best score first; among equals in the order of ids.
-fn merges_by_score(vocabulary: &Vocabulary, ids: &BTreeMap<&str, usize>, scores: &[f32]) -> Vec<String> {
-    let mut merges = Vec::new();
+fn merges_by_score(
+    metadata: &Metadata,
+    vocabulary: &Vocabulary,
+    ids: &BTreeMap<&str, usize>,
+    scores: &[f32],
+) -> Result<Vec<String>> {
+    let refuse = |expected, found: usize| {
+        let (file, key) = (metadata.file().to_path_buf(), "tokenizer.ggml.tokens".to_owned());
+        Err(Error::InvalidMetadata { file, key, expected, found: format!("{found} bytes") })
+    };
+    let (mut merges, mut bytes) = (Vec::new(), 0);
     for (id, token) in vocabulary.tokens.iter().enumerate() {
         if !matches!(vocabulary.kinds[id], TokenKind::Normal | TokenKind::UserDefined) {
             continue;
         }
+        if token.len() > limits::SENTENCE_PIECE_BYTES {
+            return refuse("pieces of at most 1,024 bytes", token.len());
+        }
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
+                bytes += token.len() + 1;
+                if bytes > limits::MERGES_BYTES {
+                    return refuse("pieces whose merges take at most 64 MiB", bytes);
+                }
                 merges.push((id, left_id, right_id, format!("{left} {right}")));
             }
         }
     }
     merges.sort_by(|a, b| scores[b.0].total_cmp(&scores[a.0]).then_with(|| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2))));
-    merges.into_iter().map(|(.., merge)| merge).collect()
+    Ok(merges.into_iter().map(|(.., merge)| merge).collect())
 }
 
 /// A merge must be two tokens that make a third, or the tokenizer's reader would refuse the whole file without saying

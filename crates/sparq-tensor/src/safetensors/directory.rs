@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use serde_json::Value;
-
 use super::{INDEX_FILE, SINGLE_FILE, header};
 use crate::checkpoint::{Entry, Loaded, TensorInfo};
 use crate::gguf::arrangement::Arrangement;
@@ -65,21 +63,20 @@ fn open_sharded(directory: &Path, index_path: &Path) -> Result<Loaded> {
 
 /// The pairs (tensor, shard) of the index, each shard checked to be a plain file name.
 fn read_index(path: &Path) -> Result<Vec<(String, String)>> {
-    let value = files::read_json(path, "the index")?;
-    let fault = |fault| Error::malformed(path, fault);
-    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
-        let reason = "it has no object weight_map".to_owned();
-        return Err(fault(Fault::Json { what: "the index", reason }));
-    };
-    map.iter()
-        .map(|(tensor, shard)| match shard.as_str() {
-            Some(shard) if is_plain_file_name(shard) => Ok((tensor.clone(), shard.to_owned())),
-            _ => {
-                let name = shard.as_str().map_or_else(|| shard.to_string(), str::to_owned);
-                Err(Error::tensor(path, tensor, Fault::ShardName { name }))
-            }
-        })
-        .collect()
+    // Nothing else of it is kept in memory, however long.
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let bytes = files::read_limited(path, limits::INDEX_BYTES)?;
+    let index: Index = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::malformed(path, Fault::Json { what: "the index", reason: error.to_string() }))?;
+    for (tensor, name) in &index.weight_map {
+        if !is_plain_file_name(name) {
+            return Err(Error::tensor(path, tensor, Fault::ShardName { name: name.clone() }));
+        }
+    }
+    Ok(index.weight_map.into_iter().collect())
 }
 
 /// Whether a name can only mean a file directly inside of the directory, on every operating system.
