@@ -103,6 +103,9 @@ fn main() -> ExitCode {
     common::run_with_code(|| {
         common::set_threads(arguments.threads)?;
         arguments.format.check_destination(&arguments.out)?;
+        if arguments.target_tcr.is_none() && arguments.target_size.is_none() {
+            arguments.searched_on.check_unused("--target-tcr or --target-size")?;
+        }
         let format = arguments.format.format()?;
         let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
         for (link, file) in model.checkpoint().links()? {
@@ -167,9 +170,6 @@ fn main() -> ExitCode {
             }
             result => result?,
         };
-        if let Some(file) = &arguments.report {
-            common::write_json(file, &done.compression)?;
-        }
         if arguments.json {
             println!("{}", serde_json::to_string_pretty(&done.compression)?);
         } else {
@@ -177,6 +177,9 @@ fn main() -> ExitCode {
             if arguments.profile {
                 println!("{}", done.compression.profile);
             }
+        }
+        if let Some(file) = &arguments.report {
+            common::write_json(file, &done.compression)?;
         }
         Ok(0)
     })

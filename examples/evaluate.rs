@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 
 fn evaluate(arguments: &Arguments) -> Result<()> {
     common::set_threads(arguments.threads)?;
-    let (mut model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
+    let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
     let mut evaluation = Evaluation::new().with_bootstrap(Bootstrap { seed: arguments.seed, ..Bootstrap::default() });
     let text = arguments.perplexity.clone().or(demo.as_ref().map(|demo| demo.file("heldout.txt")));
     if let Some(file) = &text {
@@ -88,9 +88,8 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
         bail!("nothing to evaluate: give --perplexity FILE or --tasks");
     }
     let bar = Bar::new();
-    model.make_resident()?;
-    let model = model.with_precision(arguments.forward);
     let cache = arguments.cache.as_deref().map(ResultCache::open).transpose()?;
+    // First the base, of which only the output layer stays: one model is in memory at a time.
     let baseline = match &arguments.base {
         Some(path) => {
             let mut base = Model::open(common::hub::resolve(path)?)?;
@@ -103,6 +102,8 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
         }
         None => None,
     };
+    let mut model = model.with_precision(arguments.forward);
+    model.make_resident()?;
     let report = match &cache {
         Some(cache) => {
             let content_hash = model.checkpoint().content_hash()?;
@@ -111,10 +112,10 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
         None => evaluation.evaluate(&model, baseline.as_ref(), &bar)?,
     };
     bar.bar.finish_and_clear();
+    print(&report);
     if let Some(file) = &arguments.json {
         common::write_json(file, &report)?;
     }
-    print(&report);
     Ok(())
 }
 

@@ -50,6 +50,9 @@ fn main() -> ExitCode {
 }
 
 fn convert(arguments: &Arguments) -> Result<()> {
+    if arguments.max_shard_bytes.is_some() && arguments.format.is_one_file() {
+        bail!("--max-shard-bytes concerns formats of several files; a GGUF file is one");
+    }
     arguments.format.check_destination(&arguments.out)?;
     let format = arguments.format.format()?;
     let demo = if arguments.model.is_none() { Some(common::demo::Demo::unpack()?) } else { None };
@@ -74,14 +77,15 @@ fn convert(arguments: &Arguments) -> Result<()> {
         ..ExportSettings::default()
     };
     settings.max_shard_bytes = arguments.max_shard_bytes.unwrap_or(settings.max_shard_bytes);
+    sparq::tensor::check_apart(&arguments.out, &solution_directory(&arguments.solution))?;
     let report = export(&source, &solution, format.as_ref(), &arguments.out, &settings)?;
-    if let Some(file) = &arguments.report {
-        common::write_json(file, &report)?;
-    }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print_report(&report);
+    }
+    if let Some(file) = &arguments.report {
+        common::write_json(file, &report)?;
     }
     Ok(())
 }

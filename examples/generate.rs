@@ -33,8 +33,8 @@ struct Arguments {
     #[arg(long, requires = "temperature")]
     top_k: Option<usize>,
     /// Sample among the most likely tokens that reach this probability together
-    #[arg(long, default_value_t = 1.0)]
-    top_p: f32,
+    #[arg(long, requires = "temperature")]
+    top_p: Option<f32>,
     /// Seed of sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         let sampler = arguments.temperature.map_or(Sampler::Greedy, |temperature| Sampler::Temperature {
             temperature,
             top_k: arguments.top_k,
-            top_p: arguments.top_p,
+            top_p: arguments.top_p.unwrap_or(1.0),
             seed: arguments.seed,
         });
         let options = GenerateOptions { max_tokens: arguments.max_tokens, stop: tokenizer.eos_ids().to_vec(), sampler };

@@ -49,7 +49,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run(|| {
         common::set_threads(arguments.threads)?;
-        let recipe = arguments.solver.recipe(Targets::default())?;
+        if let Some(flag) = arguments.solver.of_models() {
+            bail!("{flag} concerns whole models; a single layer has neither layers before it nor text");
+        }
+        // What is told of it is what one layer makes of a recipe.
+        let recipe = Recipe { drift: 0.0, held_out: 0.0, ..arguments.solver.recipe(Targets::default())? };
         let Some(compressor) = recipe.compressor()? else {
             bail!("nothing to do: --sparsity 0 --bits 16 neither prunes nor quantizes");
         };

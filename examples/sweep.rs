@@ -134,6 +134,9 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         bail!("nothing to judge by: give --perplexity FILE or --tasks");
     }
 
+    if arguments.search.is_empty() {
+        arguments.searched_on.check_unused("--search")?;
+    }
     let bar = Bar::new();
     let mut recipes = recipes(arguments)?;
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
@@ -205,6 +208,9 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
                 }
             }
         }
+    }
+    if recipes.is_empty() && (arguments.grid.is_some() || !arguments.config.is_empty()) {
+        bail!("--grid {:?} holds nothing that prunes or quantizes", arguments.grid.as_deref().unwrap_or_default());
     }
     if recipes.is_empty() && arguments.search.is_empty() {
         recipes = if arguments.quick {

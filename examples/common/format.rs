@@ -18,7 +18,7 @@ enum Format {
     Gguf,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Dtype {
     /// As in the source (f16 for block-quantized GGUF)
     Source,
@@ -79,6 +79,12 @@ impl FormatArgs {
         }
     }
 
+    /// Whether the output is a single file.
+    #[allow(dead_code, reason = "not every program that writes a format cuts it into shards")]
+    pub(crate) fn is_one_file(&self) -> bool {
+        self.format == Format::Gguf
+    }
+
     /// The format, with the flags that do not concern it refused.
     pub(crate) fn format(&self) -> Result<Box<dyn ExportFormat>> {
         if self.any_width && self.format != Format::CompressedTensors {
@@ -86,6 +92,12 @@ impl FormatArgs {
         }
         if (self.gguf_type != GgufType::Exact || self.imatrix.is_some()) && self.format != Format::Gguf {
             bail!("--gguf-type and --imatrix concern --format gguf alone");
+        }
+        if self.imatrix.is_some() && !matches!(self.gguf_type, GgufType::Q4_K | GgufType::Q4_K_M | GgufType::Q6_K) {
+            bail!("--imatrix weighs the errors of --gguf-type q4_k, q4_k_m and q6_k alone");
+        }
+        if self.gguf_type != GgufType::Exact && self.dtype != Dtype::Source {
+            bail!("--dtype concerns what is not stored as codes, and --gguf-type says the type of every matrix");
         }
         Ok(match self.format {
             Format::Dense => Box::new(Dense),

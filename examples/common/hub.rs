@@ -61,7 +61,9 @@ fn download(id: &str) -> Result<PathBuf> {
 #[cfg_attr(not(feature = "hub"), allow(dead_code, reason = "the tests of every build cover it"))]
 fn is_needed(name: &str) -> bool {
     let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
-    !name.contains('/') && matches!(ending, Some("safetensors" | "json" | "jinja"))
+    // Weights lie in model.safetensors or its shards; others of a repository are the same in another layout.
+    let is_other = ending == Some("safetensors") && !name.starts_with("model");
+    !name.contains('/') && !is_other && matches!(ending, Some("safetensors" | "json" | "jinja"))
 }
 
 #[cfg(test)]
@@ -75,6 +77,7 @@ mod tests {
             assert_eq!(hub_id(Path::new(path)), None, "{path}");
         }
         assert!(is_needed("model-00001-of-00002.safetensors") && is_needed("config.json"));
+        assert!(!is_needed("consolidated.safetensors"));
         assert!(!is_needed("onnx/model.safetensors") && !is_needed("pytorch_model.bin") && !is_needed("README.md"));
     }
 }

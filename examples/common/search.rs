@@ -49,20 +49,36 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "BITS", value_delimiter = ',')]
     search_bits: Vec<u8>,
     /// Sequences, as long as those of the calibration, that each candidate of a search is calibrated on
-    #[arg(long, default_value_t = 8)]
-    search_samples: usize,
+    /// [default: 8]
+    #[arg(long, value_name = "N")]
+    search_samples: Option<usize>,
     /// Sequences, as long as those of the calibration, that a search is probed on; with less than a few thousand tokens it takes noise for differences
-    #[arg(long, default_value_t = 8)]
-    probe_samples: usize,
+    /// [default: 8]
+    #[arg(long, value_name = "N")]
+    probe_samples: Option<usize>,
     /// Models that a search compresses at a time, each with its own memory: pays on many cores or a small model
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    search_jobs: usize,
-    /// Generations that polish what a search chose, on the divergence of the whole model on the probe text; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    polish: usize,
+    /// [default: 1]
+    #[arg(long, value_name = "N")]
+    search_jobs: Option<usize>,
+    /// Generations that polish what a search chose, on the divergence of the whole model on the probe text
+    /// [default: 0]
+    #[arg(long, value_name = "N")]
+    polish: Option<usize>,
 }
 
+/// Sequences that a search is calibrated on, and those it is probed on.
+const SEQUENCES: usize = 8;
+
 impl SearchArgs {
+    /// Refuses what only a search listens to, where none is asked for by `flags`.
+    pub(crate) fn check_unused(&self, flags: &str) -> Result<()> {
+        let numbers = [self.search_samples, self.probe_samples, self.search_jobs, self.polish];
+        if self.search_text.is_none() && self.search_bits.is_empty() && numbers == [None; 4] {
+            return Ok(());
+        }
+        anyhow::bail!("--search-*, --probe-samples and --polish concern a search, which {flags} asks for")
+    }
+
     /// The bit widths that are mixed: those that were asked for, or else these.
     pub(crate) fn widths(&self, otherwise: &[u8]) -> Result<Vec<Bits>> {
         let asked = if self.search_bits.is_empty() { otherwise } else { &self.search_bits };
@@ -71,7 +87,7 @@ impl SearchArgs {
 
     /// A search for recipes like this one.
     pub(crate) fn search(&self, recipe: &Recipe) -> Search {
-        Search::new(recipe.clone()).polish(self.polish).jobs(self.search_jobs)
+        Search::new(recipe.clone()).polish(self.polish.unwrap_or(0)).jobs(self.search_jobs.unwrap_or(1))
     }
 
     /// Lets `search` find an allocation for each of these targets, and says how it was chosen; `finals` is what the result will
@@ -91,8 +107,12 @@ impl SearchArgs {
             let text = super::read_text(file)?;
             Ok(Calibration::from_text(model.tokenizer()?, &text, samples, length, seed)?)
         };
-        let fitted = draw(file, self.search_samples, seed)?;
-        let probe = draw(self.search_text.as_deref().unwrap_or(file), self.probe_samples, seed.wrapping_add(1))?;
+        let fitted = draw(file, self.search_samples.unwrap_or(SEQUENCES), seed)?;
+        let probe = draw(
+            self.search_text.as_deref().unwrap_or(file),
+            self.probe_samples.unwrap_or(SEQUENCES),
+            seed.wrapping_add(1),
+        )?;
         let search = search.seed(seed).finals_on(finals.clone());
         let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
         for (searched, target) in found.iter().zip(targets) {

@@ -80,6 +80,18 @@ impl SolverArgs {
         self.sparsity.is_some() || self.pattern != "unstructured"
     }
 
+    /// What concerns whole models only, if it was given.
+    #[allow(dead_code, reason = "of a single layer alone")]
+    pub(crate) fn of_models(&self) -> Option<&'static str> {
+        let given = [
+            ("--drift", self.drift.is_some()),
+            ("--held-out", self.held_out.is_some()),
+            ("--forward", self.forward.is_some()),
+            ("--expert-tokens", self.expert_tokens.is_some()),
+        ];
+        given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
+    }
+
     /// The recipe, checked.
     pub(crate) fn recipe(&self, targets: Targets) -> sparq::Result<Recipe> {
         let mut settings = vec![format!("q={},group={},pattern={}", self.bits, self.group_size, self.pattern)];

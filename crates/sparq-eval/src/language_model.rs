@@ -4,7 +4,7 @@ use sparq_model::{KvCache, Model, Precision};
 
 /// What an evaluation needs of a model. [`Model`] implements it; tests use small fakes.
 ///
-/// Cloning must be cheap: a baseline keeps a clone for its output layer.
+/// Cloning must be cheap: a baseline keeps one for its output layer.
 pub trait LanguageModel: Clone + Sync {
     /// What one sequence remembers of its tokens.
     type Cache: Clone;
@@ -14,6 +14,12 @@ pub trait LanguageModel: Clone + Sync {
     /// # Errors
     /// The model's own.
     fn hidden(&self, batch: &[&[u32]]) -> Result<Array2<f32>>;
+
+    /// A model with the same [`logits`](Self::logits), of which no more is in memory than they need.
+    #[must_use]
+    fn output_layer(&self) -> Self {
+        self.clone()
+    }
 
     /// Scores of every token of the vocabulary, `[tokens, vocabulary]`, for hidden states `[tokens, hidden]`.
     ///
@@ -66,6 +72,10 @@ impl LanguageModel for Model {
 
     fn hidden(&self, batch: &[&[u32]]) -> Result<Array2<f32>> {
         Ok(Model::hidden(self, batch)?)
+    }
+
+    fn output_layer(&self) -> Self {
+        self.without_blocks()
     }
 
     fn logits(&self, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>> {

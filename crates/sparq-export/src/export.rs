@@ -15,7 +15,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`Error::Unfit`] if the format cannot hold the layers; [`Error::NotInSource`] if they belong to another checkpoint;
-/// [`Error::Mismatch`] if the self-check fails; [`Error::Tensor`], for one if the destination exists. After an error
+/// [`Error::Mismatch`] if the self-check fails; [`Error::Tensor`], for one if the destination exists or is what is read from. After an error
 /// nothing is left at the destination, and what was there is as it was.
 ///
 /// See the [crate example](crate).
@@ -26,6 +26,7 @@ pub fn export(
     destination: impl AsRef<Path>,
     settings: &ExportSettings,
 ) -> Result<ExportReport> {
+    sparq_tensor::check_apart(destination.as_ref(), source.path())?;
     let joined = Joined::new(solved, &format.name())?;
     let context = checked(source, joined.layers(), format, settings)?;
     let staged = format.stage(&context, &joined, destination.as_ref())?;

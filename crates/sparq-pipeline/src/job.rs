@@ -141,6 +141,7 @@ impl<'a> Job<'a> {
     pub fn check(&self, format: &dyn ExportFormat) -> Result<()> {
         let Compression { model, recipe, .. } = self.compression;
         sparq_tensor::check_replaceable(&self.destination, self.settings.overwrite)?;
+        sparq_tensor::check_apart(&self.destination, model.checkpoint().path())?;
         // What a single file was made of lies beside it, and must not be lost to another run's.
         let (beside, is_resumed) = (self.beside(), self.partial().join(CHECKPOINT).is_file());
         let is_kept_beside = format.is_one_file() && self.keep_solution;
@@ -175,6 +176,7 @@ impl<'a> Job<'a> {
         let mut sink = SolutionSink::open(&partial, fingerprint, recipe.act_order)?;
         let mut compression = self.within_budget(&partial).run(&mut sink, observer)?;
         let solution = sink.finish()?;
+        model.release_embeddings(); // an export has its own copy of what it writes
         let checkpoint = partial.join(CHECKPOINT);
         let settings = ExportSettings { overwrite: false, ..self.settings };
         let mut export = (compression.profile)
@@ -191,19 +193,16 @@ impl<'a> Job<'a> {
 
     /// Moves the solution to where the output will have it: inside a directory, beside a single file.
     fn keep(&self, partial: &Path) -> Result<()> {
+        let (from, checkpoint) = (partial.join(SOLUTION), partial.join(CHECKPOINT));
+        let is_directory = checkpoint.is_dir();
+        let to = if is_directory { checkpoint.join(SOLUTION) } else { self.beside() };
+        if !is_directory && self.settings.overwrite {
+            // What the file that goes was made of, it or nothing: never the next one's.
+            remove(&to)?;
+        }
         if !self.keep_solution {
             return Ok(());
         }
-        let (from, checkpoint) = (partial.join(SOLUTION), partial.join(CHECKPOINT));
-        let to = if checkpoint.is_dir() {
-            checkpoint.join(SOLUTION)
-        } else {
-            let beside = self.beside();
-            if self.settings.overwrite {
-                remove(&beside)?;
-            }
-            beside
-        };
         std::fs::rename(&from, &to).map_err(|error| sparq_tensor::Error::io("move the solution to", &to)(error).into())
     }
 

@@ -279,6 +279,16 @@ impl Checkpoint {
             self.files[entry.file].release(&(entry.range.start + wanted.start..entry.range.start + wanted.end));
             return Array2::from_shape_vec((rows, width), values).map_err(|_| outside());
         }
+        if let (Arrangement::Interleaved(interleaving), None, false) =
+            (entry.arrangement, &entry.packed, part.transposed)
+        {
+            let mut info = entry.info.clone();
+            info.shape = vec![rows, width];
+            check_decodable(&info)?;
+            let source = |row: usize| interleaving.source_row(wanted.start + row);
+            let values = checked(&info, decode::decode_rows(info.dtype, self.raw(entry)?, rows, width, source))?;
+            return Array2::from_shape_vec((rows, width), values).map_err(|_| outside());
+        }
         let whole = self.read(&part.tensor)?;
         let whole = if part.transposed { whole.reversed_axes() } else { whole };
         let matrix = whole.to_shape((all, width)).map_err(|_| outside())?;

@@ -26,6 +26,19 @@ fn check(destination: &Path, overwrite: bool, may_go: impl FnOnce(&Metadata) -> 
     }
 }
 
+/// Refuses a destination that is what is read from, or a directory around it: overwriting would delete it.
+///
+/// # Errors
+/// [`Error::DestinationInUse`].
+pub fn check_apart(destination: &Path, read_from: &Path) -> Result<()> {
+    // What is not there yet holds nothing.
+    let (Ok(to), Ok(from)) = (destination.canonicalize(), read_from.canonicalize()) else { return Ok(()) };
+    if from.starts_with(&to) {
+        return Err(Error::DestinationInUse { path: destination.to_owned(), source_path: read_from.to_owned() });
+    }
+    Ok(())
+}
+
 /// Only an empty directory or one with safetensors weights is deleted, lest a mistyped path cost somebody their files.
 fn is_replaceable(directory: &Path) -> Result<bool> {
     let is_checkpoint = directory.join(SINGLE_FILE).is_file() || directory.join(INDEX_FILE).is_file();

@@ -178,6 +178,14 @@ pub enum Error {
         /// The destination.
         path: PathBuf,
     },
+    /// Overwriting was allowed, but what would go is still read from.
+    #[error("{} holds {}, which is read from; choose another destination", path.display(), source_path.display())]
+    DestinationInUse {
+        /// The destination.
+        path: PathBuf,
+        /// What lies there.
+        source_path: PathBuf,
+    },
     /// The plan given to the writer contradicts itself.
     #[error("cannot plan tensor {tensor}: {reason}")]
     InvalidPlan {

@@ -26,7 +26,7 @@ mod whole_files;
 mod writer;
 
 pub use checkpoint::{Checkpoint, SourceFormat, TensorInfo};
-pub use destination::{check_replaceable, move_checkpoint};
+pub use destination::{check_apart, check_replaceable, move_checkpoint};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use fault::Fault;

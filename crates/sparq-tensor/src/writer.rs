@@ -322,7 +322,10 @@ fn shard_name(number: usize, count: usize) -> String {
 }
 
 /// Calls `write` with runs of values in row-major order and the position of their first.
-fn for_each_chunk(values: &ArrayViewD<'_, f32>, mut write: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+pub(crate) fn for_each_chunk(
+    values: &ArrayViewD<'_, f32>,
+    mut write: impl FnMut(usize, &[f32]) -> Result<()>,
+) -> Result<()> {
     if let Some(values) = values.as_slice() {
         return values.chunks(CHUNK).enumerate().try_for_each(|(i, chunk)| write(i * CHUNK, chunk));
     }

@@ -277,6 +277,42 @@ fn sentence_piece_vocabularies_merge_by_score_and_fall_back_to_bytes() {
 }
 
 #[test]
+fn vocabularies_with_endless_merges_are_refused() {
+    let with = |tokens: Vec<String>| {
+        let mut gguf = Gguf::tiny("llama");
+        gguf.set("tokenizer.ggml.model", Kv::Str("llama".into()));
+        gguf.set("tokenizer.ggml.token_type", Kv::I32s(vec![1; tokens.len()]));
+        gguf.set("tokenizer.ggml.scores", Kv::F32s(vec![0.0; tokens.len()]));
+        gguf.set("tokenizer.ggml.tokens", Kv::Strings(tokens));
+        open(&gguf).unwrap().tokenizer_json()
+    };
+    // Every split of every token is a merge: 2 MB of tokens would be 2 GB of them.
+    let runs = |longest| (1..=longest).map(|length| "a".repeat(length)).collect();
+    for tokens in [runs(1000), vec!["a".repeat(5000)]] {
+        assert!(matches!(with(tokens), Err(Error::InvalidMetadata { .. })));
+    }
+}
+
+#[test]
+fn a_window_of_zero_is_none() {
+    let mut gguf = Gguf::tiny("llama");
+    gguf.set("llama.attention.sliding_window", Kv::U32(0));
+    let checkpoint = open(&gguf).unwrap();
+    let config = checkpoint.config().unwrap();
+    assert_eq!((&config["model_type"], config.get("sliding_window")), (&serde_json::json!("llama"), None));
+}
+
+#[test]
+fn a_part_of_interleaved_rows_is_what_the_whole_has_there() {
+    let gguf = Gguf::tiny("llama");
+    let checkpoint = open(&gguf).unwrap();
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let whole = checkpoint.read_matrix(name).unwrap();
+    let part = sparq_tensor::TensorPart { first_row: 5, ..sparq_tensor::TensorPart::whole(name, [32, 32]) };
+    assert_eq!(checkpoint.read_part(&part, 9).unwrap(), whole.slice(ndarray::s![5..14, ..]));
+}
+
+#[test]
 fn tokenizers_without_an_equivalent_are_named() {
     let checkpoint = open(&Gguf::tiny_with_tokenizer("llama", "tekken")).unwrap();
     let error = checkpoint.tokenizer_json().unwrap_err();

@@ -257,6 +257,8 @@ fn side_files_are_carried_over_byte_equal() {
         assert_eq!(fs::read(to.join(name)).unwrap(), bytes, "{name}");
     }
     assert_eq!(source.content_hash().unwrap(), Checkpoint::open(&to).unwrap().content_hash().unwrap());
+    fs::write(to.join("generation_config.json"), "{}").unwrap();
+    assert_ne!(source.content_hash().unwrap(), Checkpoint::open(&to).unwrap().content_hash().unwrap());
     fs::write(to.join("config.json"), "{}").unwrap();
     assert_ne!(source.content_hash().unwrap(), Checkpoint::open(&to).unwrap().content_hash().unwrap());
     assert!(matches!(source.tokenizer_config(), Err(Error::Malformed { .. })));

@@ -5,6 +5,9 @@ pub enum Error {
     /// A layer or a setting.
     #[error(transparent)]
     Compress(#[from] sparq_core::CompressError),
+    /// A product or a factorization.
+    #[error(transparent)]
+    Linalg(#[from] sparq_linalg::Error),
     /// A file.
     #[error(transparent)]
     Tensor(#[from] sparq_tensor::Error),

@@ -1,4 +1,4 @@
-#![doc = include_str!("../../../README.md")]
+#![doc = include_str!("../README.md")]
 //!
 //! # Contents
 //! * [`prelude`]: what most programs need, in one line.
@@ -18,7 +18,7 @@ pub use shortcuts::{calibrate, compress_checkpoint, compress_in_memory};
 
 pub use sparq_core::{
     Bits, CompressError, CompressedLayer, Fallback, Granularity, Hessian, LayerCompressor, LayerProblem, Mask,
-    QuantScheme, Quantized, ScaleType, SolveReport, Sparsity, Statistics,
+    QuantScheme, Quantized, ScaleType, SharedHessian, SolveReport, Sparsity, Statistics,
 };
 pub use sparq_model::Model;
 pub use sparq_pipeline::{Calibration, CompressionReport, Recipe};

@@ -5,7 +5,7 @@ use sparq::export::{
     CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, Gptq,
     SolvedInMemory, export,
 };
-use sparq::pipeline::{Compression, Sink};
+use sparq::pipeline::{Allocation, Compression, Job, LayerBudget, Sink};
 use sparq::tensor::{Checkpoint, DType, Importance, Packing};
 use sparq::{Calibration, CompressedLayer, Model, Recipe, ScaleType};
 use std::path::{Path, PathBuf};
@@ -293,4 +293,71 @@ fn a_mismatch_fails_and_leaves_nothing() {
     let error = export(model.checkpoint(), &nothing, &Lying, &path, &ExportSettings::default()).expect_err("a lie");
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
     assert_eq!(std::fs::read_dir(directory.path()).expect("listable").count(), 0);
+}
+
+/// A copy of the demo model that may be written over.
+fn copy_of_demo(directory: &Path) -> PathBuf {
+    let copy = directory.join("model");
+    std::fs::create_dir(&copy).expect("creatable");
+    for entry in std::fs::read_dir(demo()).expect("listable") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            std::fs::copy(&path, copy.join(path.file_name().expect("a name"))).expect("copied");
+        }
+    }
+    copy
+}
+
+#[test]
+fn what_is_read_from_is_not_overwritten() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = copy_of_demo(directory.path());
+    let model = Model::open(&source).expect("the copy opens");
+    let settings = ExportSettings { overwrite: true, ..ExportSettings::default() };
+    let refused = |error: &dyn std::fmt::Display| assert!(error.to_string().contains("is read from"), "{error}");
+    let nothing = SolvedInMemory::default();
+    refused(&export(model.checkpoint(), &nothing, &Dense, &source, &settings).expect_err("in use"));
+    let recipe: Recipe = "s=0,q=4,preset=fast".parse().expect("valid");
+    refused(&Job::new(&model, &recipe, &source).export(settings).run(&Dense, &()).expect_err("in use"));
+    assert!(Model::open(&source).is_ok(), "still there");
+}
+
+#[test]
+fn an_old_solution_is_not_taken_for_that_of_a_new_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = Model::open(demo()).expect("the demo model opens");
+    let (out, beside) = (directory.path().join("m.gguf"), directory.path().join("m.gguf.sparq"));
+    let recipe: Recipe = "s=0,q=4,group=64,quantizer=rtn,preset=reference".parse().expect("valid");
+    let settings = ExportSettings { overwrite: true, ..ExportSettings::default() };
+    let run = |keep: bool| {
+        let job = Job::new(&model, &recipe, &out).export(settings).keep_solution(keep);
+        job.run(&Gguf::default(), &()).expect("runs");
+    };
+    run(true);
+    assert!(beside.is_dir());
+    run(false);
+    assert!(out.is_file() && !beside.exists());
+}
+
+#[test]
+fn gptq_names_what_engines_run_as_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = Model::open(demo()).expect("the demo model opens");
+    let recipe: Recipe = "s=0,q=4,group=64,quantizer=rtn,preset=reference".parse().expect("valid");
+    let bits = |name: &str| if name.contains("layers.0.self_attn") && !name.contains("o_proj") { 8 } else { 4 };
+    let budget = |bits| LayerBudget { sparsity: sparq::Sparsity::DENSE, bits: sparq::Bits::new(bits).ok() };
+    let mut layers = Vec::new();
+    for index in 0..model.block_count() {
+        let linears = model.block_plan(index).expect("a plan").linears();
+        layers.extend(linears.iter().map(|linear| (linear.name.clone(), linear.weights(), budget(bits(&linear.name)))));
+    }
+    let recipe = Recipe { allocation: Some(Allocation::new(layers)), ..recipe };
+    let out = directory.path().join("mixed");
+    Job::new(&model, &recipe, &out).run(&Gptq, &()).expect("runs");
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("config.json")).expect("readable")).expect("JSON");
+    let dynamic = config["quantization_config"]["dynamic"].as_object().expect("exceptions");
+    let names: Vec<&str> = dynamic.keys().filter_map(|rule| rule.rsplit('.').next()).collect();
+    assert_eq!(names, ["k_proj$", "q_proj$", "qkv_proj$", "v_proj$"]);
+    assert!(dynamic.values().all(|rule| rule["bits"] == 8));
 }

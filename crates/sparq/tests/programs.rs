@@ -104,6 +104,13 @@ fn mistakes_are_one_line_and_leave_nothing() {
     fails("compress", at, &["--bits", "9"], &["bits"]);
     fails("compress", at, &["--calibration", "/dev/null"], &["no tokens"]);
     fails("compress", at, &["--targets", "nothing"], &["self_attn"]);
+    fails("compress", at, &["--search-bits", "4,8"], &["--target-tcr"]);
+    fails("compress", at, &["--target-size", "10kB"], &["10000 bytes", "smallest"]);
+    fails("compress", at, &["--format", "gguf", "--out", "a.gguf", "--imatrix", "x"], &["--gguf-type"]);
+    fails("export", at, &["--format", "gguf", "--out", "a.gguf", "--max-shard-bytes", "9"], &["one"]);
+    fails("layer", at, &["--drift", "1"], &["--drift"]);
+    fails("sweep", at, &["--grid", "s=0;q=16"], &["--grid"]);
+    fails("sweep", at, &["--polish", "3", "--quick"], &["--search"]);
     fails("sweep", at, &["--config", "s=0.2,speed=3"], &["speed"]);
     fails("evaluate", at, &["--tasks", "nosuch"], &["nosuch", "piqa"]);
     fails("logits", at, &["--tokens", "99999"], &["99999", "1024"]);

@@ -72,7 +72,7 @@ impl TextEvaluation {
             }
             Ok(())
         })?;
-        Ok(TextBaseline { model: base.clone(), hidden: kept.unwrap_or_default(), scores })
+        Ok(TextBaseline { model: base.output_layer(), hidden: kept.unwrap_or_default(), scores })
     }
 
     /// A baseline from hidden states stored earlier: `[tokens scored, hidden]`, as [`TextBaseline::hidden`] gave them for
@@ -92,7 +92,7 @@ impl TextEvaluation {
             let batch_hidden = hidden.slice(s![first..first + rows, ..]);
             self.score_batch(base, &batch_hidden, None, batch, &mut tally)?;
         }
-        Ok(TextBaseline { model: base.clone(), hidden, scores: tally.finish(&self.fingerprint) })
+        Ok(TextBaseline { model: base.output_layer(), hidden, scores: tally.finish(&self.fingerprint) })
     }
 
     /// Scores a model on the text: perplexity, and with a baseline KL(base ‖ model) and top-1 agreement.

@@ -1,7 +1,7 @@
 use super::dense::planned_size;
 use super::packed::{
-    self, Parts, check_any_codes, check_groups, check_layout, float_linears, fused_siblings, little_endian, schemes,
-    uniform_type,
+    self, Parts, check_any_codes, check_groups, check_layout, float_linears, fused, fused_siblings, little_endian,
+    schemes, uniform_type,
 };
 use crate::float_type::round_all;
 use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, SolvedShape};
@@ -177,6 +177,18 @@ fn quantization_config(context: &ExportContext<'_>) -> Value {
     }
     for module in float_linears(context).iter().filter(|module| *module != "lm_head") {
         exceptions.insert(exactly("-", module), json!({}));
+    }
+    // vLLM looks for the name of the one matrix that it runs some layers as.
+    for siblings in fused(context) {
+        let module = format!("{}.{}", siblings.parent, siblings.name);
+        match siblings.scheme().map(grid) {
+            _ if siblings.differ() => {}
+            None => drop(exceptions.insert(exactly("-", &module), json!({}))),
+            Some(grid) if grid == (bits, group_size) => {}
+            Some((bits, group_size)) => {
+                exceptions.insert(exactly("+", &module), json!({ "bits": bits, "group_size": group_size }));
+            }
+        }
     }
     let is_v1 = version(context) == GptqVersion::V1;
     let format = if is_v1 { "gptq" } else { "gptq_v2" };

@@ -182,21 +182,53 @@ pub(super) fn computed_in(dtype: DType, quantized: &Quantized) -> Array2<f32> {
 
 /// A sentence for layers that engines run as one and that have different grids; empty if there are none.
 pub(super) fn fused_siblings(context: &ExportContext<'_>) -> String {
-    const FUSED: [&[&str]; 3] = [&["q_proj", "k_proj", "v_proj"], &["gate_proj", "up_proj"], &["w1", "w3"]];
-    let mut grids: BTreeMap<(String, usize), BTreeSet<String>> = BTreeMap::new();
+    match fused(context).into_iter().find(Siblings::differ) {
+        None => String::new(),
+        Some(Siblings { parent, .. }) => format!(
+            " vLLM runs q/k/v and gate/up as one matrix each and needs one grid for them: it will refuse {parent}."
+        ),
+    }
+}
+
+/// Layers that engines run as one matrix.
+pub(super) struct Siblings {
+    /// The module that they are in.
+    pub(super) parent: String,
+    /// What engines call the one.
+    pub(super) name: &'static str,
+    /// The grids of its parts; none of a part in floats.
+    schemes: Vec<Option<QuantScheme>>,
+}
+
+impl Siblings {
+    /// The grid of all parts, if that is one and the same.
+    pub(super) fn scheme(&self) -> Option<QuantScheme> {
+        if self.differ() { None } else { self.schemes.first().copied().flatten() }
+    }
+
+    /// Whether the parts have different grids, or some of them one and others none.
+    pub(super) fn differ(&self) -> bool {
+        self.schemes.windows(2).any(|two| two[0] != two[1])
+    }
+}
+
+/// What of the model engines run as one.
+pub(super) fn fused(context: &ExportContext<'_>) -> Vec<Siblings> {
+    const FUSED: [(&str, &[&str]); 3] = [
+        ("qkv_proj", &["q_proj", "k_proj", "v_proj"]),
+        ("gate_up_proj", &["gate_proj", "up_proj"]),
+        ("w13", &["w1", "w3"]),
+    ];
+    let mut found: BTreeMap<(String, &str), Vec<Option<QuantScheme>>> = BTreeMap::new();
     for info in context.source.tensors() {
         let Some((parent, module)) = info.name.strip_suffix(".weight").and_then(|name| name.rsplit_once('.')) else {
             continue;
         };
-        if let Some(set) = FUSED.iter().position(|set| set.contains(&module)) {
+        if let Some((name, _)) = FUSED.iter().find(|(_, parts)| parts.contains(&module)) {
             let scheme = context.layer_of(&info.name).and_then(|shape| shape.scheme);
-            grids.entry((parent.to_owned(), set)).or_default().insert(format!("{scheme:?}"));
+            found.entry((parent.to_owned(), name)).or_default().push(scheme);
         }
     }
-    match grids.iter().find(|(_, grids)| grids.len() > 1) {
-        None => String::new(),
-        Some(((parent, _), _)) => format!(
-            " vLLM runs q/k/v and gate/up as one matrix each and needs one grid for them: it will refuse {parent}."
-        ),
-    }
+    let siblings = |((parent, name), schemes)| Siblings { parent, name, schemes };
+    found.into_iter().map(siblings).collect()
 }

@@ -18,6 +18,16 @@ fn worse_than_chance_keeps_nothing() {
 }
 
 #[test]
+fn a_draw_at_chance_is_none_even_if_its_sum_is_not_quite_zero() {
+    // Three of nine right is chance, and a third has no exact sum.
+    let base: Vec<f64> = (0..9).map(|item| f64::from(u8::from(item < 6))).collect();
+    let compressed: Vec<f64> = (0..9).map(|item| f64::from(u8::from(item > 2))).collect();
+    let task = TaskScores::new("t", base, compressed, vec![1.0 / 3.0; 9]).unwrap();
+    let kept = retention(&[task], &Bootstrap::default()).unwrap();
+    assert!(kept.interval.high < 100.0, "{:?}", kept.interval);
+}
+
+#[test]
 fn better_than_the_base_keeps_more_than_everything() {
     let kept = retention(&[task("t", 80, 90, 100, 0.0)], &Bootstrap::default()).unwrap();
     assert!((kept.sr - 1.125).abs() < 1e-12);

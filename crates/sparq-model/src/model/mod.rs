@@ -136,6 +136,13 @@ impl Model {
         Ok(())
     }
 
+    /// The same model without the blocks that [`make_resident`](Self::make_resident) or [`with_blocks`](Self::with_blocks) put
+    /// into memory: it reads those of its checkpoint when they are needed. Its output layer is the same.
+    #[must_use]
+    pub fn without_blocks(&self) -> Self {
+        Self { blocks: None, ..self.clone() }
+    }
+
     /// Whether all blocks are in memory.
     pub fn is_resident(&self) -> bool {
         self.blocks.is_some()

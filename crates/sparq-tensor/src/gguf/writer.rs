@@ -17,6 +17,7 @@ use super::names::{ROPE_FACTORS, Role, to_gguf};
 use super::rope_scaling::{Lengths, Written};
 use super::to_metadata::{self, Description, Layout};
 use crate::destination::{check_file_destination, sync_directory, temporary_directory};
+use crate::writer::for_each_chunk;
 use crate::{Checkpoint, DType, Error, PlannedSize, Result, StagedCheckpoint, TensorInfo, encode};
 
 /// Alignment of the data section and of every tensor in it.
@@ -249,14 +250,31 @@ impl GgufWriter {
             let reason = format!("f32 values cannot be written as {}; use write_bytes", slot.dtype);
             return Err(Error::InvalidPlan { tensor: name.to_owned(), reason });
         }
+        let (dtype, shape) = (slot.dtype, slot.shape.clone());
+        let encoded = |start: usize, chunk: &[f32]| {
+            let mut bytes = Vec::with_capacity(chunk.len() * dtype.block_bytes());
+            encode::encode(dtype, chunk, &mut bytes).map_err(|at| Error::NotRepresentable {
+                tensor: name.to_owned(),
+                index: encode::unravel(start + at, &shape),
+                value: chunk[at],
+                dtype,
+            })?;
+            Ok(bytes)
+        };
+        if slot.arrangement == Arrangement::AsPresented {
+            // Without a second copy of what may be an embedding.
+            let position = self.free_slot(name)?.position;
+            self.file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", &self.path))?;
+            for_each_chunk(&values, |start, chunk| {
+                self.file.write_all(&encoded(start, chunk)?).map_err(Error::io("write", &self.path))
+            })?;
+            if let Some(slot) = self.slots.get_mut(name) {
+                slot.written = true;
+            }
+            return Ok(());
+        }
         let values: Vec<f32> = values.iter().copied().collect();
-        let mut bytes = Vec::new();
-        encode::encode(slot.dtype, &values, &mut bytes).map_err(|at| Error::NotRepresentable {
-            tensor: name.to_owned(),
-            index: encode::unravel(at, &slot.shape),
-            value: values[at],
-            dtype: slot.dtype,
-        })?;
+        let bytes = encoded(0, &values)?;
         self.write_bytes(name, &bytes)
     }
 

@@ -110,6 +110,6 @@ fn gets_more_bits(context: &ExportContext<'_>, name: &str) -> bool {
     let Some(count) = ["num_hidden_layers", "n_layer"].iter().find_map(|key| config[*key].as_u64()) else {
         return false;
     };
-    let (eighth, is_one) = (count / 8, matches!(module, "attn_v.weight" | "ffn_down.weight"));
+    let (eighth, is_one) = (count / 8, matches!(module, "attn_v.weight" | "ffn_down.weight" | "ffn_down_exps.weight"));
     is_one && (index < eighth || index >= 7_u64.saturating_mul(count) / 8 || (index - eighth) % 3 == 2)
 }
