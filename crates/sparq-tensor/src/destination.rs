@@ -68,8 +68,8 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// Renames; an old destination is moved aside first and deleted last, so that at no moment is there neither the old
-/// nor the new.
+/// Renames. Where the system can, an old destination changes places with the new one in one step and is deleted then;
+/// elsewhere it is moved aside first and deleted last.
 pub(crate) fn move_into_place(temporary: TempDir, destination: &Path, overwrite: bool) -> Result<()> {
     move_directory(temporary.path(), destination, overwrite)?;
     let _ = temporary.keep(); // its path is gone; nothing is left to remove
@@ -78,6 +78,10 @@ pub(crate) fn move_into_place(temporary: TempDir, destination: &Path, overwrite:
 
 fn move_directory(from: &Path, destination: &Path, overwrite: bool) -> Result<()> {
     check_destination(destination, overwrite)?;
+    if destination.exists() && exchange(from, destination) {
+        sync_directory(parent_of(destination))?;
+        return fs::remove_dir_all(from).map_err(Error::io("remove what was replaced, now in", from));
+    }
     let mut old = None;
     if destination.exists() {
         let aside = temporary_directory(destination)?;
@@ -97,11 +101,24 @@ fn move_directory(from: &Path, destination: &Path, overwrite: bool) -> Result<()
     sync_directory(parent_of(destination))
 }
 
+/// Lets two paths change places in one step; false, and nothing done, where system or file system cannot.
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
+}
+
 /// Moves a finished checkpoint, a directory or one file, from beside `destination` to it, in one step.
 ///
 /// # Errors
 /// [`Error::DestinationExists`], or with `overwrite` [`Error::NotOverwritable`] if what is there is no checkpoint;
-/// [`Error::Io`]. After an error `from` and the destination are as they were.
+/// [`Error::Io`]. After an error `from` and the destination are as they were, unless it says that what was replaced could not be
+/// removed.
 ///
 /// # Examples
 /// ```

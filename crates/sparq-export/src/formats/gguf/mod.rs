@@ -37,6 +37,37 @@ impl Gguf {
         self
     }
 
+    /// Refuses an importance matrix of another model.
+    fn check_importance(&self, context: &ExportContext<'_>) -> Result<()> {
+        let matrices = self.importance.iter().filter_map(|(layer, sums)| {
+            let info = context.source.get(&format!("{layer}.weight"))?;
+            let there = TensorInGguf::of(context.source, &info.name)?;
+            let width = if there.transposed { info.shape.first() } else { info.shape.last() };
+            Some((layer, sums.len(), *width?))
+        });
+        let mut known = false;
+        for (layer, sums, width) in matrices {
+            known = true;
+            if sums != width {
+                return Err(Error::Unfit {
+                    format: "gguf".into(),
+                    layer: layer.clone(),
+                    reason: format!("the importance matrix has {sums} channels for it, the model {width}"),
+                    instead: "use the importance matrix of this model".into(),
+                });
+            }
+        }
+        if !known && let Some(layer) = self.importance.keys().next() {
+            return Err(Error::Unfit {
+                format: "gguf".into(),
+                layer: layer.clone(),
+                reason: "the importance matrix names no layer of this model".into(),
+                instead: "use the importance matrix of this model".into(),
+            });
+        }
+        Ok(())
+    }
+
     /// A matrix quantized anew.
     fn quantize(&self, name: &str, dtype: DType, values: &Array2<f32>) -> Result<Vec<u8>> {
         let importance = name.strip_suffix(".weight").and_then(|layer| self.importance.get(layer));
@@ -133,6 +164,7 @@ impl ExportFormat for Gguf {
                 });
             }
         }
+        self.check_importance(context)?;
         if self.types != GgufTypes::Exact {
             return Ok(());
         }
