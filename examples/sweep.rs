@@ -209,8 +209,8 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
             }
         }
     }
-    if recipes.is_empty() && (arguments.grid.is_some() || !arguments.config.is_empty()) {
-        bail!("--grid {:?} holds nothing that prunes or quantizes", arguments.grid.as_deref().unwrap_or_default());
+    if let Some(grid) = arguments.grid.as_deref().filter(|_| recipes.is_empty()) {
+        bail!("--grid {grid:?} holds nothing that prunes or quantizes");
     }
     if recipes.is_empty() && arguments.search.is_empty() {
         recipes = if arguments.quick {

@@ -50,7 +50,7 @@ impl Model {
     /// let mut model = Model::open("models/SmolLM2-135M")?;
     /// model.make_resident()?;
     /// let tokenizer = model.tokenizer()?;
-    /// let prompt = tokenizer.encode("The capital of France is", true)?;
+    /// let prompt = tokenizer.encode_beginning("The capital of France is")?;
     /// let options =
     ///     GenerateOptions { max_tokens: 8, stop: tokenizer.eos_ids().to_vec(), sampler: Sampler::Greedy };
     /// let tokens = model.generate(&prompt, &options, |_| std::ops::ControlFlow::Continue(()))?;

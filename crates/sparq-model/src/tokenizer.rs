@@ -13,8 +13,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     eos: Vec<u32>,
-    /// What tokenizer.json puts in front of a text; none if that cannot be told.
-    prefix: Option<Vec<u32>>,
+    /// What tokenizer.json puts in front of a text; nothing if that cannot be told.
+    prefix: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -50,16 +50,19 @@ impl Tokenizer {
             inner.token_to_id(token.as_str().or_else(|| token.get("content")?.as_str())?)
         };
         let (bos, eos) = (special("bos_token"), special("eos_token").into_iter().collect());
-        let mut tokenizer = Self { inner, bos, eos, prefix: None };
-        tokenizer.prefix = tokenizer.find_prefix();
+        let mut tokenizer = Self { inner, bos, eos, prefix: Vec::new() };
+        tokenizer.prefix = tokenizer.find_prefix().unwrap_or_default();
         Ok(tokenizer)
     }
 
     fn find_prefix(&self) -> Option<Vec<u32>> {
-        // Some tokenizers add special tokens at the end as well; only those in front of a letter begin a text.
-        let (with, without) = (self.encode("a", true).ok()?, self.encode("a", false).ok()?);
-        let at = with.windows(without.len().max(1)).position(|window| window == without)?;
-        Some(with[..at].to_vec())
+        // Some tokenizers add special tokens at the end as well; only those in front of a text begin it.
+        let before = |text: &str| {
+            let (with, without) = (self.encode(text, true).ok()?, self.encode(text, false).ok()?);
+            let at = with.windows(without.len().max(1)).position(|window| window == without)?;
+            Some(with[..at].to_vec())
+        };
+        ["a", "A", "0", ".", "中"].into_iter().find_map(before)
     }
 
     pub(crate) fn from_checkpoint(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Self> {
@@ -112,10 +115,7 @@ impl Tokenizer {
     /// # Ok::<(), sparq_model::Error>(())
     /// ```
     pub fn encode_beginning(&self, text: &str) -> Result<Vec<u32>> {
-        match &self.prefix {
-            Some(prefix) => Ok([prefix.as_slice(), &self.encode(text, false)?].concat()),
-            None => self.encode(text, true),
-        }
+        Ok([self.prefix.as_slice(), &self.encode(text, false)?].concat())
     }
 
     /// Text of `tokens`; ids outside of the vocabulary are left out, as are special tokens with `skip_special`.

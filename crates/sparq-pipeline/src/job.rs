@@ -166,7 +166,7 @@ impl<'a> Job<'a> {
         let Compression { model, recipe, calibration, .. } = self.compression;
         let source = model.checkpoint();
         let partial = self.partial();
-        if self.destination.exists() && !self.settings.overwrite {
+        if self.destination.exists() {
             remove_remains(&partial)?;
         }
         self.check(format)?;

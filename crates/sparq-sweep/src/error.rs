@@ -25,6 +25,14 @@ pub enum Error {
         /// What all of the cheapest candidate take.
         least: u64,
     },
+    /// A format that stores every candidate in as many bytes.
+    #[error(
+        "weight files take {bytes} bytes with every candidate: there is nothing to choose; use a format that stores codes at their width"
+    )]
+    SameSize {
+        /// What they take.
+        bytes: u64,
+    },
     /// A compression, naming the configuration.
     #[error("configuration {recipe}")]
     Compression {

@@ -287,6 +287,7 @@ impl Checkpoint {
             check_decodable(&info)?;
             let source = |row: usize| interleaving.source_row(wanted.start + row);
             let values = checked(&info, decode::decode_rows(info.dtype, self.raw(entry)?, rows, width, source))?;
+            self.files[entry.file].release(&entry.range);
             return Array2::from_shape_vec((rows, width), values).map_err(|_| outside());
         }
         let whole = self.read(&part.tensor)?;

@@ -80,7 +80,9 @@ fn move_directory(from: &Path, destination: &Path, overwrite: bool) -> Result<()
     check_destination(destination, overwrite)?;
     if destination.exists() && exchange(from, destination) {
         sync_directory(parent_of(destination))?;
-        return fs::remove_dir_all(from).map_err(Error::io("remove what was replaced, now in", from));
+        // What was replaced goes under a name that nobody takes for something else, and then away if it can.
+        let aside = temporary_directory(from)?;
+        return fs::rename(from, aside.path().join("old")).map_err(Error::io("move aside", from));
     }
     let mut old = None;
     if destination.exists() {
@@ -117,8 +119,7 @@ fn exchange(_: &Path, _: &Path) -> bool {
 ///
 /// # Errors
 /// [`Error::DestinationExists`], or with `overwrite` [`Error::NotOverwritable`] if what is there is no checkpoint;
-/// [`Error::Io`]. After an error `from` and the destination are as they were, unless it says that what was replaced could not be
-/// removed.
+/// [`Error::Io`]. After an error `from` and the destination are as they were.
 ///
 /// # Examples
 /// ```

@@ -178,7 +178,7 @@ pub enum Error {
         /// The destination.
         path: PathBuf,
     },
-    /// Overwriting was allowed, but what would go is still read from.
+    /// The destination is what is read from, or a directory around it.
     #[error("{} holds {}, which is read from; choose another destination", path.display(), source_path.display())]
     DestinationInUse {
         /// The destination.

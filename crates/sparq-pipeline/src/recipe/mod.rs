@@ -217,8 +217,13 @@ impl Recipe {
     /// Which form of the algorithms these settings mean: larger whenever a change of this crate or of those below it changed what
     /// they make of a model. Two results of equal settings are comparable only at one revision.
     pub fn revision(&self) -> u32 {
-        if self.act_order && self.descent > 0 {
-            // 3: descent moves codes of layers that were rounded in another order of channels too.
+        let cuts_patterns = matches!(self.sparsity, Sparsity::NOfM { of, .. } if !128_usize.is_multiple_of(of));
+        if (self.act_order && self.descent > 0)
+            || self.pruner == PrunerKind::Wanda
+            || (self.reference_compat && cuts_patterns)
+        {
+            // 3: descent moves codes of layers that were rounded in another order of channels too; Wanda goes by magnitudes where
+            // nothing was active; blocks of the reference cut no pattern.
             3
         } else if self.held_out > 0.0 {
             // 2: damping climbs from the recipe's own, and only where layers give to the residual stream.

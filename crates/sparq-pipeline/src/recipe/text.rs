@@ -133,6 +133,7 @@ impl FromStr for Recipe {
             None => implied(settings.iter().map(|(key, _)| *key)),
         };
         let mut recipe = preset.recipe();
+        let orders = settings.iter().any(|(key, _)| *key == "act-order");
         let (mut bits, mut scheme, mut pattern) = (None, Self::default_scheme(Bits::B4), None);
         for (key, value) in settings {
             let named = |error: String| bad(format!("{key}={value:?}: {error}"));
@@ -184,6 +185,10 @@ impl FromStr for Recipe {
             }
             recipe.sparsity = pattern;
         }
+        if !orders && matches!(recipe.sparsity, Sparsity::NOfM { .. }) {
+            // A preset does not ask for what a pattern cannot have.
+            recipe.act_order = false;
+        }
         recipe.scheme = bits.map(|bits| QuantScheme { bits, ..scheme });
         recipe.compressor()?;
         Ok(recipe)
@@ -202,6 +207,7 @@ mod tests {
             "s=2:4,q=4,group=64",
             "s=0.5,q=16,pruner=wanda",
             "s=0.25,q=3,group=channel,asymmetric=true,scale=f32,preset=fast,pruner=magnitude,pipeline=sequential-a,damping=0.1",
+            "s=0.25,q=4,preset=best",
             "s=0.25,q=8,group=tensor,act-order=true,pipeline=joint",
             "s=0.5,q=4,refit=8,damping=0.1",
             "s=0.25,q=4,expert-tokens=all",
@@ -219,6 +225,7 @@ mod tests {
         }
         for (text, shortest) in [
             ("s=0.5,q=4,preset=balanced", "s=0.5,q=4"),
+            ("s=2:4,q=4,preset=best", "s=2:4,q=4,mask-rounds=4,descent=10"), // no act-order with a pattern
             ("s=0.5,q=4,pruner=sparsegpt", "s=0.5,q=4,preset=reference"),
             ("s=0.5,q=4,pruner=wanda,quantizer=rtn,clip=mse", "s=0.5,q=4,preset=fast"),
         ] {

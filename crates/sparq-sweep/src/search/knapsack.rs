@@ -9,6 +9,9 @@ pub(crate) struct Item {
     pub(crate) damages: Vec<f64>,
 }
 
+/// Costs are sums of many products: what exceeds a budget by less than this share of it does so by rounding.
+pub(crate) const BUDGET_SLACK: f64 = 1e-9;
+
 /// Damage of a choice of candidates.
 pub(crate) fn total(items: &[Item], chosen: &[usize]) -> f64 {
     items.iter().zip(chosen).map(|(item, &candidate)| item.damages[candidate]).sum()
@@ -25,8 +28,7 @@ pub(crate) fn choose(items: &[Item], budget: f64) -> Option<Vec<usize>> {
     let mut at = vec![0_usize; items.len()];
     let spent = |item: usize, candidate: usize| items[item].costs[candidate];
     let mut left = budget - hulls.iter().enumerate().map(|(item, hull)| spent(item, hull[0])).sum::<f64>();
-    // Costs are sums of many products; what is missing to a bound by rounding is not missing.
-    let slack = 1e-9 * budget.abs();
+    let slack = BUDGET_SLACK * budget.abs();
     if left.is_nan() || left < -slack {
         return None;
     }

@@ -1,7 +1,7 @@
 //! An evolution of allocations, judged by the divergence of whole models.
 
 use super::base::Score;
-use super::knapsack::Item;
+use super::knapsack::{BUDGET_SLACK, Item};
 use crate::Result;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -48,7 +48,7 @@ impl Rules {
 
     /// Whether a choice keeps the budget, up to rounding.
     pub(super) fn allows(&self, choice: &[usize]) -> bool {
-        self.spent(choice) <= self.budget * (1.0 + 1e-9)
+        self.spent(choice) <= self.budget * (1.0 + BUDGET_SLACK)
     }
 
     fn spent(&self, choice: &[usize]) -> f64 {
@@ -113,7 +113,7 @@ impl Rules {
             lowered.insert(self.take(&mut choice, false, &raised, |_| true, random)?);
         }
         loop {
-            let left = self.budget * (1.0 + 1e-9) - self.spent(&choice);
+            let left = self.budget * (1.0 + BUDGET_SLACK) - self.spent(&choice);
             if self.take(&mut choice, true, &lowered, |price| price > 0.0 && price <= left, random).is_none() {
                 break;
             }

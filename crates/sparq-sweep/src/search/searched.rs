@@ -2,7 +2,7 @@
 
 use super::base::Base;
 use super::judge::Judge;
-use super::knapsack::{Item, choose, total};
+use super::knapsack::{BUDGET_SLACK, Item, choose, total};
 use super::levels::Level;
 use super::polish::{Rules, evolve};
 use super::target::{Prices, Target};
@@ -104,7 +104,7 @@ impl Search {
     /// A polish that was interrupted starts anew, and solves the candidates again.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run); before anything is measured [`Error::Rate`] and [`Error::FileSize`] for targets that no choice
+    /// Those of [`run`](Self::run); before anything is measured [`Error::Rate`], [`Error::FileSize`] and [`Error::SameSize`] for targets that no choice
     /// of candidates reaches, and what a format refuses.
     ///
     /// # Examples
@@ -259,8 +259,7 @@ fn best_uniform(curves: &DamageCurves, target: &Prices) -> Option<Vec<usize>> {
 fn uniform(curves: &DamageCurves, target: &Prices) -> Vec<Vec<usize>> {
     let (items, budget) = curves.problem(target);
     let cost = |candidate: usize| items.iter().map(|item| item.costs[candidate]).sum::<f64>();
-    // Costs are sums of many products, met up to rounding.
-    let within = (0..curves.candidates.len()).filter(|&candidate| cost(candidate) <= budget * (1.0 + 1e-9));
+    let within = (0..curves.candidates.len()).filter(|&candidate| cost(candidate) <= budget * (1.0 + BUDGET_SLACK));
     within.map(|candidate| vec![candidate; curves.units.len()]).collect()
 }
 

@@ -1,6 +1,7 @@
 //! What a choice of candidates must reach, and what each candidate costs.
 
 use super::Unit;
+use super::knapsack::BUDGET_SLACK;
 use crate::{Error, Result};
 use serde::Serialize;
 use sparq_export::{ExportFormat, ExportSettings};
@@ -64,9 +65,11 @@ impl Target<'_> {
                         }
                     }
                 }
-                let least = prices.files.iter().copied().min().unwrap_or_default();
-                if bytes < least {
-                    return Err(Error::FileSize { wanted: bytes, least });
+                if prices.files.len() > 1 && prices.files.windows(2).all(|two| two[0] == two[1]) {
+                    return Err(Error::SameSize { bytes: prices.files[0] });
+                }
+                if bytes < prices.least() {
+                    return Err(Error::FileSize { wanted: bytes, least: prices.least() });
                 }
                 Ok(Prices::File(prices))
             }
@@ -91,6 +94,22 @@ pub(super) struct FilePrices {
     files: Vec<u64>,
     /// What each layer takes with each candidate.
     layers: BTreeMap<String, Vec<f64>>,
+}
+
+impl FilePrices {
+    /// What all layers take with a candidate.
+    fn of_layers(&self, candidate: usize) -> f64 {
+        self.layers.values().filter_map(|bytes| bytes.get(candidate)).sum()
+    }
+
+    /// The smallest file that is sure to be had: headers and what is not compressed take a few bytes more or less with
+    /// another mix.
+    fn least(&self) -> u64 {
+        let candidates = 0..self.files.len();
+        let others = candidates.clone().map(|index| self.files[index] as f64 - self.of_layers(index));
+        let smallest = candidates.map(|index| self.of_layers(index)).fold(f64::INFINITY, f64::min);
+        (others.fold(0.0, f64::max) + smallest).ceil() as u64
+    }
 }
 
 impl Prices {
@@ -124,7 +143,9 @@ impl Prices {
                 let others = |(candidate, &file): (usize, &u64)| {
                     file as f64 - costs.iter().map(|costs| costs[candidate]).sum::<f64>()
                 };
-                prices.most as f64 - prices.files.iter().enumerate().map(others).fold(0.0, f64::max)
+                let left = prices.most as f64 - prices.files.iter().enumerate().map(others).fold(0.0, f64::max);
+                // Who keeps it allows for sums of rates; whole bytes are not to be exceeded by one.
+                (left + 0.5) / (1.0 + BUDGET_SLACK)
             }
         }
     }
@@ -133,9 +154,7 @@ impl Prices {
     pub(super) fn refused(&self, candidates: &[LayerBudget]) -> Error {
         match self {
             Self::Rate(wanted) => Error::Rate { wanted: *wanted, highest: highest_rate(candidates) },
-            Self::File(FilePrices { most, files, .. }) => {
-                Error::FileSize { wanted: *most, least: files.iter().copied().min().unwrap_or_default() }
-            }
+            Self::File(prices) => Error::FileSize { wanted: prices.most, least: prices.least() },
         }
     }
 }

@@ -61,8 +61,10 @@ impl Gguf {
             return Err(Error::Unfit {
                 format: "gguf".into(),
                 layer: layer.clone(),
-                reason: "the importance matrix names no layer of this model".into(),
-                instead: "use the importance matrix of this model".into(),
+                reason: "no layer of this model has a name of the importance matrix (of GPT-2, Phi-3 and stacked experts they \
+                         are not known here)"
+                    .into(),
+                instead: "use the importance matrix of this model, or none".into(),
             });
         }
         Ok(())
