@@ -53,8 +53,7 @@ impl Target<'_> {
             Self::File { bytes, format, settings } => {
                 let mut prices = FilePrices { most: bytes, files: Vec::new(), layers: BTreeMap::new() };
                 for &candidate in candidates {
-                    let uniform = Recipe { allocation: None, ..recipe.with_budget(candidate) };
-                    let size = planned_size(model, &uniform, format, settings)?;
+                    let size = planned_size(model, &recipe.with_budget(candidate), format, settings)?;
                     prices.files.push(size.file_bytes);
                     for block in 0..model.block_count() {
                         for linear in model.block_plan(block)?.linears() {
