@@ -105,7 +105,9 @@ fn mistakes_are_one_line_and_leave_nothing() {
     fails("compress", at, &["--calibration", "/dev/null"], &["no tokens"]);
     fails("compress", at, &["--targets", "nothing"], &["self_attn"]);
     fails("compress", at, &["--search-bits", "4,8"], &["--target-tcr"]);
-    fails("compress", at, &["--target-size", "10kB"], &["10000 bytes", "smallest"]);
+    fails("compress", at, &["--target-size", "10kB"], &["nothing to choose"]);
+    let gguf = ["--format", "gguf", "--out", "a.gguf", "--group-size", "64"];
+    fails("compress", at, &[&gguf[..], &["--target-size", "10kB"]].concat(), &["10000 bytes", "smallest"]);
     fails("compress", at, &["--format", "gguf", "--out", "a.gguf", "--imatrix", "x"], &["--gguf-type"]);
     fails("export", at, &["--format", "gguf", "--out", "a.gguf", "--max-shard-bytes", "9"], &["one"]);
     fails("layer", at, &["--drift", "1"], &["--drift"]);
