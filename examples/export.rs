@@ -50,11 +50,11 @@ fn main() -> ExitCode {
 }
 
 fn convert(arguments: &Arguments) -> Result<()> {
-    if arguments.max_shard_bytes.is_some() && arguments.format.is_one_file() {
-        bail!("--max-shard-bytes concerns formats of several files; a GGUF file is one");
-    }
     arguments.format.check_destination(&arguments.out)?;
     let format = arguments.format.format()?;
+    if arguments.max_shard_bytes.is_some() && format.is_one_file() {
+        bail!("--max-shard-bytes concerns formats of several files; a GGUF file is one");
+    }
     let demo = if arguments.model.is_none() { Some(common::demo::Demo::unpack()?) } else { None };
     let source = match (&arguments.model, &demo) {
         (Some(model), _) => Checkpoint::open(common::hub::resolve(model)?)?,

@@ -79,12 +79,6 @@ impl FormatArgs {
         }
     }
 
-    /// Whether the output is a single file.
-    #[allow(dead_code, reason = "not every program that writes a format cuts it into shards")]
-    pub(crate) fn is_one_file(&self) -> bool {
-        self.format == Format::Gguf
-    }
-
     /// The format, with the flags that do not concern it refused.
     pub(crate) fn format(&self) -> Result<Box<dyn ExportFormat>> {
         if self.any_width && self.format != Format::CompressedTensors {

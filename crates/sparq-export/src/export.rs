@@ -15,8 +15,8 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`Error::Unfit`] if the format cannot hold the layers; [`Error::NotInSource`] if they belong to another checkpoint;
-/// [`Error::Mismatch`] if the self-check fails; [`Error::Tensor`], for one if the destination exists or is what is read from. After an error
-/// nothing is left at the destination, and what was there is as it was.
+/// [`Error::Mismatch`] if the self-check fails; [`Error::Tensor`], for one if the destination exists or is what is read
+/// from. After an error nothing is left at the destination, and what was there is as it was.
 ///
 /// See the [crate example](crate).
 pub fn export(

@@ -32,8 +32,7 @@ pub struct Rounded<'a> {
 /// layer go together. Zero points stay.
 ///
 /// Cost: `2 · out · in²` multiply-adds a round, as matrix products; memory: four copies of the weight
-/// and one of the Hessian. Same bits for any
-/// number of threads.
+/// and one of the Hessian. Same bits for any number of threads.
 ///
 /// # Examples
 /// ```

@@ -10,8 +10,8 @@ const PANEL: usize = 384;
 /// `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` for `dense` = `W` and `compressed` = `W'`, both `[out, in]`, over the tokens in `hessian`.
 ///
 /// With a diagonal Hessian the channels count as uncorrelated; without any, this is the relative error of the weights.
-/// 0 if `W` produces nothing, not a number if sums overflowed. This is the error *on calibration tokens*: a solver that over-fits looks good here
-/// (see docs/methods.md).
+/// 0 if `W` produces nothing, not a number if sums overflowed. This is the error *on calibration tokens*: a solver that
+/// over-fits looks good here (see docs/methods.md).
 ///
 /// # Examples
 /// ```

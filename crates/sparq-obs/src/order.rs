@@ -31,7 +31,7 @@ impl ColumnOrder {
 
     /// Columns of `matrix` in this order.
     pub fn permute_columns<T: Clone>(&self, matrix: ArrayView2<'_, T>) -> Array2<T> {
-        by_rows(matrix.select(Axis(1), &self.columns))
+        columns_of(matrix, &self.columns)
     }
 
     /// Undoes [`permute_columns`](Self::permute_columns).
@@ -40,7 +40,7 @@ impl ColumnOrder {
         for (at, &column) in self.columns.iter().enumerate() {
             position[column] = at;
         }
-        by_rows(matrix.select(Axis(1), &position))
+        columns_of(matrix, &position)
     }
 
     /// Rows and columns of a symmetric `matrix` in this order.
@@ -54,7 +54,7 @@ impl ColumnOrder {
     }
 }
 
-/// Choosing columns leaves a matrix column by column in memory, which those who go through its rows do not expect.
-fn by_rows<T: Clone>(matrix: Array2<T>) -> Array2<T> {
-    if matrix.is_standard_layout() { matrix } else { matrix.as_standard_layout().into_owned() }
+/// Row by row in memory, which `select` would not leave them, and which those who go through rows expect.
+fn columns_of<T: Clone>(matrix: ArrayView2<'_, T>, columns: &[usize]) -> Array2<T> {
+    Array2::from_shape_fn((matrix.nrows(), columns.len()), |(row, at)| matrix[[row, columns[at]]].clone())
 }

@@ -104,8 +104,8 @@ impl Search {
     /// A polish that was interrupted starts anew, and solves the candidates again.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run); before anything is measured [`Error::Rate`], [`Error::FileSize`] and [`Error::SameSize`] for targets that no choice
-    /// of candidates reaches, and what a format refuses.
+    /// Those of [`run`](Self::run); before anything is measured [`Error::Rate`], [`Error::FileSize`] and
+    /// [`Error::SameSize`] for targets that no choice of candidates reaches, and what a format refuses.
     ///
     /// # Examples
     /// ```no_run

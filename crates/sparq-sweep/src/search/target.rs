@@ -101,13 +101,17 @@ impl FilePrices {
         self.layers.values().filter_map(|bytes| bytes.get(candidate)).sum()
     }
 
-    /// The smallest file that is sure to be had: headers and what is not compressed take a few bytes more or less with
-    /// another mix.
+    /// What is left of the files for anything but layers that take this much with each candidate: headers and what is not
+    /// compressed, a few bytes more or less with another mix.
+    fn others(&self, of_layers: impl Fn(usize) -> f64) -> f64 {
+        let others = self.files.iter().enumerate().map(|(candidate, &file)| file as f64 - of_layers(candidate));
+        others.fold(0.0, f64::max)
+    }
+
+    /// The smallest file that is sure to be had.
     fn least(&self) -> u64 {
-        let candidates = 0..self.files.len();
-        let others = candidates.clone().map(|index| self.files[index] as f64 - self.of_layers(index));
-        let smallest = candidates.map(|index| self.of_layers(index)).fold(f64::INFINITY, f64::min);
-        (others.fold(0.0, f64::max) + smallest).ceil() as u64
+        let smallest = (0..self.files.len()).map(|candidate| self.of_layers(candidate)).fold(f64::INFINITY, f64::min);
+        (self.others(|candidate| self.of_layers(candidate)) + smallest).ceil() as u64
     }
 }
 
@@ -138,11 +142,8 @@ impl Prices {
                 (1.0 - rate) * weights.sum::<f64>()
             }
             Self::File(prices) => {
-                // Headers and what is not compressed; a few bytes more or less with another mix.
-                let others = |(candidate, &file): (usize, &u64)| {
-                    file as f64 - costs.iter().map(|costs| costs[candidate]).sum::<f64>()
-                };
-                let left = prices.most as f64 - prices.files.iter().enumerate().map(others).fold(0.0, f64::max);
+                let left =
+                    prices.most as f64 - prices.others(|candidate| costs.iter().map(|costs| costs[candidate]).sum());
                 // Who keeps it allows for sums of rates; whole bytes are not to be exceeded by one.
                 (left + 0.5) / (1.0 + BUDGET_SLACK)
             }

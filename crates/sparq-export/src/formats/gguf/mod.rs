@@ -12,7 +12,7 @@ use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint,
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use types::exact_type;
+use types::{exact_type, row_width};
 
 /// GGUF version 3, for llama.cpp and what is built on it.
 ///
@@ -42,8 +42,7 @@ impl Gguf {
         let matrices = self.importance.iter().filter_map(|(layer, sums)| {
             let info = context.source.get(&format!("{layer}.weight"))?;
             let there = TensorInGguf::of(context.source, &info.name)?;
-            let width = if there.transposed { info.shape.first() } else { info.shape.last() };
-            Some((layer, sums.len(), *width?))
+            Some((layer, sums.len(), row_width(&there, info)))
         });
         let mut known = false;
         for (layer, sums, width) in matrices {

@@ -25,8 +25,7 @@ impl GgufTypes {
         if info.shape.len() < 2 || stays_in_floats(&there.name) {
             return DType::F32;
         }
-        let width = if there.transposed { info.shape.first() } else { info.shape.last() };
-        let width = width.copied().unwrap_or(1);
+        let width = row_width(&there, info);
         let is_head = there.name == head(context);
         match self {
             Self::Exact => match context.layer_of(&info.name).and_then(exact_type) {
@@ -74,6 +73,12 @@ impl GgufTypes {
             _ => return None,
         })
     }
+}
+
+/// Elements of a row of the tensor as the file has it.
+pub(super) fn row_width(there: &TensorInGguf, info: &TensorInfo) -> usize {
+    let width = if there.transposed { info.shape.first() } else { info.shape.last() };
+    width.copied().unwrap_or(1)
 }
 
 /// The tensor of the file that makes logits: the output head, or the embedding it is tied to.
