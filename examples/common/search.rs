@@ -33,7 +33,7 @@ impl sparq::eval::Observer for SearchBar {
     fn progress(&self, done: usize, total: usize, what: &str) {
         self.0.set_length(total as u64);
         self.0.set_position(done as u64);
-        self.0.set_message(if what == "polish" { "polish" } else { "every candidate, block by block" });
+        self.0.set_message(what.to_owned());
     }
 }
 
@@ -60,10 +60,6 @@ pub(crate) struct SearchArgs {
     /// [default: 1]
     #[arg(long, value_name = "N")]
     search_jobs: Option<usize>,
-    /// Generations that polish what a search chose, on the divergence of the whole model on the probe text
-    /// [default: 0]
-    #[arg(long, value_name = "N")]
-    polish: Option<usize>,
 }
 
 /// Sequences that a search is calibrated on, and those it is probed on.
@@ -72,11 +68,11 @@ const SEQUENCES: usize = 8;
 impl SearchArgs {
     /// Refuses what only a search listens to, where none is asked for by `flags`.
     pub(crate) fn check_unused(&self, flags: &str) -> Result<()> {
-        let numbers = [self.search_samples, self.probe_samples, self.search_jobs, self.polish];
-        if self.search_text.is_none() && self.search_bits.is_empty() && numbers == [None; 4] {
+        let numbers = [self.search_samples, self.probe_samples, self.search_jobs];
+        if self.search_text.is_none() && self.search_bits.is_empty() && numbers == [None; 3] {
             return Ok(());
         }
-        anyhow::bail!("--search-*, --probe-samples and --polish concern a search, which {flags} asks for")
+        anyhow::bail!("--search-* and --probe-samples concern a search, which {flags} asks for")
     }
 
     /// The bit widths that are mixed: those that were asked for, or else these.
@@ -87,7 +83,7 @@ impl SearchArgs {
 
     /// A search for recipes like this one.
     pub(crate) fn search(&self, recipe: &Recipe) -> Search {
-        Search::new(recipe.clone()).polish(self.polish.unwrap_or(0)).jobs(self.search_jobs.unwrap_or(1))
+        Search::new(recipe.clone()).jobs(self.search_jobs.unwrap_or(1))
     }
 
     /// Lets `search` find an allocation for each of these targets, and says how it was chosen; `finals` is what the result will
@@ -113,15 +109,14 @@ impl SearchArgs {
             self.probe_samples.unwrap_or(SEQUENCES),
             seed.wrapping_add(1),
         )?;
-        let search = search.seed(seed).finals_on(finals.clone());
+        let search = search.finals_on(finals.clone());
         let found = search.allocate(model, &fitted, &probe, targets, Some(directory), observer)?;
         for (searched, target) in found.iter().zip(targets) {
             for contestant in &searched.contestants {
                 eprintln!(
-                    "{target}, {}: KL on the probe {:.4}{}{}",
+                    "{target}, {}: KL on the probe {:.4}{}",
                     contestant.origin,
-                    contestant.compressed,
-                    contestant.assembled.map(|kl| format!(" ({kl:.4} put together)")).unwrap_or_default(),
+                    contestant.divergence,
                     if contestant.origin == searched.origin { ", chosen" } else { "" }
                 );
             }

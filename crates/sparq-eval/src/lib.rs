@@ -41,7 +41,6 @@ mod error;
 mod evaluation;
 mod fingerprint;
 mod language_model;
-mod layerwise;
 mod numerics;
 mod observer;
 mod scoring;
@@ -55,7 +54,6 @@ pub use cache::ResultCache;
 pub use error::{Error, Result};
 pub use evaluation::{Baseline, Evaluation, EvaluationReport, identity, paired_scores};
 pub use language_model::LanguageModel;
-pub use layerwise::{LayerwiseErrors, layerwise_errors};
 pub use observer::Observer;
 pub use scoring::{Continuation, ContinuationScore, continue_greedily, score_continuations};
 pub use task::{

@@ -44,7 +44,6 @@
 mod bootstrap;
 mod error;
 mod pareto;
-mod rank;
 mod retention;
 mod srcr;
 mod statistics;
@@ -54,7 +53,6 @@ mod tcr;
 pub use bootstrap::{Bootstrap, Interval, ratio_interval};
 pub use error::{Error, Result};
 pub use pareto::pareto_front;
-pub use rank::rank_correlation;
 pub use retention::{
     ExcludedTask, Retention, RetentionDifference, TaskDifference, TaskRetention, retention, retention_difference,
 };

@@ -33,17 +33,18 @@ mod differences;
 mod error;
 mod names;
 mod observer;
+mod parallel;
 mod report;
 mod results;
 mod search;
 mod store;
 mod sweep;
-mod turns;
 mod verdict;
 
 pub use error::{Error, Result};
+pub use names::name_in_block;
 pub use observer::Observer;
-pub use report::{csv, html, markdown, table};
+pub use report::{csv, html, table};
 pub use results::{
     BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
     SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,

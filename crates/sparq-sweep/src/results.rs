@@ -6,8 +6,6 @@ use std::fmt;
 /// A sweep's outcome: what `results.json` holds and the report is made of. Fractions are fractions, logarithms natural.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepResults {
-    /// Version of this structure.
-    pub schema: u32,
     /// Version of the crate that made it.
     pub version: String,
     /// Which model.
@@ -25,7 +23,6 @@ pub struct SweepResults {
     /// How many comparisons the verdicts make, and what that means for them, in words.
     pub comparisons: String,
     /// Every two configurations at one compression rate.
-    #[serde(default)]
     pub differences: Vec<PairedDifference>,
     /// The configuration with the largest SrCr, as an index into `configurations`.
     pub best_srcr: Option<usize>,
@@ -194,7 +191,6 @@ pub struct ConfigurationResult {
     #[serde(deserialize_with = "nan_if_null")]
     pub kl: f64,
     /// Its interval, windows of the text being resampled.
-    #[serde(default)]
     pub kl_interval: Option<Interval>,
     /// Fraction of tokens whose most likely successor is the base's.
     #[serde(deserialize_with = "nan_if_null")]
@@ -212,7 +208,6 @@ pub struct ConfigurationResult {
     /// Wall time of compression.
     pub compress_seconds: f64,
     /// Where it went. Memory is that of the whole process until then.
-    #[serde(default)]
     pub profile: Profile,
     /// Wall time of evaluation.
     pub evaluate_seconds: f64,
@@ -221,7 +216,6 @@ pub struct ConfigurationResult {
     /// Whether it was taken from an earlier run with the same fingerprint.
     pub reused: bool,
     /// Continuations of the same prompts: prompt, base, compressed.
-    #[serde(default)]
     pub samples: Vec<Sample>,
 }
 

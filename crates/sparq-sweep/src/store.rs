@@ -2,7 +2,6 @@ use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use sparq_pipeline::Recipe;
 use std::path::{Path, PathBuf};
 
 /// Finished measurements as files, named by the fingerprint of everything that decides them: a stale one is never
@@ -57,15 +56,6 @@ pub(crate) fn fingerprint(parts: &[&str]) -> String {
     format!("{:x}", hash.finalize())
 }
 
-/// What a store calls `settings` that `recipe` is among: as JSON, with the form of the algorithms where it is not the first.
-pub(crate) fn settings(recipe: &Recipe, settings: &impl Serialize) -> Result<String> {
-    let settings = serde_json::to_string(settings)?;
-    Ok(match recipe.revision() {
-        1 => settings,
-        revision => format!("{settings} revision {revision}"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,15 +76,5 @@ mod tests {
         assert_eq!(store.get::<Vec<u8>>("a"), Some(vec![1, 2]));
         std::fs::write(store.path("a").expect("kept"), b"[1, 2").expect("written");
         assert_eq!(store.get::<Vec<u8>>("a"), None);
-    }
-
-    #[test]
-    fn what_another_form_of_the_algorithms_measured_has_another_name() {
-        let plain: Recipe = "s=0.25,q=4,held-out=0".parse().expect("a recipe");
-        let json = serde_json::to_string(&plain).expect("plain data");
-        assert_eq!(settings(&plain, &plain).expect("plain data"), json);
-        let chosen: Recipe = "s=0.25,q=4,held-out=0.25".parse().expect("a recipe");
-        let json = serde_json::to_string(&chosen).expect("plain data");
-        assert_eq!(settings(&chosen, &chosen).expect("plain data"), format!("{json} revision {}", chosen.revision()));
     }
 }

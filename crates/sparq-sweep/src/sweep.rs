@@ -1,10 +1,11 @@
 use crate::differences::{Judged, differences};
+use crate::parallel::run_jobs;
 use crate::results::{
     BaseResult, ConfigurationResult, Family, MachineFacts, ModelFacts, Sample, SettingsFacts, SweepResults,
     TaskAccuracy, TaskFacts,
 };
-use crate::store::{Store, fingerprint, settings};
-use crate::turns::in_turn;
+use crate::store::{Store, fingerprint};
+
 use crate::verdict::{comparisons, verdicts};
 use crate::{Error, Observer, Result, csv, html};
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,6 @@ use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compres
 use sparq_tensor::write_file;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// Structure of `results.json` and of stored measurements; a change makes old ones stale.
-const SCHEMA: u32 = 3;
 
 /// What to compare, and by what.
 ///
@@ -120,12 +118,11 @@ impl Sweep {
             return Err(Error::NoConfigurations);
         }
         for recipe in &self.recipes {
-            sparq_pipeline::Plan::new(model, recipe, Some(&self.calibration)).map_err(blame(recipe))?;
+            sparq_pipeline::Plan::new(model, recipe, Some(&self.calibration)).map_err(compression_error(recipe))?;
         }
         let store = Store::open(directory)?;
         let content_hash = model.checkpoint().content_hash()?;
         let common = fingerprint(&[
-            &SCHEMA.to_string(),
             env!("CARGO_PKG_VERSION"),
             &identity(model, &content_hash),
             &self.evaluation.fingerprint(),
@@ -134,7 +131,7 @@ impl Sweep {
         let with_calibration = fingerprint(&[&common, &self.calibration.fingerprint()]);
         let (mut recipes, mut keys): (Vec<&Recipe>, Vec<String>) = (Vec::new(), Vec::new());
         for recipe in &self.recipes {
-            let key = fingerprint(&[&with_calibration, &settings(recipe, recipe)?]);
+            let key = fingerprint(&[&with_calibration, &serde_json::to_string(recipe)?]);
             // What is asked for twice is one configuration.
             if !keys.contains(&key) {
                 keys.push(key);
@@ -178,7 +175,7 @@ impl Sweep {
             observer.configuration(&result);
             Ok((result, judged))
         };
-        let measured = in_turn(total, self.jobs, measure)?;
+        let measured = run_jobs(total, self.jobs, measure)?;
         let (configurations, judged): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
         let results = self.results(&model, content_hash, with_calibration, &base, configurations, &judged)?;
         write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
@@ -200,7 +197,7 @@ impl Sweep {
             let evaluation = self.evaluation.evaluate(&compressed, baseline, observer)?;
             Ok((evaluation, self.continue_prompts(&compressed)?))
         };
-        let (evaluation, continuations) = judged().map_err(blame_judging(recipe))?;
+        let (evaluation, continuations) = judged().map_err(judging_error(recipe))?;
         let seconds = start.elapsed().as_secs_f64();
         Ok(Measurement { compression: Some(compression), evaluation, continuations, seconds })
     }
@@ -307,7 +304,6 @@ impl Sweep {
             .filter(|index| configurations[*index].srcr.is_some())
             .max_by(|x, y| srcr(x).total_cmp(&srcr(y)).then(y.cmp(x)));
         Ok(SweepResults {
-            schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: ModelFacts {
                 name: self.labels.model.clone(),
@@ -360,15 +356,15 @@ pub(crate) fn compressed(
     observer: &dyn Observer,
 ) -> Result<(Model, CompressionReport)> {
     let mut sink = MemorySink::new();
-    let report = compress(model, recipe, Some(calibration), &mut sink, observer).map_err(blame(recipe))?;
-    Ok((sink.into_model(model).map_err(blame(recipe))?, report))
+    let report = compress(model, recipe, Some(calibration), &mut sink, observer).map_err(compression_error(recipe))?;
+    Ok((sink.into_model(model).map_err(compression_error(recipe))?, report))
 }
 
-pub(crate) fn blame(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
+pub(crate) fn compression_error(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
     move |source| Error::Compression { recipe: recipe.to_string(), source }
 }
 
-pub(crate) fn blame_judging(recipe: &Recipe) -> impl FnOnce(Error) -> Error + '_ {
+pub(crate) fn judging_error(recipe: &Recipe) -> impl FnOnce(Error) -> Error + '_ {
     move |source| Error::Judging { recipe: recipe.to_string(), source: Box::new(source) }
 }
 

@@ -1,22 +1,19 @@
 //! A search on the demo model of this repository.
 
+mod common;
+
+use common::{draw, model};
+use ndarray::Axis;
 use sparq_core::{Bits, Sparsity};
+use sparq_eval::mean_divergence;
 use sparq_export::{CompressedTensors, Dense, ExportFormat, ExportSettings, Gguf, Gptq};
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, Job, LayerBudget, MemorySink, Recipe, compress, planned_size};
-use sparq_sweep::{Observer, Search, Target, Unit};
+use sparq_sweep::{Observer, Search, Searched, Target, Unit};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-fn demo(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model").join(file)
-}
-
-fn text(file: &str) -> String {
-    std::fs::read_to_string(demo(file)).expect(file)
-}
 
 /// Which models were compressed.
 #[derive(Default)]
@@ -34,10 +31,8 @@ impl sparq_eval::Observer for Steps {
 
 #[test]
 fn a_searched_allocation_meets_its_rate_and_is_what_layers_get() {
-    let model = Model::open(demo("")).expect("the demo model");
-    let tokenizer = model.tokenizer().expect("a tokenizer");
-    let draw = |samples, seed| Calibration::from_text(tokenizer, &text("calibration.txt"), samples, 128, seed);
-    let (calibration, probe) = (draw(8, 0).expect("text"), draw(6, 1).expect("text"));
+    let model = model();
+    let (calibration, probe) = (draw(&model, 8, 128, 0), draw(&model, 6, 128, 1));
     let recipe: Recipe = "s=0.5,q=3,group=64".parse().expect("valid");
     let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
     let candidates = vec![
@@ -114,10 +109,8 @@ impl sparq_pipeline::Observer for StopsAfter {
 
 #[test]
 fn a_search_that_was_interrupted_solves_no_block_again() {
-    let model = Model::open(demo("")).expect("the demo model");
-    let tokenizer = model.tokenizer().expect("a tokenizer");
-    let draw = |samples, seed| Calibration::from_text(tokenizer, &text("calibration.txt"), samples, 64, seed);
-    let (calibration, probe) = (draw(4, 0).expect("text"), draw(2, 1).expect("text"));
+    let model = model();
+    let (calibration, probe) = (draw(&model, 4, 64, 0), draw(&model, 2, 64, 1));
     let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4) };
     let search = Search::new("s=0.5,q=4,group=64".parse().expect("valid")).candidates(vec![budget(0.0), budget(0.5)]);
     let run =
@@ -137,10 +130,8 @@ fn a_search_that_was_interrupted_solves_no_block_again() {
 
 #[test]
 fn a_searched_file_is_as_large_as_it_may_be() {
-    let model = Model::open(demo("")).expect("the demo model");
-    let tokenizer = model.tokenizer().expect("a tokenizer");
-    let draw = |samples, seed| Calibration::from_text(tokenizer, &text("calibration.txt"), samples, 64, seed);
-    let (calibration, probe) = (draw(4, 0).expect("text"), draw(4, 1).expect("text"));
+    let model = model();
+    let (calibration, probe) = (draw(&model, 4, 64, 0), draw(&model, 4, 64, 1));
     let recipe: Recipe = "s=0,q=4,group=64,preset=reference".parse().expect("valid");
     let candidate = |bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Some(bits) };
     let candidates = vec![candidate(Bits::B4), candidate(Bits::B8)];
@@ -192,4 +183,81 @@ fn a_searched_file_is_as_large_as_it_may_be() {
     let dense = planned_size(&model, &recipe, &Dense, &settings).expect("fits").file_bytes;
     let target = Target::File { bytes: dense - 1, format: &Dense, settings: &settings };
     assert!(search.allocate(&model, &calibration, &probe, &[target], None, &()).is_err());
+}
+
+/// KL on the probe the slow, obvious way: the whole model, every sequence by itself, every second token.
+fn divergence(base: &Model, other: &Model, probe: &Calibration) -> f64 {
+    let (mut sum, mut rows) = (0.0, 0);
+    for tokens in probe.sequences() {
+        let compared: Vec<usize> = (1..tokens.len()).step_by(2).collect();
+        let logits = |model: &Model| {
+            let hidden = model.hidden(&[tokens]).expect("runs").select(Axis(0), &compared);
+            model.logits(hidden.view()).expect("runs")
+        };
+        sum += mean_divergence(logits(base).view(), logits(other).view()).expect("finite") * compared.len() as f64;
+        rows += compared.len();
+    }
+    sum / rows as f64
+}
+
+const RATES: [f64; 2] = [0.8125, 0.86];
+
+/// Allocates at [`RATES`] on texts of 64 tokens; the finals are compressed on a text of their own.
+fn allocate(threads: usize, directory: Option<&Path>, observer: &dyn Observer) -> Vec<Searched> {
+    let model = model();
+    let [calibration, probe, finals] = [(8, 0), (5, 1), (12, 2)].map(|(samples, seed)| draw(&model, samples, 64, seed));
+    let search = Search::new("s=0.25,q=4,group=64".parse().expect("valid")).jobs(threads).finals_on(finals);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    let targets = RATES.map(Target::Tcr);
+    pool.install(|| search.allocate(&model, &calibration, &probe, &targets, directory, observer)).expect("runs")
+}
+
+#[test]
+fn the_allocation_of_least_divergence_in_full_is_chosen_and_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let steps = Steps::default();
+    let found = allocate(2, Some(directory.path()), &steps);
+    let taken = || steps.0.lock().expect("not poisoned").len();
+    let before = taken();
+    assert_eq!(allocate(2, Some(directory.path()), &steps), found, "the same when read back");
+    assert_eq!(taken(), before, "and nothing is compressed again");
+
+    let model = model();
+    let (probe, finals) = (draw(&model, 5, 64, 1), draw(&model, 12, 64, 2));
+    let recipe: Recipe = "s=0.25,q=4,group=64".parse().expect("valid");
+    for (searched, rate) in found.iter().zip(RATES) {
+        assert_eq!(searched.contestants.len(), 2, "62.5 % and 4 bits are more than either rate");
+        let chosen = searched.contestants.iter().find(|contestant| contestant.origin == searched.origin);
+        let chosen = chosen.expect("one of them");
+        assert_eq!(chosen.allocation, searched.allocation);
+        for contestant in &searched.contestants {
+            assert!(contestant.allocation.tcr >= rate - 1e-9);
+            assert!(chosen.divergence <= contestant.divergence);
+            let recipe = Recipe { allocation: Some(contestant.allocation.clone()), ..recipe.clone() };
+            let mut sink = MemorySink::new();
+            compress(&model, &recipe, Some(&finals), &mut sink, &()).expect("runs");
+            let expected = divergence(&model, &sink.into_model(&model).expect("whole"), &probe);
+            assert!((contestant.divergence - expected).abs() < 1e-4 * expected, "{} {expected}", contestant.divergence);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_and_jobs_gives_the_same_bits() {
+    assert_eq!(allocate(3, None, &()), allocate(1, None, &()));
+}
+
+#[test]
+fn rates_out_of_reach_are_refused_before_anything_is_measured() {
+    let model = model();
+    let (calibration, probe) = (draw(&model, 8, 64, 0), draw(&model, 5, 64, 1));
+    let steps = Steps::default();
+    for wanted in [0.99, 81.25, -0.5, f64::NAN] {
+        let targets = [0.8125, wanted].map(Target::Tcr);
+        let search = Search::new("s=0.25,q=4,group=64".parse().expect("valid"));
+        let found = search.allocate(&model, &calibration, &probe, &targets, None, &steps);
+        let error = found.expect_err("no such rate").to_string();
+        assert!(error.contains("the highest is"), "{error}");
+    }
+    assert!(steps.0.lock().expect("not poisoned").is_empty());
 }

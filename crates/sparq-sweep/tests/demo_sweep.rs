@@ -1,29 +1,25 @@
 //! A short sweep on the demo model of this repository.
 
+mod common;
+
+use common::{demo, draw, model};
 use sparq_eval::{Evaluation, Task, TextEvaluation, TextSettings};
 use sparq_metric::Bootstrap;
 use sparq_model::Model;
-use sparq_pipeline::Calibration;
 use sparq_sweep::{ConfigurationResult, Error, Family, Labels, Observer, Sweep, SweepResults};
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-fn demo(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model").join(file)
-}
-
 fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
-    let text = |file: &str| std::fs::read_to_string(demo(file)).expect(file);
-    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let text = std::fs::read_to_string(demo("heldout.txt")).expect("a text");
     let settings = TextSettings { length: 128, token_limit: Some(2048), ..TextSettings::default() };
     let task = |name: &str| {
         Task::load(demo(name).to_str().expect("a path of plain characters"), None).expect(name).limit(60, 1)
     };
     Sweep {
         recipes: recipes.iter().map(|recipe| recipe.parse().expect(recipe)).collect(),
-        calibration: Calibration::from_text(tokenizer, &text("calibration.txt"), 16, 128, 3).expect("text"),
+        calibration: draw(model, 16, 128, 3),
         evaluation: Evaluation::new()
-            .with_text(TextEvaluation::from_text(model, &text("heldout.txt"), settings).expect("text"))
+            .with_text(TextEvaluation::from_text(model, &text, settings).expect("text"))
             .with_task(task("knowledge.jsonl"))
             .with_task(task("reasoning.jsonl")),
         prompts: vec!["Q: What is the capital of France? A:".to_owned()],
@@ -64,7 +60,7 @@ impl sparq_eval::Observer for Measured {
 
 #[test]
 fn a_sweep_measures_compares_and_continues() {
-    let model = Model::open(demo("")).expect("the demo model opens");
+    let model = model();
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path();
     let asked = ["s=0,q=3", "s=0.25,q=4", "q=4,s=0.25"]; // one of them twice
@@ -117,7 +113,7 @@ fn a_sweep_measures_compares_and_continues() {
 
 #[test]
 fn impossible_sweeps_are_refused_before_any_work() {
-    let model = Model::open(demo("")).expect("the demo model opens");
+    let model = model();
     let directory = tempfile::tempdir().expect("a directory");
     assert!(matches!(sweep(&model, &[]).run(&model, directory.path(), &()), Err(Error::NoConfigurations)));
     let error =

@@ -112,7 +112,7 @@ fn mistakes_are_one_line_and_leave_nothing() {
     fails("export", at, &["--format", "gguf", "--out", "a.gguf", "--max-shard-bytes", "9"], &["one"]);
     fails("layer", at, &["--drift", "1"], &["--drift"]);
     fails("sweep", at, &["--grid", "s=0;q=16"], &["--grid"]);
-    fails("sweep", at, &["--polish", "3", "--quick"], &["--search"]);
+    fails("sweep", at, &["--search-bits", "4,8", "--quick"], &["--search"]);
     fails("sweep", at, &["--config", "s=0.2,speed=3"], &["speed"]);
     fails("evaluate", at, &["--tasks", "nosuch"], &["nosuch", "piqa"]);
     fails("logits", at, &["--tokens", "99999"], &["99999", "1024"]);

@@ -3,7 +3,7 @@
 use super::cells::{escape, number};
 use super::svg::{Scale, figure, text};
 use crate::ConfigurationResult;
-use crate::names::within_block;
+use crate::names::name_in_block;
 use sparq_pipeline::LayerReport;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -69,7 +69,7 @@ pub(crate) fn damping(configuration: &ConfigurationResult, id: &str) -> String {
 /// Which row a layer is in: its name within its block; all experts of a mixture are in the same.
 fn kind(layer: &LayerReport) -> String {
     let numbered = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let parts = within_block(&layer.name, layer.block).split('.');
+    let parts = name_in_block(&layer.name, layer.block).split('.');
     parts.map(|part| if numbered(part) { "*" } else { part }).collect::<Vec<_>>().join(".")
 }
 

@@ -12,4 +12,4 @@ mod timing;
 
 pub use csv::csv;
 pub use html::html;
-pub use table::{markdown, table};
+pub use table::table;

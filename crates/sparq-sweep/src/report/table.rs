@@ -1,6 +1,5 @@
 use super::cells::{number, percent, perplexity, sr_cell, srcr_cell, task_cell, task_names};
 use crate::SweepResults;
-use std::fmt::Write;
 
 /// The rows of the table: a header, the base, every configuration.
 pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {
@@ -50,19 +49,6 @@ pub fn table(results: &SweepResults) -> String {
         if index == 0 {
             text.push_str(&"-".repeat(widths.iter().sum::<usize>() + 2 * columns.saturating_sub(1)));
             text.push('\n');
-        }
-    }
-    text
-}
-
-/// The same table in Markdown.
-pub fn markdown(results: &SweepResults) -> String {
-    let mut text = String::new();
-    for (index, row) in rows(results).iter().enumerate() {
-        let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        let _ = writeln!(text, "| {} |", cells.join(" | "));
-        if index == 0 {
-            let _ = writeln!(text, "|---|{}", "---:|".repeat(row.len().saturating_sub(1)));
         }
     }
     text

@@ -1,4 +1,4 @@
-//! The base model on the probe text: what every other model is compared with.
+//! The base model on the probe text, which every other model is compared with.
 
 use crate::Result;
 use ndarray::{Array2, Axis};
@@ -8,7 +8,7 @@ use sparq_pipeline::Calibration;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-/// Of the probe's tokens, every so many is compared: logits are large, and neighbours tell much the same.
+/// Every `STRIDE`-th token of the probe is compared. Logits are large, and neighbouring tokens are alike.
 const STRIDE: usize = 2;
 
 /// A sum of divergences over tokens.
@@ -32,7 +32,7 @@ impl AddAssign for Score {
     }
 }
 
-/// A model's scores of the tokens that are compared, sequence by sequence.
+/// The base's logits of the compared tokens, sequence by sequence.
 pub(super) struct Base<'a> {
     pub(super) model: &'a Model,
     sequences: Vec<Sequence>,
@@ -50,7 +50,7 @@ impl<'a> Base<'a> {
         let sequence = |tokens: &Vec<u32>| {
             let layout = BatchLayout::new(&[tokens.len()]);
             let embedded = model.embed(tokens, &layout)?;
-            let logits = scores(model, run(&blocks, embedded.clone(), &layout, |_| ())?)?;
+            let logits = compared_logits(model, run(&blocks, embedded.clone(), &layout)?)?;
             Ok(Sequence { layout, embedded, logits })
         };
         Ok(Self { model, sequences: probe.sequences().iter().map(sequence).collect::<Result<_>>()? })
@@ -61,30 +61,24 @@ impl<'a> Base<'a> {
         self.sequences.len()
     }
 
-    /// What enters the first block.
+    /// The input of the first block.
     pub(super) fn embedded(&self, sequence: usize) -> &Array2<f32> {
         &self.sequences[sequence].embedded
     }
 
-    /// Runs what enters the first of `blocks` through them; `look` sees what enters each.
-    pub(super) fn run(
-        &self,
-        sequence: usize,
-        blocks: &[Arc<Block>],
-        residual: Array2<f32>,
-        look: impl FnMut(&Array2<f32>),
-    ) -> Result<Array2<f32>> {
-        run(blocks, residual, &self.sequences[sequence].layout, look)
+    /// Runs `blocks`, given the input of the first of them; returns the output of the last.
+    pub(super) fn run(&self, sequence: usize, blocks: &[Arc<Block>], input: Array2<f32>) -> Result<Array2<f32>> {
+        run(blocks, input, &self.sequences[sequence].layout)
     }
 
-    /// KL(base ‖ model), given what leaves the model's last block.
-    pub(super) fn score(&self, sequence: usize, behind: Array2<f32>) -> Result<Score> {
+    /// KL(base ‖ model), given the output of the model's last block.
+    pub(super) fn score(&self, sequence: usize, output: Array2<f32>) -> Result<Score> {
         let base = &self.sequences[sequence].logits;
         let rows = base.nrows();
         if rows == 0 {
             return Ok(Score::default());
         }
-        let mean = mean_divergence(base.view(), scores(self.model, behind)?.view())?;
+        let mean = mean_divergence(base.view(), compared_logits(self.model, output)?.view())?;
         Ok(Score { sum: mean * rows as f64, rows })
     }
 
@@ -93,8 +87,8 @@ impl<'a> Base<'a> {
         let blocks = blocks(compressed)?;
         let mut total = Score::default();
         for sequence in 0..self.sequences.len() {
-            let behind = self.run(sequence, &blocks, self.embedded(sequence).clone(), |_| ())?;
-            total += self.score(sequence, behind)?;
+            let output = self.run(sequence, &blocks, self.embedded(sequence).clone())?;
+            total += self.score(sequence, output)?;
         }
         Ok(total.mean())
     }
@@ -105,21 +99,12 @@ pub(super) fn blocks(model: &Model) -> Result<Vec<Arc<Block>>> {
     (0..model.block_count()).map(|index| Ok(model.block(index)?)).collect()
 }
 
-fn run(
-    blocks: &[Arc<Block>],
-    mut residual: Array2<f32>,
-    layout: &BatchLayout,
-    mut look: impl FnMut(&Array2<f32>),
-) -> Result<Array2<f32>> {
-    for block in blocks {
-        look(&residual);
-        residual = block.forward(residual, layout.clone())?;
-    }
-    Ok(residual)
+fn run(blocks: &[Arc<Block>], input: Array2<f32>, layout: &BatchLayout) -> Result<Array2<f32>> {
+    blocks.iter().try_fold(input, |residual, block| Ok(block.forward(residual, layout.clone())?))
 }
 
-fn scores(model: &Model, residual: Array2<f32>) -> Result<Array2<f32>> {
-    let rows: Vec<usize> = (STRIDE.min(residual.nrows()).max(1) - 1..residual.nrows()).step_by(STRIDE).collect();
-    let hidden = model.finish(residual.select(Axis(0), &rows));
+fn compared_logits(model: &Model, output: Array2<f32>) -> Result<Array2<f32>> {
+    let rows: Vec<usize> = (STRIDE.min(output.nrows()).max(1) - 1..output.nrows()).step_by(STRIDE).collect();
+    let hidden = model.finish(output.select(Axis(0), &rows));
     Ok(model.logits(hidden.view())?)
 }

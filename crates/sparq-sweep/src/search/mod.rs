@@ -1,45 +1,44 @@
 //! Searching for sparsity and bits layer by layer, under a theoretical compression rate or a size on disk.
 
+mod allocate;
 mod base;
 mod curves;
-mod judge;
 mod knapsack;
-mod levels;
-mod polish;
-mod searched;
 mod sensitivity;
+mod solved_layers;
 mod target;
 mod trials;
 mod walk;
-mod whole;
+mod whole_model;
 
+pub use allocate::{Contestant, Origin, Searched};
 pub use curves::{DamageCurves, Remaining, Unit};
-pub use searched::{Contestant, Origin, Searched};
 pub use target::Target;
 
-use crate::store::{Store, fingerprint, settings};
+use crate::store::{Store, fingerprint};
 use crate::{Observer, Result};
 use base::Base;
-use levels::Place;
 use sparq_core::{Bits, Sparsity};
 use sparq_eval::identity;
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, LayerBudget, Recipe};
 use std::path::Path;
 use trials::measure_trials;
-use whole::Whole;
+use whole_model::WholeModel;
 
-/// Measures what compressing each part of a model would do to the whole of it.
+/// Measures how much damage compressing each part of a model does to the whole model.
 ///
-/// One walk through the blocks solves every layer by itself under every candidate, once (the recipe's pruner and quantizer,
-/// but no refit, no descent), which gives each layer's error under each candidate. On the way, for each set of layers
-/// that read the same input, those layers alone are replaced by the reference candidate's, and the divergence of the
-/// whole model from the base is measured on a probe text. At last trials tell how much of this damage is left once the
-/// whole recipe (but for damping chosen on held-out text) compresses the whole model, for the layers that play the same part
-/// in every block: one with the reference candidate everywhere, and for each part one with more sparsity and one with fewer
-/// bits (or more) there. Both texts must be kept apart from what the result is judged by.
+/// 1. One walk through the blocks solves every layer once under every candidate, with the recipe's pruner and quantizer
+///    but without refit and descent. This gives the error of each layer under each candidate.
+/// 2. During the walk, each set of layers that read the same input is replaced alone by its layers under the reference
+///    candidate, and the divergence of the whole model from the base is measured on a probe text.
+/// 3. Trials compress the whole model by the whole recipe, except that damping is not chosen on held-out text. One trial
+///    uses the reference candidate everywhere. For each part that layers play in a block, one more uses another sparsity
+///    there and one other bits. They show how much of the damage is left when the whole model is compressed.
 ///
-/// Cost: one pass through the model, solving each layer once for each candidate, about half a forward pass of the probe
+/// Calibration text and probe text must not overlap with what the result is judged by.
+///
+/// Cost: one pass through the model that solves each layer once for each candidate, about half a forward pass of the probe
 /// for each set of layers, and two compressions by the whole recipe for each part (eight in a Llama) and one more. Holds
 /// the blocks of the base and the codes of one block, or one compressed model, and half the probe's logits.
 ///
@@ -60,8 +59,6 @@ use whole::Whole;
 pub struct Search {
     recipe: Recipe,
     candidates: Vec<LayerBudget>,
-    generations: usize,
-    seed: u64,
     jobs: usize,
     finals: Option<Calibration>,
 }
@@ -69,7 +66,7 @@ pub struct Search {
 impl Search {
     /// A search for recipes like this one, over [3, 4 and 8 bits](Self::widths), which GPTQ checkpoints hold.
     pub fn new(recipe: Recipe) -> Self {
-        let search = Self { candidates: Vec::new(), recipe, generations: 0, seed: 0, jobs: 1, finals: None };
+        let search = Self { candidates: Vec::new(), recipe, jobs: 1, finals: None };
         search.widths(&[Bits::B3, Bits::B4, Bits::B8])
     }
 
@@ -96,28 +93,16 @@ impl Search {
         self
     }
 
-    /// Lets [`allocate`](Self::allocate) polish each choice for this many generations; none unless this is called.
-    pub fn polish(mut self, generations: usize) -> Self {
-        self.generations = generations;
-        self
-    }
-
-    /// Seed of what polishing tries; 0 unless this is called. Same seed, same result, for any number of threads.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Compresses up to so many whole models side by side (0 counts as 1), each with its own memory; 1 unless this is called.
-    /// Numbers do not depend on it. It pays where single layers are too small for all cores.
+    /// Compresses up to `jobs` whole models side by side; 0 counts as 1. The default is 1. Each model needs its own memory.
+    /// Numbers do not depend on it. It is faster where single layers are too small for all cores.
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs;
         self
     }
 
-    /// Compresses what [`allocate`](Self::allocate) chooses among on this calibration text, the one the result will be
-    /// compressed on, and not on the smaller one of the search. Then the choice is between the very models that come out;
-    /// on another text near neighbours change places.
+    /// Compresses the allocations that [`allocate`](Self::allocate) compares on this calibration text instead of the
+    /// smaller one of the search. It should be the text of the final result: on another text, allocations of nearly the
+    /// same divergence change places.
     pub fn finals_on(mut self, calibration: Calibration) -> Self {
         self.finals = Some(calibration);
         self
@@ -149,29 +134,28 @@ impl Search {
         let mut model = model.clone();
         model.make_resident()?;
         let base = Base::new(&model, probe)?;
-        let (mut curves, _) = self.measure(&base, calibration, &store, &key, false, observer)?;
+        let mut curves = self.measure(&base, calibration, &store, &key, observer)?;
         let reference = curves.reference;
-        let whole = Whole { base: &base, recipe: &trial, calibration, store: &store, key: &key, observer };
+        let whole = WholeModel { base: &base, recipe: &trial, calibration, store: &store, key: &key, observer };
         measure_trials(&whole, &mut curves, reference, self.jobs)?;
         store.put(&with_trials, &curves)?;
         Ok(curves)
     }
 
-    /// What the walk and the trials go by: damping is not chosen again for each of them, which they tell the parts of a model
-    /// apart without.
+    /// The recipe of the walk and the trials. They skip the choice of damping, because ranking does not need it.
     fn trial(&self) -> Recipe {
         Recipe { held_out: 0.0, ..self.recipe.clone() }
     }
 
-    /// What a store calls what is measured on `inputs` by `recipe`.
+    /// Fingerprint of what is measured on `inputs` by `recipe`.
     fn key(&self, recipe: &Recipe, inputs: &Inputs) -> Result<String> {
         let Inputs { model, calibration, probe } = inputs;
-        let settings = settings(recipe, &(recipe, &self.candidates))?;
-        Ok(fingerprint(&["search 4", env!("CARGO_PKG_VERSION"), model, calibration, probe, &settings]))
+        let settings = serde_json::to_string(&(recipe, &self.candidates))?;
+        Ok(fingerprint(&["search", env!("CARGO_PKG_VERSION"), model, calibration, probe, &settings]))
     }
 }
 
-/// Fingerprints of what a search looks at.
+/// Fingerprints of the inputs of a search.
 struct Inputs {
     model: String,
     calibration: String,
@@ -186,18 +170,7 @@ impl Inputs {
     }
 }
 
-/// Bits of a code; those of a weight that is not quantized.
+/// Bits of a code, or 16 for a weight that is not quantized.
 fn bits(budget: &LayerBudget) -> u8 {
     budget.bits.map_or(16, Bits::get)
-}
-
-/// Where each unit's linears are.
-fn places(model: &Model, units: &[Unit]) -> Result<Vec<Place>> {
-    let place = |unit: &Unit| -> Result<Place> {
-        let linears = model.block_plan(unit.block)?.linears();
-        let of_unit = |name: &str| unit.layers.iter().any(|(layer, _)| layer == name);
-        let ids = (0..linears.len()).filter(|&id| of_unit(&linears[id].name)).collect();
-        Ok(Place { block: unit.block, ids })
-    };
-    units.iter().map(place).collect()
 }

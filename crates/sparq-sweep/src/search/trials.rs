@@ -1,11 +1,11 @@
 //! How much of the damage to each part of a model is left when the whole of it is compressed.
 
 use super::curves::Damage;
-use super::whole::Whole;
+use super::whole_model::WholeModel;
 use super::{DamageCurves, Remaining, Unit};
 use crate::Result;
-use crate::names::within_block;
-use crate::turns::in_turn;
+use crate::names::name_in_block;
+use crate::parallel::run_jobs;
 use sparq_pipeline::LayerBudget;
 use std::collections::BTreeSet;
 
@@ -17,10 +17,15 @@ const FLOOR: f64 = 0.1;
 const NOISE: f64 = 0.03;
 
 /// Compresses whole models to see how much of each part's damage is left in them.
-pub(super) fn measure_trials(whole: &Whole<'_>, curves: &mut DamageCurves, anchor: usize, jobs: usize) -> Result<()> {
+pub(super) fn measure_trials(
+    whole: &WholeModel<'_>,
+    curves: &mut DamageCurves,
+    anchor: usize,
+    jobs: usize,
+) -> Result<()> {
     let Some(trials) = Trials::new(curves, anchor) else { return Ok(()) };
     let all = trials.choices.len();
-    let divergences = in_turn(all, jobs, |index| {
+    let divergences = run_jobs(all, jobs, |index| {
         let allocation = curves.allocation(&trials.choices[index]);
         whole.divergence(&allocation, (index + 1, all), "trial of the whole recipe")
     })?;
@@ -149,7 +154,7 @@ fn step(curves: &DamageCurves, anchor: usize, kind: impl Fn(LayerBudget, LayerBu
 fn parts(units: &[Unit]) -> Vec<Vec<usize>> {
     let mut parts: Vec<(BTreeSet<&str>, Vec<usize>)> = Vec::new();
     for (index, unit) in units.iter().enumerate() {
-        let names: BTreeSet<&str> = unit.layers.iter().map(|(name, _)| within_block(name, unit.block)).collect();
+        let names: BTreeSet<&str> = unit.layers.iter().map(|(name, _)| name_in_block(name, unit.block)).collect();
         match parts.iter_mut().find(|(known, _)| *known == names) {
             Some((_, part)) => part.push(index),
             None => parts.push((names, vec![index])),

@@ -1,76 +1,66 @@
 //! The walk that measures every candidate.
 
 use super::base::Base;
-use super::levels::Level;
 use super::sensitivity::Probe;
+use super::solved_layers::SolvedLayers;
 use super::{DamageCurves, Remaining, Search, Unit, bits};
 use crate::store::{Store, fingerprint};
-use crate::sweep::blame;
+use crate::sweep::compression_error;
 use crate::{Error, Observer, Result};
 use sparq_model::{BlockPlan, Linear, LinearId};
 use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Survey};
 use std::collections::BTreeMap;
 
 impl Search {
-    /// The curves, and every candidate's layers if they are to be kept. Blocks that are stored are not solved again, unless
-    /// their layers are needed.
+    /// The curves, with all damage remaining. Blocks that are stored are not solved again.
     pub(super) fn measure(
         &self,
         base: &Base<'_>,
         calibration: &Calibration,
         store: &Store,
         key: &str,
-        keep: bool,
         observer: &dyn Observer,
-    ) -> Result<(DamageCurves, Vec<Level>)> {
+    ) -> Result<DamageCurves> {
         let Some(reference) = median(&self.candidates) else { return Err(Error::NoConfigurations) };
-        let mut levels: Vec<Level> = self.candidates.iter().map(|_| Level::default()).collect();
-        if !keep && let Some(curves) = store.get(key) {
-            return Ok((curves, levels));
+        if let Some(curves) = store.get(key) {
+            return Ok(curves);
         }
         observer.step(1, 1, "every candidate, block by block");
-        // Each layer solved once: what candidates do beside one another shows in it as well, in less than half the time.
+        // Each layer is solved once without refit and descent: candidates rank the same, in less than half the time.
         let (plain, budgets) = (self.recipe.sketch(), self.budgets());
-        let mut survey = Survey::new(base.model, &plain, &budgets, calibration).map_err(blame(&plain))?;
+        let mut survey = Survey::new(base.model, &plain, &budgets, calibration).map_err(compression_error(&plain))?;
         let mut probe = Probe::new(base)?;
-        let mut units = Vec::new();
+        let mut units: Vec<Unit> = Vec::new();
         for index in 0..base.model.block_count() {
             let key = fingerprint(&[key, "block", &index.to_string()]);
-            let stored: Option<Vec<Unit>> = store.get(&key);
-            let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-            if stored.is_some() && !keep {
-                survey.skip().map_err(blame(&plain))?;
+            if let Some(stored) = store.get::<Vec<Unit>>(&key) {
+                survey.skip().map_err(compression_error(&plain))?;
+                units.extend(stored);
             } else {
+                let mut layers = SolvedLayers::default();
+                let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
                 let take = |budget: usize, linear: &Linear, layer, report: LayerReport| {
                     // A budget that leaves layers as they are makes no error.
                     let errors = errors.entry(report.name).or_insert_with(|| vec![0.0; budgets.len()]);
                     errors[budget] = report.relative_output_error;
-                    if let Some(level) = levels.get_mut(budget).filter(|_| keep || budget == reference) {
-                        level.insert(linear, layer);
+                    if budget == reference {
+                        layers.insert(linear, layer);
                     }
                 };
-                survey.solve(observer, take).map_err(blame(&plain))?;
+                survey.solve(observer, take).map_err(compression_error(&plain))?;
+                let measured = self.units(&probe, index, &layers, &budgets, &errors)?;
+                store.put(&key, &measured)?;
+                units.extend(measured);
             }
-            let of_block = if let Some(stored) = stored {
-                stored
-            } else {
-                let fresh = self.units(&probe, index, &levels[reference], &budgets, &errors)?;
-                store.put(&key, &fresh)?;
-                fresh
-            };
-            if !keep {
-                levels[reference] = Level::default();
-            }
-            units.extend(of_block);
-            probe.pass()?;
+            probe.advance()?;
             sparq_eval::Observer::progress(observer, index + 1, base.model.block_count(), "search");
         }
         let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
         store.put(key, &curves)?;
-        Ok((curves, levels))
+        Ok(curves)
     }
 
-    /// What layers are solved under: the candidates, then the sparsities among them without any rounding.
+    /// The budgets that layers are solved under: the candidates, then their sparsities without any rounding.
     fn budgets(&self) -> Vec<LayerBudget> {
         let mut budgets = self.candidates.clone();
         for candidate in &self.candidates {
@@ -87,7 +77,7 @@ impl Search {
         &self,
         probe: &Probe<'_>,
         block: usize,
-        reference: &Level,
+        reference: &SolvedLayers,
         budgets: &[LayerBudget],
         errors: &BTreeMap<String, Vec<f64>>,
     ) -> Result<Vec<Unit>> {

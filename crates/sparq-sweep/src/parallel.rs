@@ -1,14 +1,16 @@
-//! Work done side by side.
+//! Jobs that run side by side.
 
 use crate::Result;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Does `work` for `0..count`, up to `jobs` at a time, each taking the next one; ends at the first error.
+/// Does `work` for each index below `count`, up to `jobs` at a time, and returns the results in order. After the first
+/// error no further index is begun.
 ///
-/// On threads of their own: tasks of a pool that waits for parts of itself would run one job on top of another.
-pub(crate) fn in_turn<T: Send>(count: usize, jobs: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+/// Each job has a thread of its own. A thread of the shared pool would start another job while it waits for parts of its
+/// first one.
+pub(crate) fn run_jobs<T: Send>(count: usize, jobs: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
-    let take_turns = || {
+    let run = || {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -23,11 +25,11 @@ pub(crate) fn in_turn<T: Send>(count: usize, jobs: usize, work: impl Fn(usize) -
         }
     };
     let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..jobs.min(count)).map(|_| scope.spawn(take_turns)).collect();
-        let mut done = take_turns();
+        let others: Vec<_> = (1..jobs.min(count)).map(|_| scope.spawn(run)).collect();
+        let mut done = run();
         for other in others {
             match other.join() {
-                Ok(of_other) => done.extend(of_other),
+                Ok(more) => done.extend(more),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -43,12 +45,12 @@ mod tests {
     use crate::Error;
 
     #[test]
-    fn turns_come_back_in_order_and_end_at_an_error() {
+    fn results_come_back_in_order_and_an_error_ends_the_run() {
         for jobs in [0, 1, 3, 20] {
-            assert_eq!(in_turn(7, jobs, |index| Ok(index * index)).expect("no error"), [0, 1, 4, 9, 16, 25, 36]);
-            assert!(in_turn(0, jobs, Ok::<usize, Error>).expect("nothing to do").is_empty());
+            assert_eq!(run_jobs(7, jobs, |index| Ok(index * index)).expect("no error"), [0, 1, 4, 9, 16, 25, 36]);
+            assert!(run_jobs(0, jobs, Ok::<usize, Error>).expect("nothing to do").is_empty());
             let begun = AtomicUsize::new(0);
-            let broken = in_turn(1000, jobs, |index| {
+            let broken = run_jobs(1000, jobs, |index| {
                 begun.fetch_add(1, Ordering::Relaxed);
                 if index == 2 { Err(Error::NoConfigurations) } else { Ok(index) }
             });

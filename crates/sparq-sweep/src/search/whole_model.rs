@@ -1,26 +1,26 @@
-//! Models compressed by the whole recipe, judged on the probe text.
+//! Models that are compressed by the whole recipe and judged on the probe text.
 
 use super::base::Base;
 use crate::store::{Store, fingerprint};
-use crate::sweep::{blame_judging, compressed};
+use crate::sweep::{compressed, judging_error};
 use crate::{Observer, Result};
 use sparq_pipeline::{Allocation, Calibration, Recipe};
 
-/// Compresses one model on one text with one allocation after another.
+/// Compresses one model on one text, with one allocation after another.
 #[derive(Clone, Copy)]
-pub(super) struct Whole<'a> {
+pub(super) struct WholeModel<'a> {
     pub(super) base: &'a Base<'a>,
     pub(super) recipe: &'a Recipe,
     pub(super) calibration: &'a Calibration,
     pub(super) store: &'a Store,
-    /// What everything but the calibration text and the allocation is called in the store.
+    /// Fingerprint of everything but the calibration text and the allocation.
     pub(super) key: &'a str,
     pub(super) observer: &'a dyn Observer,
 }
 
-impl Whole<'_> {
-    /// KL(base ‖ model) on the probe text with this allocation, nats a token. What is stored is not compressed again;
-    /// what is compressed is `step`, an index and a number of all, to the observer.
+impl WholeModel<'_> {
+    /// KL(base ‖ model) on the probe text with this allocation, nats a token. A stored result is not measured again.
+    /// `step`, an index and a total, goes to the observer.
     pub(super) fn divergence(&self, allocation: &Allocation, step: (usize, usize), what: &str) -> Result<f64> {
         let allocated = serde_json::to_string(allocation)?;
         let key = fingerprint(&[self.key, "whole model", &self.calibration.fingerprint(), &allocated]);
@@ -30,7 +30,7 @@ impl Whole<'_> {
         self.observer.step(step.0, step.1, what);
         let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
         let model = compressed(self.base.model, &recipe, self.calibration, self.observer)?.0;
-        let divergence = self.base.divergence(&model).map_err(blame_judging(&recipe))?;
+        let divergence = self.base.divergence(&model).map_err(judging_error(&recipe))?;
         self.store.put(&key, &divergence)?;
         Ok(divergence)
     }
