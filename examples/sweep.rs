@@ -13,7 +13,8 @@ use indicatif::ProgressBar;
 use sparq::eval::{Evaluation, TextEvaluation, TextSettings};
 use sparq::pipeline::{LayerReport, Plan, Recipe};
 use sparq::prelude::*;
-use sparq::sweep::{ConfigurationResult, Labels, Sweep, Target, default_recipes, table};
+use sparq::report::{table, write_reports};
+use sparq::sweep::{ConfigurationResult, Labels, Sweep, Target, default_recipes};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -169,6 +170,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         },
     };
     let results = sweep.run(&model, &arguments.out, &bar)?;
+    write_reports(&results, &arguments.out)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&results)?);
         return Ok(());

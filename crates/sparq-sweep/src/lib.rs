@@ -1,10 +1,10 @@
-//! Compares compression configurations of one model: a resumable sweep, a table, a report.
+//! Compares compression configurations of one model in a resumable sweep, and searches for sparsity and bits layer by layer.
 //!
 //! ```no_run
 //! use sparq_eval::{Evaluation, TextEvaluation, TextSettings};
 //! use sparq_model::Model;
 //! use sparq_pipeline::Calibration;
-//! use sparq_sweep::{Labels, Sweep, default_recipes, table};
+//! use sparq_sweep::{Labels, Sweep, default_recipes};
 //!
 //! let model = Model::open("models/SmolLM2-135M")?;
 //! let calibration = std::fs::read_to_string("c4.txt")?;
@@ -21,12 +21,14 @@
 //!     labels: Labels::default(),
 //! };
 //! let results = sweep.run(&model, "sweep-report".as_ref(), &())?;
-//! println!("{}", table(&results));
+//! for verdict in &results.verdicts {
+//!     println!("{}", verdict.sentence);
+//! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Should I use this crate?
-//! Through `sparq`; the `sweep` example is its command line.
+//! Through `sparq`; the `sweep` example is its command line. `sparq-report` makes a page and tables of the results.
 #![deny(unsafe_code)]
 
 mod differences;
@@ -34,7 +36,6 @@ mod error;
 mod names;
 mod observer;
 mod parallel;
-mod report;
 mod results;
 mod search;
 mod store;
@@ -44,7 +45,6 @@ mod verdict;
 pub use error::{Error, Result};
 pub use names::name_in_block;
 pub use observer::Observer;
-pub use report::{csv, html, table};
 pub use results::{
     BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
     SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,

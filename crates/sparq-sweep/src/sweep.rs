@@ -7,7 +7,7 @@ use crate::results::{
 use crate::store::{Store, fingerprint};
 
 use crate::verdict::{comparisons, verdicts};
-use crate::{Error, Observer, Result, csv, html};
+use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use sparq_core::Sparsity;
 use sparq_eval::{
@@ -103,8 +103,7 @@ struct Measurement {
 }
 
 impl Sweep {
-    /// Measures `model` and every configuration of it, and writes `results.json`, `results.csv` and `report.html` into
-    /// `directory`.
+    /// Measures `model` and every configuration of it, and writes `results.json` into `directory`.
     ///
     /// Each measurement is stored there as soon as it is finished, under a fingerprint of model, recipe, calibration,
     /// evaluation and version; a run that finds it does not repeat it, so a stopped sweep goes on where it was. The
@@ -179,8 +178,6 @@ impl Sweep {
         let (configurations, judged): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
         let results = self.results(&model, content_hash, with_calibration, &base, configurations, &judged)?;
         write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
-        write_file(directory.join("results.csv"), csv(&results).as_bytes())?;
-        write_file(directory.join("report.html"), html(&results).as_bytes())?;
         Ok(results)
     }
 

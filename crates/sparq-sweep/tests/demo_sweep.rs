@@ -86,9 +86,6 @@ fn a_sweep_measures_compares_and_continues() {
     assert!((sr.value - (sr_of(three) - sr_of(joint))).abs() < 1e-12 && sr.interval.contains(sr.value));
     assert_eq!(joint.samples.len(), 1);
 
-    for file in ["results.json", "results.csv", "report.html"] {
-        assert!(out.join(file).is_file(), "{file}");
-    }
     let json = std::fs::read(out.join("results.json")).expect("written");
     assert_eq!(serde_json::from_slice::<SweepResults>(&json).expect("reads back"), first);
 

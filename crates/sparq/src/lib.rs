@@ -6,7 +6,8 @@
 //!   give, [`CompressedLayer`].
 //! * A checkpoint: [`Model`], [`Recipe`], [`Calibration`], [`compress_checkpoint`], [`compress_in_memory`].
 //! * Exporting: [`export`] (dense, compressed-tensors, GPTQ, GGUF), checked after writing.
-//! * Judging: [`eval`] (perplexity, KL, tasks), [`metric`] (TCr, Sr, SrCr), [`sweep`] (many configurations at once).
+//! * Judging: [`eval`] (perplexity, KL, tasks), [`metric`] (TCr, Sr, SrCr), [`sweep`] (many configurations at once),
+//!   [`report`] (what a sweep found, for people).
 //! * Underneath: [`tensor`] (files), [`model`] (forward pass), [`obs`] (the column sweep), [`linalg`].
 #![deny(unsafe_code)]
 
@@ -56,6 +57,11 @@ pub mod metric {
 /// Many configurations of one model, compared.
 pub mod sweep {
     pub use sparq_sweep::*;
+}
+
+/// Reports of a sweep: an HTML page, comma-separated values, a table.
+pub mod report {
+    pub use sparq_report::*;
 }
 
 /// The forward pass, tokenizer and text generation.

@@ -1,9 +1,9 @@
-//! Numbers and names as text, the same in every form of the report.
+//! Numbers and names as text. Every form of the report writes them the same way.
 
-use crate::{ConfigurationResult, SweepResults};
 use sparq_metric::Interval;
+use sparq_sweep::{ConfigurationResult, SweepResults};
 
-/// A number with `digits` decimals; what is not finite is said to be so.
+/// A number with `digits` decimals, or "not finite".
 pub(crate) fn number(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{value:.digits$}") } else { "not finite".to_owned() }
 }
@@ -33,7 +33,7 @@ pub(crate) fn task_names(results: &SweepResults) -> Vec<&str> {
     results.base.tasks.iter().map(|task| task.name.as_str()).collect()
 }
 
-/// Sr of one task, with interval; the accuracy where the task is left out.
+/// Sr of one task with its interval, or the accuracy if the task is left out of Sr.
 pub(crate) fn task_cell(configuration: &ConfigurationResult, name: &str) -> String {
     let kept = configuration.retention.as_ref().and_then(|kept| kept.tasks.iter().find(|task| task.name == name));
     if let Some(task) = kept {
@@ -51,22 +51,4 @@ pub(crate) fn sr_cell(configuration: &ConfigurationResult) -> String {
 /// SrCr.
 pub(crate) fn srcr_cell(configuration: &ConfigurationResult) -> String {
     configuration.srcr.map_or_else(|| "none".to_owned(), |value| number(value, 3))
-}
-
-/// Text that is safe inside HTML and attributes.
-pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            // Control characters are not allowed in HTML.
-            other if other.is_control() && other != '\n' => safe.push('\u{fffd}'),
-            other => safe.push(other),
-        }
-    }
-    safe
 }

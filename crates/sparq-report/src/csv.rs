@@ -1,4 +1,4 @@
-use crate::SweepResults;
+use sparq_sweep::SweepResults;
 
 /// The results as comma-separated values, one row for each configuration and one for the base; fractions are fractions,
 /// missing values are empty.

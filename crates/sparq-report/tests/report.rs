@@ -2,11 +2,16 @@
 
 use sparq_metric::{Bootstrap, Interval, TaskScores, retention};
 use sparq_pipeline::{LayerReport, Profile};
+use sparq_report::{csv, table, write_reports};
 use sparq_sweep::{
     BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
-    SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict, csv, html, table,
+    SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
 use std::process::Command;
+
+fn html(results: &SweepResults) -> String {
+    sparq_report::html(results).expect("the template fits")
+}
 
 fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: usize) -> ConfigurationResult {
     let scores = |right: usize| (0..200).map(|item| f64::from(u8::from(item < right))).collect::<Vec<_>>();
@@ -174,7 +179,7 @@ fn the_page_holds_headline_figures_and_facts_and_escapes_what_is_foreign() {
         "the same 269.0 MB",
         "a &quot;model&quot; &lt;b&gt;",
         "arc &lt;easy&gt;",
-        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "&lt;script&gt;alert(1)&lt;&#x2f;script&gt;",
         "16384 tokens",
         "Compression rates compared by what is kept of the tasks: joint keeps more at 1 of 1.",
         "Two differences are compared.",
@@ -195,6 +200,22 @@ fn the_page_holds_headline_figures_and_facts_and_escapes_what_is_foreign() {
     for part in ["<script>alert", "<easy>", "<b>", "<i>", "http://", "https://", ">NaN", "\"NaN"] {
         assert!(!page.contains(part), "{part}");
     }
+}
+
+#[test]
+fn control_characters_are_replaced() {
+    let mut results = results();
+    results.model.name = "a\u{0}b\u{1b}c\u{85}d".to_owned();
+    assert!(html(&results).contains("a\u{fffd}b\u{fffd}c\u{fffd}d"));
+}
+
+#[test]
+fn files_are_what_the_functions_return() {
+    let (directory, results) = (tempfile::tempdir().expect("a directory"), results());
+    write_reports(&results, directory.path()).expect("writable");
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect(name);
+    assert_eq!(read("results.csv"), csv(&results));
+    assert_eq!(read("report.html"), html(&results));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-use super::cells::{number, percent, perplexity, sr_cell, srcr_cell, task_cell, task_names};
-use crate::SweepResults;
+use crate::cells::{number, percent, perplexity, sr_cell, srcr_cell, task_cell, task_names};
+use sparq_sweep::SweepResults;
 
 /// The rows of the table: a header, the base, every configuration.
 pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {

@@ -1,0 +1,14 @@
+/// Why a report was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The page cannot be rendered.
+    #[error("the page cannot be rendered")]
+    Template(#[from] minijinja::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Tensor(#[from] sparq_tensor::Error),
+}
+
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
