@@ -6,12 +6,14 @@ mod common;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use common::CompressionBar;
+use common::arguments::{CalibrationArgs, JsonArgs, ModelArgs, SeedArgs, Source, ThreadArgs};
 use common::format::{FormatArgs, print_report};
 use common::search::{SearchArgs, SearchBar};
-use common::{CompressionBar, demo, solver::SolverArgs};
+use common::solver::SolverArgs;
 use sparq::pipeline::{Allocation, Done, LayerBudget, Targets};
 use sparq::prelude::*;
-use sparq::sweep::Target;
+use sparq::sweep::{Search, Target};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,15 +26,10 @@ use std::process::ExitCode;
 #[command(name = "compress", version)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Arguments {
-    /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
-    /// Directory to create, or file for GGUF
-    #[arg(long, value_name = "OUT", default_value = "compressed")]
-    out: PathBuf,
-    /// Replace OUT if it exists
-    #[arg(long)]
-    overwrite: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Discard an unfinished run in OUT.partial
     #[arg(long)]
     restart: bool,
@@ -42,9 +39,6 @@ struct Arguments {
     /// Treat fallbacks that may make the result worse as errors
     #[arg(long)]
     strict: bool,
-    /// Leave codes, scales and masks out of the output (other formats cannot be made of it then)
-    #[arg(long)]
-    no_solution: bool,
     #[command(flatten)]
     solver: SolverArgs,
     /// Search sparsity and bits layer by layer for this theoretical compression rate (0.8125 is that of 25 % and 4 bits);
@@ -56,7 +50,7 @@ struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes, conflicts_with_all = ["target_tcr", "bits"])]
     target_size: Option<u64>,
     #[command(flatten)]
-    searched_on: SearchArgs,
+    search: SearchArgs,
     /// Sparsity and bits layer by layer from a file, such as an earlier search left
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target_tcr", "target_size"])]
     allocation: Option<PathBuf>,
@@ -66,163 +60,112 @@ struct Arguments {
     /// Layers to leave alone
     #[arg(long, value_name = "GLOB")]
     ignore: Vec<String>,
-    /// Text to calibrate on [default for the demo model: its own]
-    #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
-    /// Calibration sequences
-    #[arg(long, default_value_t = 64)]
-    samples: usize,
-    /// Tokens in a calibration sequence
-    #[arg(long, default_value_t = 512)]
-    seq_len: usize,
     #[command(flatten)]
-    format: FormatArgs,
-    /// Seed of the choice of calibration sequences
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Threads; 0 uses every core. The result does not depend on it
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    calibration: CalibrationArgs,
+    #[command(flatten)]
+    seed: SeedArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// Memory that the program is predicted not to exceed, such as 8GB or 512MiB: calibration activations beyond it wait in a
     /// file in OUT.partial
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     memory_budget: Option<u64>,
-    /// Write the per-layer report here, as JSON
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
-    /// Print where the time went: seconds by phase, cores at work, GFLOP/s, peak memory (also in --report)
-    #[arg(long)]
-    profile: bool,
-    /// Print the report as JSON instead of a summary
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    common::run_with_code(|| {
-        common::set_threads(arguments.threads)?;
-        arguments.format.check_destination(&arguments.out)?;
-        if arguments.target_tcr.is_none() && arguments.target_size.is_none() {
-            arguments.searched_on.check_unused("--target-tcr or --target-size")?;
-        }
-        let format = arguments.format.format()?;
-        let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
-        for (link, file) in model.checkpoint().links()? {
-            eprintln!("{} is a link to {}", link.display(), file.display());
-        }
-        let mut targets = Targets { ignore: arguments.ignore.clone(), ..Targets::default() };
-        if !arguments.targets.is_empty() {
-            targets.include.clone_from(&arguments.targets);
-        }
-        let mut recipe = arguments.solver.recipe(targets)?;
-        let calibration_file = arguments.calibration.clone().or(demo.as_ref().map(|demo| demo.file("calibration.txt")));
-        let calibration = match &calibration_file {
-            Some(file) => Some(
-                Calibration::from_text(
-                    model.tokenizer()?,
-                    &common::read_text(file)?,
-                    arguments.samples,
-                    arguments.seq_len,
-                    arguments.seed,
-                )
-                .with_context(|| format!("calibration text {}", file.display()))?,
-            ),
-            None => None,
-        };
-        if let Some(file) = &arguments.allocation {
-            let allocation = Allocation::parse(&common::read_text(file)?);
-            recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
-        }
-        let settings = arguments.export_settings();
-        if arguments.target_tcr.is_some() || arguments.target_size.is_some() {
-            let needed = "a search needs text: give --calibration FILE";
-            let drawn_from = (calibration_file.as_deref().context(needed)?, arguments.seed, arguments.seq_len);
-            let calibration = calibration.as_ref().context(needed)?;
-            recipe.allocation = Some(search(&arguments, &model, &recipe, drawn_from, calibration, format.as_ref())?);
-        }
-        let held = sparq::pipeline::resident_bytes().unwrap_or(0);
-        let job = Job::new(&model, &recipe, &arguments.out)
-            .calibration(calibration.as_ref())
-            .export(settings)
-            .restart(arguments.restart)
-            .keep_solution(!arguments.no_solution)
-            .strict(arguments.strict)
-            .memory_budget(arguments.memory_budget.map(|budget| budget.saturating_sub(held)))
-            .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
-        let bar = CompressionBar::new(common::stop_on_signals()?);
-        let done = match job.run(format.as_ref(), &bar) {
-            Err(sparq::pipeline::Error::Stopped { done, of }) => {
-                bar.clear();
-                eprintln!(
-                    "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
-                    job.partial().display()
-                );
-                return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) {
-                    0
-                } else {
-                    common::INTERRUPTED
-                });
-            }
-            Err(error @ sparq::pipeline::Error::MemoryBudget { .. }) => {
-                let reason = format!("of the memory allowed the program itself holds {}", common::bytes(held));
-                return Err(anyhow::Error::new(error).context(reason));
-            }
-            result => result?,
-        };
-        if arguments.json {
-            println!("{}", serde_json::to_string_pretty(&done.compression)?);
-        } else {
-            summarise(&recipe, &done);
-            if arguments.profile {
-                println!("{}", done.compression.profile);
-            }
-        }
-        if let Some(file) = &arguments.report {
-            common::write_json(file, &done.compression)?;
-        }
-        Ok(0)
-    })
+    common::run_with_code(|| compress(&arguments))
 }
 
-impl Arguments {
-    fn export_settings(&self) -> ExportSettings {
-        ExportSettings { float_type: self.format.float_type(), overwrite: self.overwrite, ..ExportSettings::default() }
+fn compress(arguments: &Arguments) -> Result<u8> {
+    arguments.threads.start()?;
+    let out = arguments.format.destination("compressed")?;
+    let searches = arguments.target_tcr.is_some() || arguments.target_size.is_some();
+    if !searches {
+        arguments.search.check_unused("--target-tcr or --target-size")?;
     }
+    let format = arguments.format.format()?;
+    let (model, demo) = arguments.model.open()?;
+    for (link, file) in model.checkpoint().links()? {
+        eprintln!("{} is a link to {}", link.display(), file.display());
+    }
+    let mut targets = Targets { ignore: arguments.ignore.clone(), ..Targets::default() };
+    if !arguments.targets.is_empty() {
+        targets.include.clone_from(&arguments.targets);
+    }
+    let mut recipe = arguments.solver.recipe(targets)?;
+    let calibration = arguments.calibration.draw(&model, demo.as_ref(), &arguments.seed, 512)?;
+    if let Some(file) = &arguments.allocation {
+        let allocation = Allocation::parse(&common::read_text(file)?);
+        recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
+    }
+    if searches {
+        let (source, calibration) = calibration.as_ref().context("a search needs text: give --calibration FILE")?;
+        let found = search(arguments, &model, &recipe, (source, calibration), format.as_ref(), &out)?;
+        recipe.allocation = Some(found);
+    }
+    let calibration = calibration.as_ref().map(|(_, calibration)| calibration);
+    let held = sparq::pipeline::resident_bytes().unwrap_or(0);
+    let job = Job::new(&model, &recipe, &out)
+        .calibration(calibration)
+        .export(arguments.format.settings())
+        .restart(arguments.restart)
+        .strict(arguments.strict)
+        .memory_budget(arguments.memory_budget.map(|budget| budget.saturating_sub(held)))
+        .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
+    let bar = CompressionBar::new(common::stop_on_signals()?);
+    let done = match job.run(format.as_ref(), &bar) {
+        Err(sparq::pipeline::Error::Stopped { done, of }) => {
+            bar.clear();
+            eprintln!(
+                "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
+                job.partial().display()
+            );
+            return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) { 0 } else { common::INTERRUPTED });
+        }
+        Err(error @ sparq::pipeline::Error::MemoryBudget { .. }) => {
+            let reason = format!("of the memory allowed the program itself holds {}", common::bytes(held));
+            return Err(anyhow::Error::new(error).context(reason));
+        }
+        result => result?,
+    };
+    arguments.json.report(&done.compression, || summarise(&recipe, &done))?;
+    Ok(0)
 }
 
-/// Sparsity and bits layer by layer; what is measured stays in `OUT.search`.
+/// Searches sparsity and bits layer by layer. What is measured stays in `OUT.search`.
 fn search(
     arguments: &Arguments,
     model: &Model,
     recipe: &Recipe,
-    drawn_from: (&Path, u64, usize),
-    calibration: &Calibration,
+    (source, calibration): (&Source, &Calibration),
     format: &dyn ExportFormat,
+    out: &Path,
 ) -> Result<Allocation> {
-    let mut directory = arguments.out.clone().into_os_string();
+    let mut directory = out.to_owned().into_os_string();
     directory.push(".search");
     let directory = PathBuf::from(directory);
-    let settings = arguments.export_settings();
-    let widths = arguments.searched_on.widths(arguments.format.widths())?;
+    let settings = arguments.format.settings();
+    let widths = arguments.search.widths(arguments.format.widths())?;
     let sparsity = if arguments.solver.prunes() { recipe.sparsity } else { Sparsity::DENSE };
     let of_width = |&bits: &Bits| LayerBudget { sparsity, bits: Some(bits) };
     let candidates: Vec<LayerBudget> = widths.iter().map(of_width).collect();
-    // Every width may come out of it: what cannot be written is better known now.
+    // The search may choose any width, so a width that cannot be written is refused before it starts.
     for &candidate in &candidates {
-        Job::new(model, &recipe.with_budget(candidate), &arguments.out)
+        Job::new(model, &recipe.with_budget(candidate), out)
             .calibration(Some(calibration))
             .export(settings)
             .check(format)?;
     }
-    let search = arguments.searched_on.search(recipe);
+    let search = Search::new(recipe.clone());
     let (search, target) = match (arguments.target_size, arguments.target_tcr) {
         (Some(bytes), _) => (search.candidates(candidates), Target::File { bytes, format, settings: &settings }),
         (None, rate) => (search.widths(&widths), Target::Tcr(rate.unwrap_or_default())),
     };
     let bar = SearchBar::new();
-    let searched_on = &arguments.searched_on;
-    let found = searched_on.allocate(search, model, drawn_from, calibration, &[target], &directory, &bar)?;
+    let found = arguments.search.allocate(search, model, source, calibration, &[target], &directory, &bar)?;
     let allocation = found.into_iter().next().context("a search found nothing")?.allocation;
     common::write_json(&directory.join("allocation.json"), &allocation)?;
     Ok(allocation)
@@ -245,6 +188,7 @@ fn summarise(recipe: &Recipe, done: &Done) {
             .or_insert(0) += 1;
     }
     for (kind, layers) in counts {
-        println!("fallback    {} in {layers} layers; see --report", kind.trim_matches('"').replace('_', " "));
+        println!("fallback    {} in {layers} layers; see --json", kind.trim_matches('"').replace('_', " "));
     }
+    println!("{}", report.profile);
 }

@@ -4,12 +4,12 @@
 
 mod common;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
-use common::demo;
-use common::tasks::TaskArgs;
+use common::arguments::{JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
+use common::judging::JudgingArgs;
 use indicatif::ProgressBar;
-use sparq::eval::{Evaluation, EvaluationReport, ResultCache, TextEvaluation, TextSettings, pool};
+use sparq::eval::{Evaluation, EvaluationReport, ResultCache, pool};
 use sparq::metric::Bootstrap;
 use sparq::model::Precision;
 use sparq::prelude::*;
@@ -24,41 +24,22 @@ use std::time::Instant;
 #[derive(Debug, Parser)]
 #[command(name = "evaluate", version)]
 struct Arguments {
-    /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The uncompressed model to compare with
     #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
-    /// Text for perplexity and KL
-    #[arg(long, value_name = "FILE")]
-    perplexity: Option<PathBuf>,
-    /// Tokens in a perplexity window
-    #[arg(long, default_value_t = 512)]
-    window: usize,
-    /// Overlap windows: this many tokens from one to the next
-    #[arg(long)]
-    stride: Option<usize>,
-    /// Use this many tokens of the text
-    #[arg(long)]
-    text_tokens: Option<usize>,
     #[command(flatten)]
-    judged_by: TaskArgs,
-    /// Seed of task subsets and bootstrap
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Threads; 0 uses every core. The numbers do not depend on it
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    judging: JudgingArgs,
+    #[command(flatten)]
+    seed: SeedArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// What linear layers are multiplied in: f32, or bf16 (faster where the processor multiplies bfloat16, and rougher)
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = precision)]
     forward: Precision,
-    /// Keep results of model and base here, and use those that are there already
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// Write the full report here, items included
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 fn main() -> ExitCode {
@@ -67,28 +48,13 @@ fn main() -> ExitCode {
 }
 
 fn evaluate(arguments: &Arguments) -> Result<()> {
-    common::set_threads(arguments.threads)?;
-    let (model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
-    let mut evaluation = Evaluation::new().with_bootstrap(Bootstrap { seed: arguments.seed, ..Bootstrap::default() });
-    let text = arguments.perplexity.clone().or(demo.as_ref().map(|demo| demo.file("heldout.txt")));
-    if let Some(file) = &text {
-        let settings = TextSettings {
-            length: arguments.window,
-            stride: arguments.stride,
-            token_limit: arguments.text_tokens,
-            ..TextSettings::default()
-        };
-        let text = TextEvaluation::from_text(&model, &common::read_text(file)?, settings)
-            .with_context(|| format!("text {}", file.display()))?;
-        evaluation = evaluation.with_text(text);
-    }
-    let of_demo = demo.as_ref().map(demo::Demo::tasks).unwrap_or_default();
-    evaluation = arguments.judged_by.add_to(evaluation, of_demo, arguments.seed)?;
-    if text.is_none() && evaluation.tasks().is_empty() {
-        bail!("nothing to evaluate: give --perplexity FILE or --tasks");
-    }
+    arguments.threads.start()?;
+    let (model, demo) = arguments.model.open()?;
+    let seed = arguments.seed.seed;
+    let evaluation = Evaluation::new().with_bootstrap(Bootstrap { seed, ..Bootstrap::default() });
+    let evaluation = arguments.judging.add_to(evaluation, &model, demo.as_ref(), seed, 512)?;
     let bar = Bar::new();
-    let cache = arguments.cache.as_deref().map(ResultCache::open).transpose()?;
+    let cache = arguments.judging.cache.as_deref().map(ResultCache::open).transpose()?;
     // First the base, of which only the output layer stays: one model is in memory at a time.
     let baseline = match &arguments.base {
         Some(path) => {
@@ -112,11 +78,7 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
         None => evaluation.evaluate(&model, baseline.as_ref(), &bar)?,
     };
     bar.bar.finish_and_clear();
-    print(&report);
-    if let Some(file) = &arguments.json {
-        common::write_json(file, &report)?;
-    }
-    Ok(())
+    arguments.json.report(&report, || print(&report))
 }
 
 fn precision(text: &str) -> Result<Precision, String> {

@@ -6,42 +6,29 @@ mod common;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use common::arguments::{JsonArgs, ModelArgs};
 use common::format::{FormatArgs, print_report};
-use sparq::export::{ExportSettings, Solution, export};
+use sparq::export::{Solution, export};
 use sparq::tensor::Checkpoint;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Convert a finished solution (codes, scales, zero points, masks) into another format without solving again.
 ///
-/// `compress` leaves the solution inside of its output. The source model is needed for everything that was not
-/// compressed.
+/// `compress` leaves the solution inside of its output. --model is the model it was solved on: it is needed for
+/// everything that was not compressed.
 #[derive(Debug, Parser)]
 #[command(name = "export", version)]
 struct Arguments {
     /// Output of `compress`, or the solution inside of it
     #[arg(long, value_name = "DIR", default_value = "compressed")]
     solution: PathBuf,
-    /// The model it was solved on: Hugging Face directory, .safetensors or .gguf file [default: the demo model]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
-    /// Directory to create, or file for GGUF
-    #[arg(long, value_name = "PATH", default_value = "exported")]
-    out: PathBuf,
-    /// Replace an existing output
-    #[arg(long)]
-    overwrite: bool,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     format: FormatArgs,
-    /// Most bytes of weights in one file
-    #[arg(long, value_name = "BYTES")]
-    max_shard_bytes: Option<u64>,
-    /// Write the report here, as JSON
-    #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
-    /// Print the report as JSON instead of a summary
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 fn main() -> ExitCode {
@@ -50,13 +37,10 @@ fn main() -> ExitCode {
 }
 
 fn convert(arguments: &Arguments) -> Result<()> {
-    arguments.format.check_destination(&arguments.out)?;
+    let out = arguments.format.destination("exported")?;
     let format = arguments.format.format()?;
-    if arguments.max_shard_bytes.is_some() && format.is_one_file() {
-        bail!("--max-shard-bytes concerns formats of several files; a GGUF file is one");
-    }
-    let demo = if arguments.model.is_none() { Some(common::demo::Demo::unpack()?) } else { None };
-    let source = match (&arguments.model, &demo) {
+    let demo = if arguments.model.model.is_none() { Some(common::demo::Demo::unpack()?) } else { None };
+    let source = match (&arguments.model.model, &demo) {
         (Some(model), _) => Checkpoint::open(common::hub::resolve(model)?)?,
         (None, Some(demo)) => Checkpoint::open(demo.directory())?,
         (None, None) => bail!("no model"),
@@ -71,23 +55,9 @@ fn convert(arguments: &Arguments) -> Result<()> {
             source.path().display()
         );
     }
-    let mut settings = ExportSettings {
-        float_type: arguments.format.float_type(),
-        overwrite: arguments.overwrite,
-        ..ExportSettings::default()
-    };
-    settings.max_shard_bytes = arguments.max_shard_bytes.unwrap_or(settings.max_shard_bytes);
-    sparq::tensor::check_apart(&arguments.out, &solution_directory(&arguments.solution))?;
-    let report = export(&source, &solution, format.as_ref(), &arguments.out, &settings)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print_report(&report);
-    }
-    if let Some(file) = &arguments.report {
-        common::write_json(file, &report)?;
-    }
-    Ok(())
+    sparq::tensor::check_apart(&out, &solution_directory(&arguments.solution))?;
+    let report = export(&source, &solution, format.as_ref(), &out, &arguments.format.settings())?;
+    arguments.json.report(&report, || print_report(&report))
 }
 
 /// The solution itself, or where `compress` puts it: inside of a directory, beside a file.

@@ -5,11 +5,10 @@
 mod common;
 
 use clap::Parser;
-use common::demo;
+use common::arguments::{JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
 use sparq::model::{GenerateOptions, Sampler};
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -17,9 +16,8 @@ use std::time::Instant;
 #[derive(Debug, Parser)]
 #[command(name = "generate", version)]
 struct Arguments {
-    /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Text to continue
     #[arg(long, default_value = "Q: What is the capital of France? A:")]
     prompt: String,
@@ -35,22 +33,19 @@ struct Arguments {
     /// Sample among the most likely tokens that reach this probability together
     #[arg(long, requires = "temperature")]
     top_p: Option<f32>,
-    /// Seed of sampling
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Threads; 0 uses every core. The result does not depend on it
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
-    /// Print text, tokens and speed as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    seed: SeedArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run(|| {
-        common::set_threads(arguments.threads)?;
-        let (mut model, _demo) = demo::model_or_demo(arguments.model.as_deref())?;
+        arguments.threads.start()?;
+        let (mut model, _demo) = arguments.model.open()?;
         model.make_resident()?;
         let tokenizer = model.tokenizer()?;
         let prompt = tokenizer.encode_beginning(&arguments.prompt)?;
@@ -58,12 +53,13 @@ fn main() -> ExitCode {
             temperature,
             top_k: arguments.top_k,
             top_p: arguments.top_p.unwrap_or(1.0),
-            seed: arguments.seed,
+            seed: arguments.seed.seed,
         });
         let options = GenerateOptions { max_tokens: arguments.max_tokens, stop: tokenizer.eos_ids().to_vec(), sampler };
         let mut tokens: Vec<u32> = Vec::new();
         let mut shown = String::new();
-        if !arguments.json {
+        let shows = !arguments.json.is_printed();
+        if shows {
             print!("{}", arguments.prompt);
         }
         let (start, mut first) = (Instant::now(), None);
@@ -72,7 +68,7 @@ fn main() -> ExitCode {
             tokens.push(token);
             // A character may take several tokens: show text once it is complete.
             if let Ok(text) = tokenizer.decode(&tokens, true)
-                && !arguments.json
+                && shows
                 && !text.ends_with('\u{fffd}')
             {
                 print!("{}", text.strip_prefix(&shown).unwrap_or(""));
@@ -84,17 +80,13 @@ fn main() -> ExitCode {
         })?;
         let decoding = first.map_or(0.0, |first| first.elapsed().as_secs_f64());
         let speed = if decoding > 0.0 { tokens.len().saturating_sub(1) as f64 / decoding } else { 0.0 };
-        if arguments.json {
-            let text = tokenizer.decode(&tokens, true)?;
-            let answer = serde_json::json!({
-                "prompt": arguments.prompt, "text": text, "tokens": tokens,
-                "seconds": start.elapsed().as_secs_f64(), "tokens_per_second": speed,
-            });
-            println!("{answer}");
-        } else {
+        let answer = serde_json::json!({
+            "prompt": arguments.prompt, "text": tokenizer.decode(&tokens, true)?, "tokens": tokens,
+            "seconds": start.elapsed().as_secs_f64(), "tokens_per_second": speed,
+        });
+        arguments.json.report(&answer, || {
             println!();
             eprintln!("{} tokens, {speed:.1} tokens/s", tokens.len());
-        }
-        Ok(())
+        })
     })
 }

@@ -6,6 +6,7 @@ mod common;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use common::arguments::{JsonArgs, ThreadArgs};
 use common::{demo, solver::SolverArgs};
 use ndarray::{Array2, ArrayView2, Ix2};
 use sparq::model::BatchLayout;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Prune and quantize one matrix, and print its relative output error as JSON.
+/// Prune and quantize one matrix, and print its relative output error.
 ///
 /// Without --input, takes a layer of the demo model with inputs from its calibration and held-out text.
 #[derive(Debug, Parser)]
@@ -29,13 +30,11 @@ struct Arguments {
     solver: SolverArgs,
     /// File to write: f32 `weight`, u8 `mask`; when quantized also u8 `codes`, f32 `scales` [out, groups], u8 `zeros`
     #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Threads; 0 uses every core. The result does not depend on it
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
-    /// Accepted for symmetry with the other programs: the answer is always JSON
-    #[arg(long)]
-    json: bool,
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 struct Layer {
@@ -48,11 +47,11 @@ struct Layer {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run(|| {
-        common::set_threads(arguments.threads)?;
+        arguments.threads.start()?;
         if let Some(flag) = arguments.solver.of_models() {
             bail!("{flag} concerns whole models; a single layer has neither layers before it nor text");
         }
-        // What is told of it is what one layer makes of a recipe.
+        // A single layer has no drift and no text to hold out.
         let recipe = Recipe { drift: 0.0, held_out: 0.0, ..arguments.solver.recipe(Targets::default())? };
         let Some(compressor) = recipe.compressor()? else {
             bail!("nothing to do: --sparsity 0 --bits 16 neither prunes nor quantizes");
@@ -67,7 +66,7 @@ fn main() -> ExitCode {
         let problem = LayerProblem::new(&layer.name, layer.weight.view(), &hessian)?;
         let compressed = compressor.compress(&problem)?;
         let solved = start.elapsed().as_secs_f64() - calibrated;
-        if let Some(file) = &arguments.output {
+        if let Some(file) = &arguments.out {
             write(file, &compressed)?;
         }
         let error = |x: &Array2<f32>| output_error(layer.weight.view(), compressed.weight.view(), x.view());
@@ -90,8 +89,13 @@ fn main() -> ExitCode {
             "fallbacks": compressed.report.fallbacks,
             "seconds": { "calibrate": calibrated, "solve": solved },
         });
-        println!("{}", serde_json::to_string_pretty(&answer)?);
-        Ok(())
+        arguments.json.report(&answer, || {
+            let errors = &answer["relative_output_error"];
+            println!("{} [{rows}, {columns}] by {}, {recipe}", layer.name, compressor.name());
+            println!("zeros       {:.2} %", 100.0 * zeros as f64 / layer.weight.len().max(1) as f64);
+            println!("error       {} on inputs, {} on held-out inputs", errors["inputs"], errors["heldout"]);
+            println!("seconds     {calibrated:.3} to calibrate, {solved:.3} to solve");
+        })
     })
 }
 

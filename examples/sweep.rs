@@ -6,15 +6,14 @@ mod common;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use common::demo;
+use common::arguments::{CalibrationArgs, JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
+use common::judging::JudgingArgs;
 use common::search::SearchArgs;
-use common::tasks::TaskArgs;
 use indicatif::ProgressBar;
-use sparq::eval::{Evaluation, TextEvaluation, TextSettings};
+use sparq::eval::Evaluation;
 use sparq::pipeline::{LayerReport, Plan, Recipe};
-use sparq::prelude::*;
 use sparq::report::{table, write_reports};
-use sparq::sweep::{ConfigurationResult, Labels, Sweep, Target, default_recipes};
+use sparq::sweep::{ConfigurationResult, Labels, Search, Sweep, SweepResults, Target, default_recipes};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,65 +25,39 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "sweep", version)]
 struct Arguments {
-    /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Directory for results; made if it does not exist
     #[arg(long, value_name = "DIR", default_value = "sweep-report")]
     out: PathBuf,
-    /// A configuration such as "s=0.25,q=4,pattern=unstructured,pipeline=joint"; may be repeated
+    /// A configuration such as "s=0.25,q=4,pipeline=joint"; may be repeated
     #[arg(long, value_name = "RECIPE")]
     config: Vec<String>,
     /// Every combination of sparsities and bits, such as "s=0,0.25,2:4;q=3,4,8"
     #[arg(long, value_name = "GRID")]
     grid: Option<String>,
-    /// Settings appended to every configuration, such as "group=64,clip=mse"
-    #[arg(long, value_name = "RECIPE")]
-    common: Option<String>,
+    /// Settings of every configuration, such as "group=64,clip=mse"; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    set: Vec<String>,
     /// Add a configuration whose sparsity and bits are searched layer by layer, at this theoretical compression rate
     /// (0.75, 0.8125, ...); may be repeated
     #[arg(long, value_name = "TCR")]
-    search: Vec<f64>,
+    target_tcr: Vec<f64>,
     #[command(flatten)]
-    searched_on: SearchArgs,
-    /// Text to calibrate on
-    #[arg(long, value_name = "FILE")]
-    calibration: Option<PathBuf>,
-    /// Calibration sequences
-    #[arg(long, default_value_t = 64)]
-    samples: usize,
-    /// Tokens in a calibration sequence [default: 512; for the demo model 128]
-    #[arg(long)]
-    seq_len: Option<usize>,
-    /// Held-out text for perplexity and KL
-    #[arg(long, value_name = "FILE")]
-    perplexity: Option<PathBuf>,
-    /// Tokens in a perplexity window [default: 512; for the demo model 128]
-    #[arg(long)]
-    window: Option<usize>,
-    /// Use this many tokens of the held-out text
-    #[arg(long)]
-    text_tokens: Option<usize>,
+    search: SearchArgs,
     #[command(flatten)]
-    judged_by: TaskArgs,
-    /// Keep results of the base here, to be shared with other sweeps [default: in --out]
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// Seed of calibration sampling, task subsets and bootstrap
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Threads; 0 uses every core. The numbers do not depend on it
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
-    /// Configurations measured at a time, each with its own memory: pays on many cores or a small model
-    #[arg(long, default_value_t = 1)]
-    jobs: usize,
+    calibration: CalibrationArgs,
+    #[command(flatten)]
+    judging: JudgingArgs,
+    #[command(flatten)]
+    seed: SeedArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// A short run on the demo model: two configurations, 40 items of each task
     #[arg(long)]
     quick: bool,
-    /// Print results.json instead of the table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 fn main() -> ExitCode {
@@ -93,62 +66,37 @@ fn main() -> ExitCode {
 }
 
 fn sweep(arguments: &Arguments) -> Result<()> {
-    common::set_threads(arguments.threads)?;
-    let (mut model, demo) = demo::model_or_demo(arguments.model.as_deref())?;
-    let is_demo = demo.is_some();
-    let file_of_demo = |name: &str| demo.as_ref().map(|demo| demo.file(name));
-    let length = |given: Option<usize>| given.unwrap_or(if is_demo { 128 } else { 512 });
+    arguments.threads.start()?;
+    let (mut model, demo) = arguments.model.open()?;
+    let demo = demo.as_ref();
+    let (seed, length) = (arguments.seed.seed, if demo.is_some() { 128 } else { 512 });
+    let drawn = arguments.calibration.draw(&model, demo, &arguments.seed, length)?;
+    let (source, calibration) = drawn.context("--calibration FILE is needed for a model of your own")?;
 
-    let Some(calibration_file) = arguments.calibration.clone().or(file_of_demo("calibration.txt")) else {
-        bail!("--calibration FILE is needed for a model of your own");
+    let mut judging = arguments.judging.clone();
+    if arguments.quick {
+        judging.limit = judging.limit.or(Some(40));
+        judging.text_tokens = judging.text_tokens.or(Some(4096));
+    }
+    let evaluation = judging.add_to(Evaluation::new(), &model, demo, seed, length)?;
+    let text_file = judging.text_file(demo);
+    let prompts = match &text_file {
+        Some(file) => prompts_from(&common::read_text(file)?),
+        None => Vec::new(),
     };
-    let calibration = Calibration::from_text(
-        model.tokenizer()?,
-        &common::read_text(&calibration_file)?,
-        arguments.samples,
-        length(arguments.seq_len),
-        arguments.seed,
-    )
-    .with_context(|| format!("calibration text {}", calibration_file.display()))?;
 
-    let text_file = arguments.perplexity.clone().or(file_of_demo("heldout.txt"));
-    let mut judged_by = arguments.judged_by.clone();
-    judged_by.limit = judged_by.limit.or(arguments.quick.then_some(40));
-    let mut evaluation = Evaluation::new();
-    let mut prompts = Vec::new();
-    if let Some(file) = &text_file {
-        let text = common::read_text(file)?;
-        prompts = prompts_from(&text);
-        let settings = TextSettings {
-            length: length(arguments.window),
-            token_limit: arguments.text_tokens.or(arguments.quick.then_some(4096)),
-            ..TextSettings::default()
-        };
-        evaluation = evaluation.with_text(
-            TextEvaluation::from_text(&model, &text, settings)
-                .with_context(|| format!("held-out text {}", file.display()))?,
-        );
-    }
-    let of_demo = demo.as_ref().map(demo::Demo::tasks).unwrap_or_default();
-    evaluation = judged_by.add_to(evaluation, of_demo, arguments.seed)?;
-    if text_file.is_none() && evaluation.tasks().is_empty() {
-        bail!("nothing to judge by: give --perplexity FILE or --tasks");
-    }
-
-    if arguments.search.is_empty() {
-        arguments.searched_on.check_unused("--search")?;
+    if arguments.target_tcr.is_empty() {
+        arguments.search.check_unused("--target-tcr")?;
     }
     let bar = Bar::new();
     let mut recipes = recipes(arguments)?;
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
-    if !arguments.search.is_empty() {
-        let recipe: Recipe = format!("s=0.25,q=4,{}", arguments.common.as_deref().unwrap_or_default()).parse()?;
+    if !arguments.target_tcr.is_empty() {
+        let recipe: Recipe = format!("s=0.25,q=4,{}", arguments.set.join(",")).parse()?;
         model.make_resident()?; // once for the search and the sweep
-        let drawn_from = (calibration_file.as_path(), arguments.seed, length(arguments.seq_len));
-        let searched_on = &arguments.searched_on;
-        let search = searched_on.search(&recipe).widths(&searched_on.widths(&[3, 4, 8])?);
-        let targets: Vec<Target<'_>> = arguments.search.iter().copied().map(Target::Tcr).collect();
-        let found = searched_on.allocate(search, &model, drawn_from, &calibration, &targets, &arguments.out, &bar)?;
+        let search = Search::new(recipe.clone()).widths(&arguments.search.widths(&[3, 4, 8])?);
+        let targets: Vec<Target<'_>> = arguments.target_tcr.iter().copied().map(Target::Tcr).collect();
+        let found = arguments.search.allocate(search, &model, &source, &calibration, &targets, &arguments.out, &bar)?;
         recipes.extend(found.iter().map(|found| found.recipe(&recipe)));
     }
     let sweep = Sweep {
@@ -157,25 +105,29 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         evaluation,
         prompts,
         sample_tokens: 24,
-        bootstrap: sparq::metric::Bootstrap { seed: arguments.seed, ..Default::default() },
-        jobs: arguments.jobs,
-        cache: arguments.cache.clone(),
+        bootstrap: sparq::metric::Bootstrap { seed, ..Default::default() },
+        jobs: arguments.search.jobs,
+        cache: judging.cache.clone(),
         labels: Labels {
-            model: demo::name_or_demo(arguments.model.as_deref()),
-            calibration: common::name_of(&calibration_file),
+            model: arguments.model.name(),
+            calibration: common::name_of(&source.file),
             text: text_file.as_deref().map(common::name_of).unwrap_or_default(),
-            limit: judged_by.limit,
+            limit: judging.limit,
             command: Some(common::command("sweep")),
             threads: rayon::current_num_threads(),
         },
     };
     let results = sweep.run(&model, &arguments.out, &bar)?;
     write_reports(&results, &arguments.out)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&results)?);
-        return Ok(());
+    arguments.json.report(&results, || summarise(&results))?;
+    if !arguments.json.is_printed() {
+        println!("Report: {}", arguments.out.join("report.html").display());
     }
-    println!("{}", table(&results));
+    Ok(())
+}
+
+fn summarise(results: &SweepResults) {
+    println!("{}", table(results));
     for verdict in &results.verdicts {
         println!("{}", verdict.sentence);
     }
@@ -183,12 +135,10 @@ fn sweep(arguments: &Arguments) -> Result<()> {
     if let Some(best) = results.best_srcr.and_then(|best| results.configurations.get(best)) {
         println!("Largest SrCr: {} ({}), {:.3}.", best.recipe, best.family, best.srcr.unwrap_or_default());
     }
-    println!("Report: {}", arguments.out.join("report.html").display());
-    Ok(())
 }
 
 fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
-    let common = arguments.common.as_deref().unwrap_or_default();
+    let common = arguments.set.join(",");
     let complete = |recipe: &str| -> Result<Recipe> { Ok(format!("{recipe},{common}").parse()?) };
     let mut recipes = Vec::new();
     for recipe in &arguments.config {
@@ -214,11 +164,11 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
     if let Some(grid) = arguments.grid.as_deref().filter(|_| recipes.is_empty()) {
         bail!("--grid {grid:?} holds nothing that prunes or quantizes");
     }
-    if recipes.is_empty() && arguments.search.is_empty() {
+    if recipes.is_empty() && arguments.target_tcr.is_empty() {
         recipes = if arguments.quick {
             vec![complete("s=0,q=3")?, complete("s=0.25,q=4")?]
         } else {
-            default_recipes(common)?
+            default_recipes(&common)?
         };
     }
     Ok(recipes)

@@ -37,7 +37,7 @@ class Runs:
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         command = [self.options.programs / "compress", "--model", self.model(layers), "--calibration", self.options.text]
         command += ["--samples", tokens // LENGTH, "--seq-len", LENGTH, "--bits", 4, "--sparsity", 0.25]
-        command += ["--preset", "reference", "--threads", 2, "--format", "compressed-tensors", "--report", report]
+        command += ["--preset", "reference", "--threads", 2, "--format", "compressed-tensors", "--json", report]
         self.call([*command, "--out", out, *settings])
         return json.loads(report.read_text())
 

@@ -45,7 +45,7 @@ class Sparq:
         return vars(run(command))
 
     def solve(self, layer, *settings):
-        command = [self.options.programs / "layer", "--input", layer, "--preset", "reference", "--group-size", 128]
+        command = [self.options.programs / "layer", "--json", "--input", layer, "--preset", "reference", "--group-size", 128]
         return json.loads(run([*command, "--threads", THREADS, *settings]).output)["seconds"]["solve"]
 
     def prefill(self, precision):

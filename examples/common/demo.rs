@@ -1,7 +1,7 @@
 //! The demo model of this repository, embedded in every example.
 
 use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 macro_rules! embed {
@@ -53,18 +53,4 @@ impl Demo {
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory().join(name)
     }
-}
-
-/// What results call the model at `path`, or the demo model.
-pub(crate) fn name_or_demo(path: Option<&Path>) -> String {
-    path.map_or_else(|| "demo model".to_owned(), super::name_of)
-}
-
-/// The model at `path` (or of this name on the Hub), or the demo model (returned too, since it must outlive the model).
-pub(crate) fn model_or_demo(path: Option<&Path>) -> Result<(sparq::Model, Option<Demo>)> {
-    if let Some(path) = path {
-        return Ok((sparq::Model::open(super::hub::resolve(path)?)?, None));
-    }
-    let demo = Demo::unpack()?;
-    Ok((sparq::Model::open(demo.directory())?, Some(demo)))
 }

@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use sparq::export::{CompressedTensors, Dense, ExportFormat, ExportReport, FloatType, Gguf, GgufTypes, Gptq};
+use sparq::export::{
+    CompressedTensors, Dense, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, Gptq,
+};
 use sparq::tensor::{DType, read_imatrix};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -12,6 +14,8 @@ enum Format {
     Dense,
     /// compressed-tensors pack-quantized: transformers, vLLM
     CompressedTensors,
+    /// The same with all widths: readers before version 0.18 know 2, 4 and 8 bits only
+    CompressedTensorsAnyWidth,
     /// GPTQ, version 1 for symmetric grids, 2 for others: GPTQModel, vLLM
     Gptq,
     /// GGUF: llama.cpp
@@ -49,18 +53,21 @@ enum GgufType {
     Q6_K,
 }
 
-/// What a result is written as.
+/// What a result is written as, and where.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FormatArgs {
+    /// Directory to create, or file for GGUF [default: compressed; exported]
+    #[arg(long, value_name = "OUT")]
+    out: Option<PathBuf>,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    overwrite: bool,
     /// Format of the output
     #[arg(long, value_enum, default_value = "dense")]
     format: Format,
     /// Number type of what is not stored as codes
     #[arg(long, value_enum, default_value = "source")]
     dtype: Dtype,
-    /// compressed-tensors: also write widths other than 2, 4 and 8 bits, which readers before version 0.18 do not know
-    #[arg(long)]
-    any_width: bool,
     /// GGUF: types of the matrices; all but `exact` choose codes anew
     #[arg(long, value_enum, default_value = "exact")]
     gguf_type: GgufType,
@@ -70,20 +77,17 @@ pub(crate) struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// The bit widths that a search mixes, of those that the format holds.
+    /// The bit widths that a search mixes by default, all of which the format holds.
     pub(crate) fn widths(&self) -> &'static [u8] {
         match self.format {
             Format::Dense | Format::Gptq => &[3, 4, 8],
-            Format::CompressedTensors => &[4, 8],
+            Format::CompressedTensors | Format::CompressedTensorsAnyWidth => &[4, 8],
             Format::Gguf => &[4, 5, 8],
         }
     }
 
-    /// The format, with the flags that do not concern it refused.
+    /// The format. Flags that do not concern it are refused.
     pub(crate) fn format(&self) -> Result<Box<dyn ExportFormat>> {
-        if self.any_width && self.format != Format::CompressedTensors {
-            bail!("--any-width concerns --format compressed-tensors alone");
-        }
         if (self.gguf_type != GgufType::Exact || self.imatrix.is_some()) && self.format != Format::Gguf {
             bail!("--gguf-type and --imatrix concern --format gguf alone");
         }
@@ -95,7 +99,8 @@ impl FormatArgs {
         }
         Ok(match self.format {
             Format::Dense => Box::new(Dense),
-            Format::CompressedTensors => Box::new(CompressedTensors { any_width: self.any_width }),
+            Format::CompressedTensors => Box::new(CompressedTensors { any_width: false }),
+            Format::CompressedTensorsAnyWidth => Box::new(CompressedTensors { any_width: true }),
             Format::Gptq => Box::new(Gptq),
             Format::Gguf => {
                 let mut gguf = Gguf::new(match self.gguf_type {
@@ -118,25 +123,27 @@ impl FormatArgs {
         })
     }
 
-    /// The number type asked for.
-    pub(crate) fn float_type(&self) -> FloatType {
-        match self.dtype {
+    /// Settings of the export.
+    pub(crate) fn settings(&self) -> ExportSettings {
+        let float_type = match self.dtype {
             Dtype::Source => FloatType::Source,
             Dtype::F32 => FloatType::F32,
             Dtype::F16 => FloatType::F16,
             Dtype::Bf16 => FloatType::Bf16,
-        }
+        };
+        ExportSettings { float_type, overwrite: self.overwrite, ..ExportSettings::default() }
     }
 
-    /// Refuses names that readers would not open: a GGUF file is found by its ending.
-    pub(crate) fn check_destination(&self, destination: &Path) -> Result<()> {
-        let is_gguf_name = destination.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    /// The destination, or `default`. Refuses names that readers would not open: a GGUF file is found by its ending.
+    pub(crate) fn destination(&self, default: &str) -> Result<PathBuf> {
+        let out = self.out.clone().unwrap_or_else(|| default.into());
+        let is_gguf_name = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
         match (self.format == Format::Gguf, is_gguf_name) {
-            (true, false) => bail!("--out {}: a GGUF file needs a name that ends in .gguf", destination.display()),
+            (true, false) => bail!("--out {}: a GGUF file needs a name that ends in .gguf", out.display()),
             (false, true) => {
-                bail!("--out {}: this format is a directory; .gguf goes with --format gguf", destination.display())
+                bail!("--out {}: this format is a directory; .gguf goes with --format gguf", out.display())
             }
-            _ => Ok(()),
+            _ => Ok(out),
         }
     }
 }

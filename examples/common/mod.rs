@@ -3,12 +3,13 @@
 #![allow(dead_code, reason = "every example compiles this module and uses its own part of it")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "these are programs")]
 
+pub(crate) mod arguments;
 pub(crate) mod demo;
 pub(crate) mod format;
 pub(crate) mod hub;
+pub(crate) mod judging;
 pub(crate) mod search;
 pub(crate) mod solver;
-pub(crate) mod tasks;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -54,15 +55,10 @@ pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Nothing sets it here: an interrupted process just ends, and what is written is safe.
+/// A flag that nothing sets: an interrupted process just ends, and what is written is safe.
 #[cfg(not(unix))]
 pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     Ok(Arc::default())
-}
-
-/// Uses `threads` threads (0 = one per core) for everything that follows.
-pub(crate) fn set_threads(threads: usize) -> Result<()> {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start the threads")
 }
 
 /// Reads a text file, naming it if that fails.
@@ -93,7 +89,7 @@ pub(crate) fn command(example: &str) -> String {
         .to_owned()
 }
 
-/// What a path ends in, for results that name no directories.
+/// The last part of a path. Results name no directories.
 pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
@@ -138,14 +134,14 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(format!("{text:?} is out of range")) }
 }
 
-/// Shows a compression on a progress bar: one step per layer. Passes a wish to stop on.
+/// Shows a compression on a progress bar, one step for each layer, and asks it to stop after a signal.
 pub(crate) struct CompressionBar {
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
 }
 
 impl CompressionBar {
-    /// A bar that will be as long as the plan says, for a compression that ends early once `stop` is set.
+    /// A bar whose length comes from the plan, for a compression that ends early once `stop` is set.
     pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
         Self { bar: progress_bar(0, "compress"), stop }
     }
@@ -173,7 +169,7 @@ impl CompressionBar {
 impl Observer for CompressionBar {
     fn planned(&self, plan: &Plan) {
         self.bar.set_length(plan.layers as u64);
-        let held = sparq_pipeline::resident_bytes().unwrap_or(0);
+        let held = sparq::pipeline::resident_bytes().unwrap_or(0);
         self.say(format!(
             "{} layers in {} blocks, {:.1} M weights, {} calibration tokens; predicted peak memory {} ({} of it held already), \
              on disk {} besides the output",

@@ -97,7 +97,7 @@ def export(solution: pathlib.Path, name: str, *options) -> tuple[pathlib.Path, d
     commands.append(shown(["export", *flags]))
     report = work / f"{name}.export.json"
     if not is_kept(report):
-        ours("export", *flags, "--report", report)
+        ours("export", *flags, "--json", report)
     return out, json.loads(report.read_text())
 
 

@@ -1,0 +1,130 @@
+//! Flags that several programs share, each declared once.
+
+use super::demo::Demo;
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
+use sparq::Model;
+use sparq::pipeline::Calibration;
+use std::path::PathBuf;
+
+/// The model that a program works on.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelArgs {
+    /// Hugging Face directory, .safetensors file or .gguf file [default: the demo model]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Opens the model, or the demo model, which is returned too because it must outlive the model.
+    pub(crate) fn open(&self) -> Result<(Model, Option<Demo>)> {
+        if let Some(path) = &self.model {
+            return Ok((Model::open(super::hub::resolve(path)?)?, None));
+        }
+        let demo = Demo::unpack()?;
+        Ok((Model::open(demo.directory())?, Some(demo)))
+    }
+
+    /// The name of the model in results.
+    pub(crate) fn name(&self) -> String {
+        self.model.as_deref().map_or_else(|| "demo model".to_owned(), super::name_of)
+    }
+}
+
+/// How many threads a program uses.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ThreadArgs {
+    /// Threads; 0 uses every core. Results do not depend on it
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+impl ThreadArgs {
+    /// Starts the threads, for everything that follows.
+    pub(crate) fn start(&self) -> Result<()> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads);
+        pool.build_global().context("cannot start the threads")
+    }
+}
+
+/// Where random choices start from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SeedArgs {
+    /// Seed of everything drawn at random: sequences of a text, subsets of tasks, resamples, sampled tokens
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct JsonArgs {
+    /// Write the result to FILE as JSON; without FILE, print it instead of the summary
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+}
+
+impl JsonArgs {
+    /// Whether JSON is printed and nothing else.
+    pub(crate) fn is_printed(&self) -> bool {
+        self.json.as_deref().is_some_and(|file| file.as_os_str() == "-")
+    }
+
+    /// Prints `result` as JSON or a summary of it, and writes it to a file if one is named.
+    pub(crate) fn report(&self, result: &impl Serialize, summarise: impl FnOnce()) -> Result<()> {
+        if self.is_printed() {
+            println!("{}", serde_json::to_string_pretty(result)?);
+            return Ok(());
+        }
+        summarise();
+        self.json.as_deref().map_or(Ok(()), |file| super::write_json(file, result))
+    }
+}
+
+/// The text that a model is calibrated on.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CalibrationArgs {
+    /// Text to calibrate on [default for the demo model: its own]
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Calibration sequences
+    #[arg(long, default_value_t = 64)]
+    samples: usize,
+    /// Tokens in a calibration sequence [default: 512; in a sweep of the demo model 128]
+    #[arg(long)]
+    seq_len: Option<usize>,
+}
+
+/// A text, and how sequences are drawn from it.
+pub(crate) struct Source {
+    pub(crate) file: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) length: usize,
+}
+
+impl Source {
+    /// `samples` sequences of this text.
+    pub(crate) fn draw(&self, model: &Model, samples: usize) -> Result<Calibration> {
+        let text = super::read_text(&self.file)?;
+        Calibration::from_text(model.tokenizer()?, &text, samples, self.length, self.seed)
+            .with_context(|| format!("calibration text {}", self.file.display()))
+    }
+}
+
+impl CalibrationArgs {
+    /// The text, if there is one, and the sequences drawn from it. `length` is the default length of a sequence.
+    pub(crate) fn draw(
+        &self,
+        model: &Model,
+        demo: Option<&Demo>,
+        seed: &SeedArgs,
+        length: usize,
+    ) -> Result<Option<(Source, Calibration)>> {
+        let Some(file) = self.calibration.clone().or(demo.map(|demo| demo.file("calibration.txt"))) else {
+            return Ok(None);
+        };
+        let source = Source { file, seed: seed.seed, length: self.seq_len.unwrap_or(length) };
+        let calibration = source.draw(model, self.samples)?;
+        Ok(Some((source, calibration)))
+    }
+}
