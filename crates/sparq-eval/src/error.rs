@@ -84,6 +84,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A task needs a part of this crate that was not compiled.
+    #[error("task `{task}` needs the feature `{feature}` of sparq-eval, which this build was made without")]
+    MissingFeature {
+        /// Name of the task.
+        task: String,
+        /// Name of the feature.
+        feature: &'static str,
+    },
     /// A line of a task's data is malformed, and perhaps others.
     #[error("{file}, line {line}: {reason}{}", list(.others))]
     Record {

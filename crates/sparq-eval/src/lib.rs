@@ -1,4 +1,5 @@
-//! What a compressed model still can: perplexity, divergence from its base, tasks, and the share of them that is kept.
+//! Evaluates compressed models: perplexity, divergence from the base, tasks, and the share of task performance that is
+//! kept.
 //!
 //! ```no_run
 //! use sparq_eval::{Evaluation, Task, TextEvaluation, TextSettings};
@@ -28,8 +29,9 @@
 //!   agreement against a [`TextBaseline`].
 //! * [`Task`] over a [`TaskDefinition`]: multiple choice by log-likelihood, partial scoring, minimal pairs, last words,
 //!   generated answers. Built-in definitions by name ([`TaskDefinition::built_in`]), own ones as TOML.
-//! * [`pool`]: the tasks of a group as one. [`equivalent`]: whether two answers of mathematics are the same.
-//! * [`ResultCache`]: results of a model that are kept on disk, and never trusted without a check.
+//! * [`pool`]: the tasks of a group as one.
+//! * With the feature `math`: `equivalent`, whether two answers of mathematics are the same, and tasks that need it.
+//! * [`ResultCache`]: results of a model on disk, checked before they are used.
 //! * [`Evaluation`]: text and tasks together, with the retention Sr, as an [`EvaluationReport`].
 //!
 //! All results are the same bits for any number of rayon threads.
@@ -56,9 +58,11 @@ pub use evaluation::{Baseline, Evaluation, EvaluationReport, identity, paired_sc
 pub use language_model::LanguageModel;
 pub use observer::Observer;
 pub use scoring::{Continuation, ContinuationScore, continue_greedily, score_continuations};
+#[cfg(feature = "math")]
+pub use task::equivalent;
 pub use task::{
     AnswerRule, ChoiceSource, Comparison, FieldNames, Item, ItemResult, Metric, PooledResult, Shots, Skipped, Task,
-    TaskDefinition, TaskKind, TaskOptions, TaskResult, equivalent, pool,
+    TaskDefinition, TaskKind, TaskOptions, TaskResult, pool,
 };
 pub use text::{
     BaseComparison, TextBaseline, TextEvaluation, TextScores, TextSettings, Window, WindowComparison, WindowScores,

@@ -69,16 +69,16 @@ fn random_models_score_at_chance_on_every_task_with_choices() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // A random model has its likings (a letter, the shortest choice); several have different ones.
+    // A random model prefers some letter or the shortest choice. Several models have different preferences.
     let models: Vec<Model> = (0..4).map(|seed| random_model(folder.path(), seed)).collect();
-    let tasks = Task::load_all("all", Some(&data)).unwrap();
+    let names = ["arc_challenge", "arc_easy", "bbh", "blimp", "copa", "mmlu_pro", "openbook_qa", "piqa", "winogrande"];
     let mut tried = 0;
-    for task in tasks {
+    for task in names.into_iter().flat_map(|name| Task::load_all(name, Some(&data)).unwrap()) {
         if task.chance() == 0.0 {
             continue;
         }
         tried += 1;
-        // A model that knows nothing takes the shorter of two sentences, and the right one is so more often than not.
+        // A random model prefers the shorter of two sentences, which is the right one more often than not.
         let tokenizer = models[0].tokenizer().unwrap();
         let length = |text: &str| tokenizer.encode(text, false).unwrap().len();
         let is_pair = task.definition().kind == TaskKind::MinimalPair;
@@ -87,7 +87,7 @@ fn random_models_score_at_chance_on_every_task_with_choices() {
             lengths.iter().all(|length| *length == lengths[0])
         };
         let task = task.only(|item| !is_pair || same_length(item)).unwrap().limit(50, 0);
-        // How far each item is from chance, on average over the models: items are what the task is a sample of.
+        // How far each item is from chance, on average over the models.
         let mut distances = vec![0.0; task.items().len()];
         for model in &models {
             let result = task.evaluate(model, &TaskOptions::default(), &()).unwrap();

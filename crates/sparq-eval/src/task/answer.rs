@@ -1,4 +1,5 @@
-use super::mathematics;
+#[cfg(feature = "math")]
+use super::mathematics::equivalent;
 use serde::{Deserialize, Serialize};
 
 /// When two answers are the same.
@@ -9,8 +10,8 @@ pub enum Comparison {
     /// When their texts are.
     #[default]
     Text,
-    /// When they say the same in mathematics: `\frac12`, `0.5` and `\dfrac{1}{2}` are equal, `[2, 5)` and `(2, 5)` are
-    /// not. See [`equivalent`](crate::equivalent).
+    /// When their values are: `\frac12`, `0.5` and `\dfrac{1}{2}` are equal, `[2, 5)` and `(2, 5)` are not. Tasks that
+    /// ask for it need the feature `math`, see `equivalent`.
     Mathematics,
 }
 
@@ -37,8 +38,8 @@ pub struct AnswerRule {
 }
 
 impl AnswerRule {
-    /// The form in which two answers are compared: marker or box, removals and case as the rule says; white space at the
-    /// ends and full stops at the end are dropped, other white space is one space.
+    /// The form in which two answers are compared. The rule's marker or box, removals and case are applied. White space
+    /// at the ends and full stops at the end are dropped; other white space becomes one space.
     ///
     /// # Examples
     /// ```
@@ -50,30 +51,25 @@ impl AnswerRule {
     }
 
     /// Whether what a model wrote is the right answer.
-    ///
-    /// # Examples
-    /// ```
-    /// let rule = sparq_eval::AnswerRule { after: Some("####".to_owned()), strict: true, ..Default::default() };
-    /// assert!(rule.is_right("7 + 8 = 15\n#### 15", "#### 15"));
-    /// assert!(!rule.is_right("15", "#### 15")); // no marker, no answer
-    /// ```
-    pub fn is_right(&self, written: &str, answer: &str) -> bool {
+    pub(crate) fn is_right(&self, written: &str, answer: &str) -> bool {
         let found = match self.extract(written) {
             Some(found) => found,
             None if self.strict => return false,
             None => written,
         };
         let (written, answer) = (self.tidy(found), self.normalise(answer));
-        match self.compare {
-            Comparison::Text => written == answer,
-            Comparison::Mathematics => mathematics::equivalent(&written, &answer),
+        #[cfg(feature = "math")]
+        if self.compare == Comparison::Mathematics {
+            return equivalent(&written, &answer);
         }
+        // Without the feature, no task with another comparison is made.
+        written == answer
     }
 
-    /// What the marker or the box points at; the whole text where the rule asks for neither.
+    /// The text after the marker or in the box, or the whole text if the rule has neither.
     fn extract<'a>(&self, text: &'a str) -> Option<&'a str> {
         if self.boxed {
-            return mathematics::last_boxed(text);
+            return last_boxed(text);
         }
         match self.after.as_deref().filter(|marker| !marker.is_empty()) {
             Some(marker) => text.split_once(marker).map(|(_, after)| after),
@@ -97,6 +93,29 @@ impl AnswerRule {
         };
         text.trim_end_matches('.').trim_end().to_owned()
     }
+}
+
+/// The content of the last `\boxed{…}` or `\fbox{…}` of a text, with balanced braces.
+fn last_boxed(text: &str) -> Option<&str> {
+    let start = ["\\boxed", "\\fbox"].into_iter().filter_map(|name| Some((text.rfind(name)?, name.len()))).max()?;
+    let rest = text[start.0 + start.1..].trim_start();
+    let Some(inner) = rest.strip_prefix('{') else {
+        // `\boxed 5`
+        let end = rest.find(|c: char| c.is_whitespace() || c == '$').unwrap_or(rest.len());
+        return Some(&rest[..end]).filter(|inner| !inner.is_empty());
+    };
+    let mut open = 1_usize;
+    for (at, character) in inner.char_indices() {
+        match character {
+            '{' => open += 1,
+            '}' => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return Some(&inner[..at]);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -125,8 +144,24 @@ mod tests {
         assert!(rule.is_right("5", "so\n#### 5") && rule.is_right("#### 5 apples\n#### 7", "5"));
         let rule = AnswerRule { strict: true, ..rule };
         assert!(!rule.is_right("5", "#### 5") && rule.is_right("so #### 5", "#### 5"));
+        let rule = AnswerRule { boxed: true, strict: true, ..AnswerRule::default() };
+        assert!(rule.is_right(r"first \boxed{3}, no: \boxed{4}.", "4") && !rule.is_right("4", "4"));
+    }
+
+    #[test]
+    #[cfg(feature = "math")]
+    fn mathematics_is_compared_by_value() {
         let boxed = AnswerRule { boxed: true, strict: true, compare: Comparison::Mathematics, ..AnswerRule::default() };
         assert!(boxed.is_right(r"first \boxed{3}, no: \boxed{\frac{1}{2}}.", r"0.5"));
         assert!(!boxed.is_right("0.5", "0.5") && !boxed.is_right(r"\boxed{0.5", "0.5"));
+    }
+
+    #[test]
+    fn boxes_are_found() {
+        assert_eq!(last_boxed(r"so \boxed{\frac{1}{2}}."), Some(r"\frac{1}{2}"));
+        assert_eq!(last_boxed(r"\boxed{1} then \fbox{2}"), Some("2"));
+        assert_eq!(last_boxed(r"$\boxed 7$"), Some("7"));
+        assert_eq!(last_boxed(r"\boxed{1"), None);
+        assert_eq!(last_boxed("7"), None);
     }
 }

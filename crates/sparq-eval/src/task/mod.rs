@@ -7,6 +7,7 @@ mod definition;
 mod evaluate;
 mod limits;
 mod load;
+#[cfg(feature = "math")]
 mod mathematics;
 mod pool;
 mod record;
@@ -19,6 +20,7 @@ pub use answer::{AnswerRule, Comparison};
 pub use choices::ChoiceSource;
 pub use definition::{FieldNames, Metric, TaskDefinition, TaskKind};
 pub use evaluate::TaskOptions;
+#[cfg(feature = "math")]
 pub use mathematics::equivalent;
 pub use pool::{PooledResult, pool};
 pub use result::{ItemResult, TaskResult};
@@ -37,7 +39,7 @@ pub struct Item {
     content: Content,
 }
 
-/// What is asked.
+/// The texts that a model is shown or scores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Content {
     /// Context and continuation of each choice.
@@ -79,7 +81,7 @@ impl Content {
     }
 }
 
-/// Worked examples stand in front of every text that a model is shown, and are counted there.
+/// Worked examples are part of every prompt, and count towards its length.
 fn check_with_shots(definition: &TaskDefinition, shots: &str, items: &[Item]) -> Result<()> {
     let refuse = |reason| Err(Error::Definition { file: definition.name.clone(), reason });
     let mut bytes = 0_usize;
@@ -219,6 +221,9 @@ impl Task {
         files: &[(&str, &str)],
         shots_file: Option<(&str, &str)>,
     ) -> Result<Self> {
+        if definition.answer.compare == Comparison::Mathematics && cfg!(not(feature = "math")) {
+            return Err(Error::MissingFeature { task: definition.name, feature: "math" });
+        }
         let count = definition.shots.count;
         let shots = match shots_file.or_else(|| files.first().copied()) {
             Some((file, text)) if count > 0 => record::worked(&definition, file, text, count)?,

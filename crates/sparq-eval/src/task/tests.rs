@@ -158,10 +158,28 @@ fn built_in_definitions_read_their_files() {
         ("piqa", 1838, 0.5),
         ("winogrande", 1267, 0.5),
     ] {
+        if cfg!(not(feature = "math")) && matches!(name, "math" | "gsm8k") {
+            let error = Task::load(name, Some(&data)).unwrap_err();
+            assert!(matches!(error, Error::MissingFeature { feature: "math", .. }), "{error}");
+            continue;
+        }
         let task = Task::load(name, Some(&data)).unwrap();
         assert_eq!(task.items().len(), items, "{name}");
         assert!((task.chance() - chance).abs() < 0.06, "{name}: {}", task.chance());
     }
-    let gsm8k = Task::load("gsm8k", Some(&data)).unwrap();
-    assert_eq!(gsm8k.definition().answer.normalise("so #### 1,018"), "1018");
+    assert_eq!(TaskDefinition::built_in("gsm8k").unwrap().answer.normalise("so #### 1,018"), "1018");
+}
+
+#[test]
+fn mathematics_needs_its_feature() {
+    let toml = "name = \"sums\"\nkind = \"generated\"\ndata = [\"sums.jsonl\"]\nprompt = \"{question}\"\n\n[answer]\ncompare = \"mathematics\"\n";
+    let definition = TaskDefinition::all_from_toml("sums.toml", toml).unwrap().remove(0);
+    let record = "{\"question\": \"1/2?\", \"answer\": \"0.5\"}";
+    let made = Task::from_texts(definition, &[("sums.jsonl", record)]);
+    if cfg!(feature = "math") {
+        assert!(made.unwrap().definition().answer.is_right("\\frac12", "0.5"));
+    } else {
+        let error = made.unwrap_err().to_string();
+        assert!(error.contains("`sums` needs the feature `math`"), "{error}");
+    }
 }

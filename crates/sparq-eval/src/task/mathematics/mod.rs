@@ -1,4 +1,4 @@
-//! Whether two answers to a problem of mathematics are the same, whatever way they are written in.
+//! Compares two answers to a problem of mathematics by value, however they are written.
 
 mod complex;
 mod evaluate;
@@ -11,9 +11,9 @@ use tokens::tokenize;
 /// Tokens of one answer; longer ones are compared as texts. A generated text may hold anything.
 const MOST_TOKENS: usize = 512;
 
-/// Whether two answers in LaTeX or plain text say the same.
+/// Whether two answers in LaTeX or plain text are the same. Needs the feature `math`.
 ///
-/// They do if they are the same text but for spaces, delimiters and styles (`\dfrac12`, `$\frac{1}{2}$`), if they have the
+/// They are if they are the same text but for spaces, delimiters and styles (`\dfrac12`, `$\frac{1}{2}$`), if they have the
 /// same structure and equal parts (tuples and intervals in order and with the same brackets; sets, lists, unions and both
 /// values of a `\pm` in any order; matrices; equations up to a factor), or if they are expressions with equal values:
 /// numbers, fractions, roots, powers, complex numbers, `\pi`, and variables, for which several values are put in. Values
@@ -39,29 +39,6 @@ pub fn equivalent(first: &str, second: &str) -> bool {
         (Some(first), Some(second)) if !first.is_empty() && !second.is_empty() => same(&first, &second, 0),
         _ => false,
     }
-}
-
-/// What the last `\boxed{…}` or `\fbox{…}` of a text holds; braces are balanced.
-pub(super) fn last_boxed(text: &str) -> Option<&str> {
-    let start = ["\\boxed", "\\fbox"].into_iter().filter_map(|name| Some((text.rfind(name)?, name.len()))).max()?;
-    let rest = text[start.0 + start.1..].trim_start();
-    let Some(inner) = rest.strip_prefix('{') else {
-        // `\boxed 5`
-        let end = rest.find(|c: char| c.is_whitespace() || c == '$').unwrap_or(rest.len());
-        return Some(&rest[..end]).filter(|inner| !inner.is_empty());
-    };
-    let mut open = 1_usize;
-    for (at, character) in inner.char_indices() {
-        match character {
-            '{' => open += 1,
-            '}' => open -= 1,
-            _ => {}
-        }
-        if open == 0 {
-            return Some(&inner[..at]);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

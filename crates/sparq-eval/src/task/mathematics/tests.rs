@@ -123,15 +123,6 @@ fn hostile_answers_neither_panic_nor_take_long() {
     }
 }
 
-#[test]
-fn boxes_are_found() {
-    assert_eq!(last_boxed(r"so \boxed{\frac{1}{2}}."), Some(r"\frac{1}{2}"));
-    assert_eq!(last_boxed(r"\boxed{1} then \fbox{2}"), Some("2"));
-    assert_eq!(last_boxed(r"$\boxed 7$"), Some("7"));
-    assert_eq!(last_boxed(r"\boxed{1"), None);
-    assert_eq!(last_boxed("7"), None);
-}
-
 proptest! {
     #[test]
     fn fractions_are_their_values(a in -999_i32..999, b in 1_i32..999, k in 1_i32..50) {
