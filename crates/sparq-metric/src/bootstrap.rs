@@ -71,8 +71,8 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// Random numbers for what is called `name`: independent of whatever else is drawn, so that an interval does not
-    /// depend on the tasks beside it.
+    /// A random generator for `name`, independent of all other names. So the interval of a task does not depend on the
+    /// other tasks.
     pub(crate) fn random(&self, name: &str) -> ChaCha8Rng {
         // FNV-1a
         let hash = name

@@ -1,4 +1,5 @@
-//! How much a compressed model keeps per bit saved: TCr, Sr, SrCr, and how sure one can be of a difference.
+//! How much ability a compressed model keeps for each bit saved: TCr, Sr, SrCr, and the statistics of their
+//! differences.
 //!
 //! ```
 //! use sparq_metric::{Bootstrap, SrcrForm, TaskScores, retention, tcr};

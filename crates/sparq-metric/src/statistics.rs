@@ -20,7 +20,7 @@ pub fn mean(values: &[f64]) -> Result<f64> {
 
 /// Standard error of the mean of `values`: their standard deviation (with `n − 1`) over `√n`.
 ///
-/// One value tells nothing about its spread: the result is then infinite.
+/// The spread cannot be estimated from one value: the result is then infinite.
 ///
 /// # Errors
 /// [`Error::Empty`].

@@ -146,3 +146,28 @@ proptest! {
         prop_assert!(a.sr <= b.sr && a.interval.low <= b.interval.low && a.interval.high <= b.interval.high);
     }
 }
+
+#[test]
+fn the_p_value_is_two_sided() {
+    // With the observed value, 25 of 1000 are on the far side of 0: twice that share, whichever side it is.
+    let differences: Vec<f64> = (0..999).map(|index| if index < 24 { -1.0 } else { 1.0 }).collect();
+    let negated: Vec<f64> = differences.iter().map(|value| -value).collect();
+    assert_eq!((two_sided(&differences), two_sided(&negated)), (0.05, 0.05));
+    assert_eq!(two_sided(&[0.0; 9]), 1.0);
+}
+
+#[test]
+fn the_p_value_is_that_of_the_normal_approximation() {
+    // 200 items, 30 that only the first gets right and 15 that only the second does. Differences are whole
+    // items, so z = (15 - 1/2) / sqrt(45 - 15² / 200) = 2.19.
+    let with = |wrong: std::ops::Range<usize>| {
+        let scores = (0..200).map(|item| f64::from(u8::from(!wrong.contains(&item)))).collect();
+        TaskScores::new("t", vec![1.0; 200], scores, vec![0.0; 200]).unwrap()
+    };
+    let (first, second) = (with(0..15), with(15..45));
+    let bootstrap = Bootstrap { resamples: 20_000, ..Bootstrap::default() };
+    let p_value =
+        |a: &TaskScores, b: &TaskScores| retention_difference(from_ref(a), from_ref(b), &bootstrap).unwrap().p_value;
+    assert!((p_value(&first, &second) - 0.0286).abs() < 0.003, "{}", p_value(&first, &second));
+    assert_eq!(p_value(&first, &second), p_value(&second, &first));
+}
