@@ -264,7 +264,7 @@ fn maps_show_every_layer() {
     let page = html(&results);
     let map = &page[page.find("id=\"figure-layers-1\"").expect("a map")..];
     let map = &map[..map.find("</svg>").expect("its end")];
-    // Two of one name are told apart; of the experts the largest error shows.
+    // Projections of one name get longer labels; a row of experts shows the largest error.
     for part in [
         ">attn.c_proj<",
         ">mlp.c_proj<",
@@ -301,6 +301,8 @@ fn tables_line_up() {
     let counts: Vec<usize> = text.lines().map(columns).collect();
     assert!(counts.windows(2).all(|pair| pair[0] == pair[1]), "{counts:?}");
     assert!(text.contains("\"s=0,q=3\""));
+    let base = text.lines().nth(1).expect("a row of the base");
+    assert!(base.starts_with("base,,,,,0,,16,27.4,0,,,1,,,,,,,50,0.75,,,"), "{base}");
     assert!(table(&results).contains('[') && table(&results).starts_with("configuration"));
 }
 
