@@ -24,7 +24,6 @@ use std::process::ExitCode;
 /// OUT/sparq (beside a GGUF file, in OUT.sparq): `export` makes other formats of them without solving again.
 #[derive(Debug, Parser)]
 #[command(name = "compress", version)]
-#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Arguments {
     #[command(flatten)]
     model: ModelArgs,

@@ -55,7 +55,7 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     let evaluation = arguments.judging.add_to(evaluation, &model, demo.as_ref(), seed, 512)?;
     let bar = Bar::new();
     let cache = arguments.judging.cache.as_deref().map(ResultCache::open).transpose()?;
-    // First the base, of which only the output layer stays: one model is in memory at a time.
+    // The base comes first, and only its output layer stays in memory: one model is in memory at a time.
     let baseline = match &arguments.base {
         Some(path) => {
             let mut base = Model::open(common::hub::resolve(path)?)?;

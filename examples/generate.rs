@@ -72,7 +72,7 @@ fn main() -> ExitCode {
                 && !text.ends_with('\u{fffd}')
             {
                 print!("{}", text.strip_prefix(&shown).unwrap_or(""));
-                // A reader that has gone away ends the program at the next line anyway.
+                // If the reader has gone away, the next line ends the program.
                 let _ = std::io::stdout().flush();
                 shown = text;
             }

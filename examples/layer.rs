@@ -152,7 +152,7 @@ fn write(file: &Path, layer: &CompressedLayer) -> anyhow::Result<()> {
     write_safetensors_file(file, &tensors).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The down projection of the demo model's second block, with what reaches it.
+/// The down projection of the demo model's second block, with its inputs.
 fn from_demo() -> anyhow::Result<Layer> {
     const BLOCK: usize = 1;
     let demo = demo::Demo::unpack()?;

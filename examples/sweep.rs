@@ -1,4 +1,4 @@
-//! The main job: compares compression configurations of a model and says which keeps most at each compression rate.
+//! Compares compression configurations of a model and reports which one keeps most at each compression rate.
 
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
@@ -174,7 +174,7 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>> {
     Ok(recipes)
 }
 
-/// The beginnings of ten paragraphs all over the text, for base and compressed models to continue.
+/// The beginnings of ten paragraphs, spread over the text, that base and compressed models continue.
 fn prompts_from(text: &str) -> Vec<String> {
     const PROMPTS: usize = 10;
     let words = |line: &str| line.split_whitespace().count();

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
-/// Where the model that `--model` names is: the path itself if there is something, else the cached copy of the Hub's
-/// `org/name`, downloaded first if need be.
+/// The directory of the model that `--model` names: the path itself if it exists, otherwise the cached copy of
+/// `org/name` on the Hub, which is downloaded first if necessary.
 ///
 /// # Errors
 /// If there is neither, or the Hub cannot be reached.

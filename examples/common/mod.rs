@@ -26,7 +26,7 @@ pub(crate) fn run(main: impl FnOnce() -> Result<()>) -> ExitCode {
 
 /// As [`run`], for programs with exit codes of their own.
 pub(crate) fn run_with_code(main: impl FnOnce() -> Result<u8>) -> ExitCode {
-    // Watched for and otherwise ignored, so that a write beyond the file size limit is an error like any other.
+    // A handler that does nothing makes a write beyond the file size limit an ordinary error.
     #[cfg(unix)]
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     match main() {
@@ -156,7 +156,7 @@ impl CompressionBar {
         self.bar.finish_and_clear();
     }
 
-    /// A line above the bar, also where standard error is no terminal.
+    /// Prints a line above the bar, or on standard error if there is no bar.
     fn say(&self, line: String) {
         if self.bar.is_hidden() {
             eprintln!("{line}");

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 /// A folder of results of models, each under the hash of everything that decides it: the model's content, the settings
 /// and data of the task or text, and the version of this crate.
 ///
-/// What has changed has another name, so that a stale result is never found. What is found is checked before it is used:
-/// a file that does not hold what its name and its own checksum say counts as absent, is computed again and replaced.
+/// A change of any of these changes the name, so a stale result is never found. A file is checked before it is used. If
+/// its content does not match its name and its checksum, it counts as absent: the result is computed again and replaces
+/// it.
 ///
 /// # Examples
 /// ```no_run
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!(scores(&first), scores(&second));
         let report = evaluation.evaluate_cached(&fresh, "hash", &cache, None, &()).unwrap();
         assert_eq!(report.tasks, first.tasks);
-        // Another model, or other settings, find nothing.
+        // Another model or other settings find nothing.
         let other = Fake::new(2);
         let different = evaluation.baseline_cached(&other, "other hash", &cache, &()).unwrap();
         assert_ne!(different.tasks[0].items[0].log_likelihoods, first.tasks[0].items[0].log_likelihoods);
@@ -196,7 +197,7 @@ mod tests {
                 assert!(std::fs::read(file).unwrap() == *bytes, "replaced by what it was");
             }
         }
-        // A whole file under another's name is no result of that name.
+        // A file that was renamed is not accepted under its new name.
         std::fs::write(&files[0], &good[1]).unwrap();
         assert_eq!(evaluation.baseline_cached(&Fake::new(1), "hash", &cache, &()).unwrap().tasks, first.tasks);
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sparq_metric::{Bootstrap, Retention, TaskScores, retention};
 use sparq_model::Precision;
 
-/// What a model is evaluated on: a text, tasks, or both; the same for the base and every compressed model.
+/// What a model is evaluated on: a text, tasks, or both. The base and every compressed model get the same.
 ///
 /// # Examples
 /// ```no_run
@@ -38,7 +38,7 @@ pub struct Baseline<M> {
     pub tasks: Vec<TaskResult>,
 }
 
-/// What a model can, and what is left of its base's abilities.
+/// The results of a model, and how much of its base's abilities it keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationReport {
     /// Perplexity and, with a baseline, divergence from the base.
@@ -54,7 +54,7 @@ pub struct EvaluationReport {
 }
 
 impl Evaluation {
-    /// Nothing yet.
+    /// An evaluation without text and tasks.
     pub fn new() -> Self {
         Self::default()
     }
@@ -107,7 +107,8 @@ impl Evaluation {
         &self.bootstrap
     }
 
-    /// SHA-256 over settings and data of text, tasks and bootstrap: equal fingerprints mean equal reports of equal models.
+    /// SHA-256 over settings and data of text, tasks and bootstrap. Equal models with equal fingerprints get equal
+    /// reports.
     pub fn fingerprint(&self) -> String {
         let text = self.text.as_ref().map(TextEvaluation::fingerprint);
         let tasks: Vec<String> = self.tasks.iter().map(|task| task.fingerprint(&self.options)).collect();
@@ -123,11 +124,11 @@ impl Evaluation {
         Ok(Baseline { text, tasks: self.run_tasks(base, observer)? })
     }
 
-    /// As [`baseline`](Self::baseline), but what `cache` holds of the base is read and not computed again, and what it does
-    /// not hold is put there, task by task, as soon as it is finished.
+    /// As [`baseline`](Self::baseline), but results that `cache` holds are not computed again. New results are stored
+    /// there task by task, as soon as each is finished.
     ///
-    /// `content_hash` names the base: it must differ whenever its weights or its tokenizer do. That of a checkpoint's
-    /// files is one, if the model is as it was opened.
+    /// `content_hash` names the base: it must change whenever weights or tokenizer do. The hash of a checkpoint's files
+    /// is valid if the model was not changed after it was opened.
     ///
     /// # Errors
     /// Those of [`baseline`](Self::baseline); [`Error::Cache`] if results cannot be kept.
@@ -190,7 +191,7 @@ impl Evaluation {
         self.tasks.iter().map(run).collect()
     }
 
-    /// The base model's own report: against itself nothing is lost, so that it has no divergence and no Sr.
+    /// The base model's own report. It has no divergence and no Sr, because it is not compared with itself.
     pub fn baseline_report<M>(&self, baseline: &Baseline<M>) -> EvaluationReport {
         EvaluationReport {
             text: baseline.text.as_ref().map(|text| text.scores().clone()),
@@ -201,7 +202,7 @@ impl Evaluation {
         }
     }
 
-    /// Evaluates a model and, given a baseline, what it keeps of the base.
+    /// Evaluates a model. With a baseline, also computes its divergence from the base and the retention Sr.
     ///
     /// # Errors
     /// Those of [`TextEvaluation::evaluate`] and [`Task::evaluate`]; [`Error::NotPaired`] if the baseline is of other
@@ -250,8 +251,8 @@ impl Evaluation {
     }
 }
 
-/// What results of this model, opened from files of this hash, are kept under: the hash, and what linear layers are
-/// multiplied in where it is not `f32`.
+/// The name under which results of this model are kept: the hash of its files, and the precision of linear layers if it
+/// is not `f32`.
 pub fn identity(model: &impl LanguageModel, content_hash: &str) -> String {
     match model.precision() {
         Precision::F32 => content_hash.to_owned(),

@@ -13,7 +13,7 @@ pub(crate) fn fingerprint(kind: &str, settings: &impl Serialize, data: &[u8]) ->
     let mut hash = Sha256::new();
     hash.update(RESULTS_VERSION.to_le_bytes());
     for part in [kind.as_bytes(), &settings, data] {
-        // Lengths keep parts from running into each other.
+        // Lengths mark where one part ends and the next begins.
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }

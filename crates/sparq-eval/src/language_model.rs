@@ -6,7 +6,7 @@ use sparq_model::{KvCache, Model, Precision};
 ///
 /// Cloning must be cheap: a baseline keeps one for its output layer.
 pub trait LanguageModel: Clone + Sync {
-    /// What one sequence remembers of its tokens.
+    /// The keys and values that one sequence has computed so far.
     type Cache: Clone;
 
     /// Hidden states that the output layer takes, of all sequences one after the other, `[sum of lengths, hidden]`.
@@ -15,7 +15,7 @@ pub trait LanguageModel: Clone + Sync {
     /// The model's own.
     fn hidden(&self, batch: &[&[u32]]) -> Result<Array2<f32>>;
 
-    /// A model with the same [`logits`](Self::logits), of which no more is in memory than they need.
+    /// A model with the same [`logits`](Self::logits) that holds nothing else in memory.
     #[must_use]
     fn output_layer(&self) -> Self {
         self.clone()
@@ -27,7 +27,7 @@ pub trait LanguageModel: Clone + Sync {
     /// The model's own.
     fn logits(&self, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>>;
 
-    /// A cache that has seen nothing.
+    /// An empty cache.
     fn new_cache(&self) -> Self::Cache;
 
     /// Appends `batch[i]` to the sequence of `caches[i]`; hidden states of the new tokens, `[sum of lengths, hidden]`.
@@ -36,8 +36,8 @@ pub trait LanguageModel: Clone + Sync {
     /// The model's own.
     fn extend(&self, caches: &mut [Self::Cache], batch: &[&[u32]]) -> Result<Array2<f32>>;
 
-    /// Token ids of a text, with the tokenizer's own special tokens in front of it if asked for; never with those it puts behind
-    /// a text, for there may be more to come.
+    /// Token ids of a text. `special_tokens` puts the tokenizer's special tokens in front. Those that end a text are
+    /// never added, because more text may follow.
     ///
     /// # Errors
     /// The tokenizer's own.
@@ -49,7 +49,7 @@ pub trait LanguageModel: Clone + Sync {
     /// The tokenizer's own.
     fn decode(&self, tokens: &[u32]) -> Result<String>;
 
-    /// The token that stands in for an empty context: the one that starts a text, else one that ends it.
+    /// The token used for an empty context: the one that starts a text, or else one that ends it.
     ///
     /// # Errors
     /// The tokenizer's own.
@@ -61,7 +61,7 @@ pub trait LanguageModel: Clone + Sync {
     /// The tokenizer's own.
     fn end_tokens(&self) -> Result<Vec<u32>>;
 
-    /// What the files of a model do not tell of its results; cached ones are kept under it as well.
+    /// Whatever else changes a model's results but is not in its files. It becomes part of the name of cached results.
     fn precision(&self) -> Precision {
         Precision::default()
     }

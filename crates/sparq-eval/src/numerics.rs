@@ -5,7 +5,7 @@ const LANES: usize = 16;
 /// Values summed in f32 before going on in f64: 64 per lane, so that rounding stays near 1e-6 for any vocabulary.
 const CHUNK: usize = 1024;
 
-/// What one row of logits says: `log p(t) = (z_t − max) − log_sum`.
+/// Softmax statistics of one row of logits: `log p(t) = (z_t − max) − log_sum`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Softmax {
     /// Largest logit.
@@ -26,9 +26,9 @@ impl Softmax {
                 (max, sum_of(logits, logits, |logit, _| exp(logit - max)))
             },
         );
-        // Found by a second look: an index in the loop above would keep it from vectorising.
+        // A second pass finds the index: in the loop above it would prevent vectorising.
         let best = logits.iter().position(|logit| *logit == max).unwrap_or(0) as u32;
-        // exp clamps infinities, so they are looked for; NaN goes through the sum.
+        // exp clamps infinities, so they are checked for here. NaN makes the sum NaN.
         let log_sum = if max.is_finite() { sum.ln() } else { f64::NAN };
         Self { max, best, log_sum }
     }
@@ -50,7 +50,7 @@ impl Softmax {
                 })
             },
         );
-        // Not negative but for rounding.
+        // Rounding alone can make it negative.
         let divergence = weighted / self.log_sum.exp() + (other.log_sum - self.log_sum);
         if divergence < 0.0 { 0.0 } else { divergence }
     }

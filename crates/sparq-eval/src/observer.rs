@@ -1,4 +1,4 @@
-/// Is told how far an evaluation has come; prints nothing by itself.
+/// Receives the progress of an evaluation.
 ///
 /// `()` is the observer that ignores everything.
 ///

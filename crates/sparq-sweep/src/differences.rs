@@ -1,4 +1,4 @@
-//! What is certain about the difference of every two configurations.
+//! Intervals of the difference between every two configurations.
 
 use crate::results::{Difference, PairedDifference};
 use crate::verdict::by_rate;
@@ -6,7 +6,7 @@ use crate::{ConfigurationResult, Result};
 use sparq_eval::TextScores;
 use sparq_metric::{Bootstrap, TaskScores, retention_difference};
 
-/// What a configuration was judged by.
+/// The scores of a configuration.
 pub(crate) struct Judged {
     pub(crate) tasks: Vec<TaskScores>,
     pub(crate) text: Option<TextScores>,
@@ -23,7 +23,7 @@ pub(crate) fn differences(
         for (place, &first) in group.iter().enumerate() {
             for &second in &group[place + 1..] {
                 let [one, other] = [first, second].map(|index| &configurations[index]);
-                // No task tells them apart: then there is nothing to say about Sr.
+                // Without a task that counts there is no difference of Sr.
                 let sr = retention_difference(&judged[first].tasks, &judged[second].tasks, bootstrap).ok();
                 differences.push(PairedDifference {
                     tcr: one.tcr,
@@ -41,7 +41,7 @@ pub(crate) fn differences(
 
 fn of_divergence(value: f64, [first, second]: [&Judged; 2], bootstrap: &Bootstrap) -> Result<Option<Difference>> {
     let (Some(first), Some(second)) = (&first.text, &second.text) else { return Ok(None) };
-    // A model whose divergence is not finite is told apart without an interval.
+    // A divergence that is not finite has no interval.
     if !value.is_finite() {
         return Ok(None);
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is nothing to compare.
+    /// The sweep has no configuration, or the search no candidate.
     #[error("no configuration to sweep over")]
     NoConfigurations,
     /// A compression rate that no choice of candidates reaches.
@@ -12,7 +12,7 @@ pub enum Error {
     Rate {
         /// What was asked for, as a fraction.
         wanted: f64,
-        /// What all of the cheapest candidate give.
+        /// The rate with the cheapest candidate everywhere.
         highest: f64,
     },
     /// A size on disk that no choice of candidates keeps within.
@@ -22,10 +22,10 @@ pub enum Error {
     FileSize {
         /// What was asked for.
         wanted: u64,
-        /// What all of the cheapest candidate take.
+        /// The size with the cheapest candidate everywhere.
         least: u64,
     },
-    /// A format that stores every candidate in as many bytes.
+    /// A format that stores every candidate in the same number of bytes.
     #[error(
         "weight files take {bytes} bytes with every candidate: there is nothing to choose; use a format that stores codes at their width"
     )]
@@ -41,7 +41,7 @@ pub enum Error {
         /// What went wrong.
         source: sparq_pipeline::Error,
     },
-    /// Judging what a compression made, naming the configuration.
+    /// The evaluation of a compressed model, naming the configuration.
     #[error("configuration {recipe}, once compressed")]
     Judging {
         /// The recipe in text form.

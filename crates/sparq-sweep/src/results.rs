@@ -3,24 +3,25 @@ use sparq_metric::{Interval, Retention};
 use sparq_pipeline::{LayerReport, Profile};
 use std::fmt;
 
-/// A sweep's outcome: what `results.json` holds and the report is made of. Fractions are fractions, logarithms natural.
+/// The results of a sweep, as `results.json` holds them. Rates and accuracies are fractions, not percentages;
+/// logarithms are natural.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepResults {
     /// Version of the crate that made it.
     pub version: String,
-    /// Which model.
+    /// The model.
     pub model: ModelFacts,
-    /// On what it was calibrated and judged.
+    /// Calibration and evaluation.
     pub settings: SettingsFacts,
-    /// Where.
+    /// The machine.
     pub machine: MachineFacts,
     /// The uncompressed model.
     pub base: BaseResult,
     /// Every configuration, in the order asked for.
     pub configurations: Vec<ConfigurationResult>,
-    /// Who wins at each compression rate.
+    /// The best configuration at each compression rate.
     pub verdicts: Vec<Verdict>,
-    /// How many comparisons the verdicts make, and what that means for them, in words.
+    /// A paragraph on the number of comparisons and what it means for the verdicts.
     pub comparisons: String,
     /// Every two configurations at one compression rate.
     pub differences: Vec<PairedDifference>,
@@ -102,7 +103,7 @@ pub struct TaskFacts {
 pub struct MachineFacts {
     /// Operating system and processor architecture.
     pub platform: String,
-    /// Processor, if it could be told.
+    /// Processor, if known.
     pub processor: Option<String>,
     /// Threads used.
     pub threads: usize,
@@ -139,7 +140,7 @@ pub struct BaseResult {
     pub seconds: f64,
 }
 
-/// Which kind of configuration: the paper compares the first and the last at equal compression.
+/// The kind of a configuration. The paper compares quantization only with joint compression at equal rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
@@ -168,7 +169,7 @@ pub struct ConfigurationResult {
     pub recipe: String,
     /// Its family.
     pub family: Family,
-    /// Whether sparsity and bits differ from layer to layer; those below are means then.
+    /// Whether sparsity and bits differ from layer to layer. If so, the values below are means.
     pub allocated: bool,
     /// Requested sparsity.
     pub sparsity: f64,
@@ -197,7 +198,7 @@ pub struct ConfigurationResult {
     pub top1_agreement: f64,
     /// Every task.
     pub tasks: Vec<TaskAccuracy>,
-    /// Sr, for each task and overall, with intervals; none if no task tells anything.
+    /// Sr, for each task and overall, with intervals. None if no task is clearly above chance on the base.
     pub retention: Option<Retention>,
     /// Why there is no retention.
     pub retention_missing: Option<String>,
@@ -207,7 +208,7 @@ pub struct ConfigurationResult {
     pub srcr_tcr: Option<f64>,
     /// Wall time of compression.
     pub compress_seconds: f64,
-    /// Where it went. Memory is that of the whole process until then.
+    /// The time of each phase. Memory is the peak of the whole process until then.
     pub profile: Profile,
     /// Wall time of evaluation.
     pub evaluate_seconds: f64,
@@ -229,13 +230,13 @@ fn nan_if_null<'a, D: serde::Deserializer<'a>>(deserializer: D) -> Result<f64, D
 pub struct Sample {
     /// The prompt.
     pub prompt: String,
-    /// How the base goes on.
+    /// The base's continuation.
     pub base: String,
-    /// How the compressed model goes on.
+    /// The compressed model's continuation.
     pub compressed: String,
 }
 
-/// Who keeps most at one compression rate.
+/// The best configuration at one compression rate, compared with another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The theoretical compression rate.
@@ -252,11 +253,11 @@ pub struct Verdict {
     pub adjusted_p_value: Option<f64>,
     /// McNemar's exact test of the two on every task that counts.
     pub tests: Vec<TaskTest>,
-    /// One sentence for people.
+    /// The verdict as a sentence.
     pub sentence: String,
 }
 
-/// What two configurations at one compression rate differ by, on the same windows and the same items. Nothing is adjusted
+/// The difference between two configurations at one compression rate, paired by window and by item. It is not adjusted
 /// for the number of pairs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairedDifference {

@@ -21,14 +21,14 @@ use sparq_tensor::write_file;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// What to compare, and by what.
+/// What a sweep compares, and how it is measured.
 ///
 /// See [`run`](Self::run).
 #[derive(Debug, Clone)]
 pub struct Sweep {
     /// The configurations.
     pub recipes: Vec<Recipe>,
-    /// What they are calibrated on; must not overlap with what they are judged by.
+    /// The calibration text. It must not overlap with the evaluation.
     pub calibration: Calibration,
     /// Held-out text and tasks.
     pub evaluation: Evaluation,
@@ -38,16 +38,17 @@ pub struct Sweep {
     pub sample_tokens: usize,
     /// Resamples, seed and confidence of every interval.
     pub bootstrap: Bootstrap,
-    /// Configurations measured at a time (0 counts as 1). Each holds the blocks of its model and its activations in memory;
-    /// numbers do not depend on it, the times of profiles do. It pays where single layers are too small for all cores.
+    /// Configurations measured at a time; 0 counts as 1. Each holds the blocks of its model and its activations in
+    /// memory. Numbers do not depend on it, but the times of profiles do. It is faster where single layers are too
+    /// small for all cores.
     pub jobs: usize,
-    /// Where results of the base are kept and looked for, to be shared between sweeps; the sweep's own directory if none.
+    /// Directory of the base's results, to be shared between sweeps. If none, they are in the sweep's own directory.
     pub cache: Option<PathBuf>,
     /// Names and settings to show in the report.
     pub labels: Labels,
 }
 
-/// What a report shows but no number depends on.
+/// Facts that a report shows and that no number depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// Name of the model.
@@ -131,7 +132,7 @@ impl Sweep {
         let (mut recipes, mut keys): (Vec<&Recipe>, Vec<String>) = (Vec::new(), Vec::new());
         for recipe in &self.recipes {
             let key = fingerprint(&[&with_calibration, &serde_json::to_string(recipe)?]);
-            // What is asked for twice is one configuration.
+            // A recipe that is listed twice is measured once.
             if !keys.contains(&key) {
                 keys.push(key);
                 recipes.push(recipe);
@@ -345,7 +346,7 @@ impl Sweep {
     }
 }
 
-/// The model after compressing it, and how that went.
+/// The compressed model and the report of its compression.
 pub(crate) fn compressed(
     model: &Model,
     recipe: &Recipe,
@@ -386,7 +387,7 @@ fn accuracies(results: &[TaskResult]) -> Vec<TaskAccuracy> {
     pooled.collect()
 }
 
-/// Name of the processor, where the system tells.
+/// Name of the processor, if the system provides it.
 fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;

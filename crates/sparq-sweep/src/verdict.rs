@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 /// leaves up to a step of what it may cost.
 const SAME_TCR: f64 = 2e-3;
 
-/// Who keeps most at each compression rate, against the best of another family there, if there is one.
+/// The best configuration at each compression rate, compared with the best of another family there if there is one.
 pub(crate) fn verdicts(
     configurations: &[ConfigurationResult],
     judged: &[Judged],
@@ -40,7 +40,7 @@ fn groups(rates: &[f64]) -> Vec<Vec<usize>> {
 /// The level of all claims together.
 const LEVEL: f64 = 0.05;
 
-/// Adjusts p-values for the number of comparisons, and says in the sentences what that does to a claim.
+/// Adjusts p-values for the number of comparisons, and adds to each sentence whether its claim still holds.
 fn adjust(verdicts: &mut [Verdict]) {
     let compared: Vec<f64> = verdicts.iter().filter_map(|verdict| verdict.p_value).collect();
     let mut adjusted = holm(&compared).into_iter();
@@ -60,7 +60,7 @@ fn adjust(verdicts: &mut [Verdict]) {
     }
 }
 
-/// How many comparisons there are, and how they are to be read.
+/// A paragraph on the number of comparisons and how to read them.
 pub(crate) fn comparisons(verdicts: &[Verdict]) -> String {
     let differences = verdicts.iter().filter(|verdict| verdict.p_value.is_some()).count();
     let tests: usize = verdicts.iter().map(|verdict| verdict.tests.len()).sum();

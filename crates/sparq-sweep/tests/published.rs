@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// One configuration that was measured, wherever in a file of results it stands.
+/// One measured configuration, from anywhere in a file of results.
 struct Measured {
     recipe: String,
     perplexity: f64,
@@ -26,13 +26,13 @@ fn files() -> Vec<(PathBuf, Value)> {
     json.map(read).collect()
 }
 
-/// Without what a table says once for all its rows, and without the name that the published methods had no need of before
-/// there were presets.
+/// A recipe without the group size, which a table names once for all rows, and without the preset that older rows of the
+/// published methods do not name.
 fn shortened(recipe: &str) -> String {
     recipe.replace(",group=64", "").replace(",preset=reference", "")
 }
 
-/// Every value within a value, itself first.
+/// Visits a value and every value within it.
 fn within<'a>(value: &'a Value, visit: &mut impl FnMut(&'a Value)) {
     visit(value);
     match value {
@@ -56,7 +56,7 @@ fn cells(line: &str) -> Option<Vec<&str>> {
     Some(line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect())
 }
 
-/// The recipe that a cell names between backquotes.
+/// The recipe between backquotes in a cell.
 fn recipe(cell: &str) -> Option<String> {
     let (_, rest) = cell.split_once('`')?;
     let (recipe, _) = rest.split_once('`')?;
@@ -64,7 +64,7 @@ fn recipe(cell: &str) -> Option<String> {
 }
 
 /// Whether a printed number is this one, to the digits that are printed.
-fn says(printed: &str, value: f64) -> bool {
+fn prints_as(printed: &str, value: f64) -> bool {
     let digits = printed.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     format!("{value:.digits$}") == printed
 }
@@ -95,8 +95,8 @@ fn rows_of_configurations_are_those_of_the_raw_results() {
         // The interval behind it is drawn, not measured.
         let sr = column("Sr").and_then(|cell| cell.split(' ').next()).unwrap_or_default();
         let found = all.iter().any(|row| {
-            let same_sr = sr.is_empty() || row.sr.is_some_and(|value| says(sr, value));
-            row.recipe == recipe && says(perplexity, row.perplexity) && says(kl, row.kl) && same_sr
+            let same_sr = sr.is_empty() || row.sr.is_some_and(|value| prints_as(sr, value));
+            row.recipe == recipe && prints_as(perplexity, row.perplexity) && prints_as(kl, row.kl) && same_sr
         });
         if !found {
             missing.push(line);

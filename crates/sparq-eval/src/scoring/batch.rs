@@ -12,10 +12,10 @@ const WORTH_SHARING: usize = 4;
 
 /// Scores the continuations of many items, each item being a list of them.
 ///
-/// Tokens that all continuations of all items begin with are run once; so are those that the continuations of one item
-/// begin with, from where their caches are cloned. Items run together until about `batch_tokens` tokens are reached.
-/// Only positions that predict a scored token go through the output layer. `progress` is told the items done, and their
-/// number.
+/// A prefix that all continuations of all items share is run once. A prefix that the continuations of one item share is
+/// run once for the item, and its cache is cloned for each of them. Items run together until about `batch_tokens`
+/// tokens are reached. Only positions that predict a scored token go through the output layer. `progress` gets the
+/// number of items done and the number of all.
 ///
 /// # Errors
 /// The model's; [`Error::NotFinite`]; [`Error::Setting`] if `batch_tokens` is 0.
@@ -57,7 +57,7 @@ pub fn score_continuations<M: LanguageModel>(
     Ok(scores)
 }
 
-/// Length of what all continuations begin with, and the cache that has seen it.
+/// Length of the prefix that all continuations share, and the cache after it.
 fn root<M: LanguageModel>(model: &M, items: &[Vec<Continuation>]) -> Result<(usize, M::Cache)> {
     let all = || items.iter().flatten();
     // The position that predicts the first scored token must stay outside: its hidden state is needed.
@@ -73,7 +73,7 @@ fn root<M: LanguageModel>(model: &M, items: &[Vec<Continuation>]) -> Result<(usi
     Ok((length, cache))
 }
 
-/// One item: its choices, and up to where they are run as one.
+/// One item: its choices, and the prefix of them that is run once.
 struct Plan<'a> {
     choices: &'a [Continuation],
     /// Number of first tokens that all choices share and that are run once.
@@ -109,7 +109,7 @@ fn score_batch<M: LanguageModel>(
     root_length: usize,
     root: &M::Cache,
 ) -> Result<Vec<Vec<ContinuationScore>>> {
-    // First what choices share, ...
+    // First the tokens that choices share, ...
     let sharing: Vec<&Plan<'_>> = plans.iter().filter(|plan| plan.shared > root_length).collect();
     let prefixes: Vec<&[u32]> =
         sharing.iter().map(|plan| &plan.choices[0].inputs()[root_length..plan.shared]).collect();
@@ -155,12 +155,12 @@ fn score_batch<M: LanguageModel>(
     rows.score(model, plans, [&own_hidden, &shared_hidden])
 }
 
-/// Rows of hidden states that are needed, and what is asked of them.
+/// Rows of hidden states that are needed, and the tokens whose probability is computed from them.
 #[derive(Default)]
 struct Rows {
     /// Whether a row is among the shared ones, and its index there.
     source: Vec<(bool, usize)>,
-    /// What is asked, for which choice of which item.
+    /// The query, and the choice and item that it belongs to.
     queries: Vec<(Query, (usize, usize))>,
 }
 

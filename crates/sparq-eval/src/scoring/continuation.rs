@@ -1,6 +1,6 @@
 use crate::{Error, LanguageModel, Result};
 
-/// A context and what follows it, as tokens.
+/// A context and its continuation, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Continuation {
     tokens: Vec<u32>,
@@ -116,7 +116,7 @@ impl Continuation {
     }
 }
 
-/// What a model makes of a continuation.
+/// A model's score of a continuation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ContinuationScore {
     /// Sum of the log-likelihoods of its tokens given all before them, in nats.

@@ -1,4 +1,4 @@
-//! Greedy writing, many prompts at once.
+//! Greedy generation for many prompts at once.
 
 use super::common_prefix;
 use super::head::most_likely;
@@ -8,7 +8,7 @@ use ndarray::{Array2, Axis};
 /// Most prompts that are continued together: beyond, caches grow and speed does not.
 const MOST_TOGETHER: usize = 64;
 
-/// When writing ends.
+/// When generation ends.
 #[derive(Debug)]
 pub(crate) struct Limits<'a> {
     /// Most tokens written.
@@ -77,7 +77,7 @@ pub(crate) fn greedy<M: LanguageModel>(
     };
     let mut waiting = prompts.iter().map(|prompt| &prompt[shared..]).enumerate().peekable();
     loop {
-        // Whoever ends makes room for a new prompt, so that products stay as tall as they can be.
+        // A finished text makes room for a new prompt, so that batches stay full.
         let mut tokens = 0;
         while writer.active.len() < MOST_TOGETHER
             && let Some((index, prompt)) =
@@ -106,14 +106,14 @@ struct Writer<'a, M: LanguageModel> {
     texts: Vec<String>,
     /// Index and tokens written of each text that is not finished.
     active: Vec<(usize, Vec<u32>)>,
-    /// What each of them has seen.
+    /// The cache of each of them.
     caches: Vec<M::Cache>,
     /// The tokens each of them reads next.
     next: Vec<Vec<u32>>,
 }
 
 impl<M: LanguageModel> Writer<'_, M> {
-    /// Writes one token more of every text; whether any has ended.
+    /// Adds one token to every text. Returns whether any has ended.
     fn step(&mut self) -> Result<bool> {
         let batch: Vec<&[u32]> = self.next.iter().map(Vec::as_slice).collect();
         let hidden = self.model.extend(&mut self.caches, &batch)?;

@@ -1,4 +1,4 @@
-//! Running a model over many short texts: what continuations are worth, and what it writes.
+//! Runs a model over many short texts: scores continuations and generates text.
 
 mod batch;
 mod continuation;

@@ -20,7 +20,7 @@ const FILES: [(&str, &str); 12] = [
 
 /// All definitions, sorted by name.
 pub(super) fn all() -> Vec<TaskDefinition> {
-    // That every file parses is what a test of this module is for.
+    // A test of this module checks that every file parses.
     FILES.iter().filter_map(|(file, text)| TaskDefinition::all_from_toml(file, text).ok()).flatten().collect()
 }
 
@@ -38,7 +38,7 @@ pub(super) fn find(name: &str) -> Result<Vec<TaskDefinition>> {
 
 /// The error for a name that is not known, which lists those that are.
 pub(super) fn unknown(name: &str) -> Error {
-    // Of a group its name is enough.
+    // A group is listed by its name alone.
     let mut known: Vec<String> =
         all().into_iter().map(|definition| definition.group.unwrap_or(definition.name)).collect();
     known.dedup();

@@ -36,7 +36,7 @@ pub(super) fn listed(text: &str) -> Vec<&str> {
     let mut choices: Vec<&str> = Vec::new();
     let mut labelled = None;
     for line in text.lines().map(str::trim).skip_while(|line| *line != "Options:").skip(1) {
-        // Labels follow the alphabet, so that a bracket in an option's text is none.
+        // Labels follow the alphabet, so a bracket within an option's text is not taken for one.
         let label = letter(choices.len()).map(|letter| format!("({letter})"));
         let choice = match label.filter(|label| line.starts_with(label.as_str())) {
             Some(label) if labelled != Some(false) => (true, &line[..label.len()]),

@@ -255,11 +255,6 @@ impl TaskDefinition {
         variants.into_iter().enumerate().map(parse).collect()
     }
 
-    /// Names of the built-in definitions, sorted; those of a group are listed one by one.
-    pub fn built_in_names() -> Vec<String> {
-        built_in::all().into_iter().map(|definition| definition.name).collect()
-    }
-
     /// The built-in definition of that name or alias; `-` and `_`, upper and lower case are the same.
     ///
     /// # Errors

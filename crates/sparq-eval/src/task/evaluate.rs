@@ -139,8 +139,8 @@ fn blank(item: &Item) -> ItemResult {
     }
 }
 
-/// 1 if `answer` alone is best, `1/n` if it is among `n` equally good ones, else 0. A damaged model that finds all
-/// choices equally likely so scores at chance, wherever the right ones stand.
+/// 1 if `answer` alone is best, `1/n` if it is among `n` equally good ones, else 0. So a damaged model that finds all
+/// choices equally likely scores at chance, wherever the right ones are.
 fn credit(scores: &[f64], answer: usize) -> f64 {
     let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let ties = scores.iter().filter(|score| **score == best).count();

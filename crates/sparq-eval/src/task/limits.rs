@@ -1,4 +1,4 @@
-//! How much of a task's files is believed: beyond, a mistake or an attack is likelier than a benchmark.
+//! Limits on a task's files. A larger file is more likely a mistake or an attack than a benchmark.
 
 use crate::{Error, Result};
 use std::io::Read;
@@ -27,12 +27,12 @@ pub(super) const FILES: usize = 1024;
 /// Definitions in one file.
 pub(super) const VARIANTS: usize = 1024;
 
-/// The text of a file that is not too long to be one.
+/// Reads a text file of at most the limit's length.
 pub(super) fn read(path: &Path) -> Result<String> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut text = String::new();
-    // One byte more than is believed tells a longer file, even one whose size is not known beforehand.
+    // Reads one byte beyond the limit, which detects a longer file even if its size is not known beforehand.
     file.take(DATA_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > DATA_BYTES {
         let reason = format!("the file has more than {DATA_BYTES} bytes");

@@ -22,8 +22,8 @@ pub struct PooledResult {
 
 /// Puts the items of the tasks of each group together, in the order in which groups and tasks first come.
 ///
-/// A benchmark of many small tasks so counts once in Sr, as the mean over its items (what lm-evaluation-harness reports
-/// for such a group), not as many times as it has tasks.
+/// A benchmark of many small tasks counts once in Sr, as the mean over its items, and not once for each of its tasks.
+/// lm-evaluation-harness reports the same mean for such a group.
 ///
 /// # Examples
 /// ```no_run

@@ -321,7 +321,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A template with the fields of a record and, for choice `choice`, what belongs to choices.
+/// A template filled with the fields of a record and the values of choice `choice`.
 fn fill(template: &Template, record: &Record, choices: &[&str], choice: Option<usize>) -> Checked<String> {
     let named = |name: &str| {
         let Some(index) = choice else { return text(record, name).map(str::to_owned) };

@@ -1,7 +1,7 @@
 use super::{Metric, Skipped, Task};
 use serde::{Deserialize, Serialize};
 
-/// How one item was answered.
+/// A model's answer to one item, and its score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ItemResult {
     /// File stem and line of the item.

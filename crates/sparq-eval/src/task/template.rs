@@ -11,7 +11,7 @@ enum Part {
 }
 
 impl Template {
-    /// Parses a template; the error says what is wrong with it.
+    /// Parses a template. The error is the reason why it is malformed.
     pub(super) fn parse(template: &str) -> Result<Self, String> {
         let (mut parts, mut text) = (Vec::new(), String::new());
         let mut rest = template;
@@ -50,7 +50,7 @@ impl Template {
         })
     }
 
-    /// Puts values in; the error names a field without one, or says that the text has more than `most` bytes.
+    /// Fills in values. It is an error if a field has no value or the text has more than `most` bytes.
     pub(super) fn fill<'a>(
         &'a self,
         value: impl Fn(&'a str) -> Result<String, String>,

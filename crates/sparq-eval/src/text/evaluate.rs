@@ -11,8 +11,8 @@ const BATCH: usize = 16_384;
 /// Rows of logits held at once, per model.
 const TILE: usize = 256;
 
-/// What is kept of the base model's pass over a text: hidden states instead of logits, which would be larger by
-/// vocabulary over width. Logits are made from them, tile by tile, whenever a model is compared.
+/// The base model's hidden states over a text. They are kept instead of logits, which are larger by the ratio of
+/// vocabulary to width. Logits are computed from them, tile by tile, whenever a model is compared.
 #[derive(Debug, Clone)]
 pub struct TextBaseline<M> {
     model: M,
@@ -33,7 +33,7 @@ impl<M> TextBaseline<M> {
     }
 }
 
-/// What one scored token adds to its window.
+/// The contribution of one scored token to its window.
 #[derive(Clone, Copy)]
 struct TokenScores {
     nll: f64,

@@ -17,32 +17,32 @@ pub struct Unit {
     pub pruning: Vec<f64>,
     /// KL(base ‖ model) on the probe text with only these layers compressed, by the reference candidate; nats a token.
     pub divergence: f64,
-    /// What part of this damage is left in a model that is compressed as a whole, where others make up for some of it.
+    /// The part of this damage that is left when the whole model is compressed, where other layers correct some of it.
     pub remaining: Remaining,
 }
 
-/// Shares of damage, of what pruning does and of what rounding does on top.
+/// Shares of the damage of pruning and of the damage that rounding adds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Remaining {
-    /// Of the error that pruning alone makes.
+    /// Share of the damage of pruning alone.
     pub pruning: f64,
-    /// Of what rounding adds to it.
+    /// Share of the damage that rounding adds.
     pub rounding: f64,
 }
 
 impl Remaining {
-    /// All of it.
+    /// All damage is left.
     pub const ALL: Remaining = Remaining { pruning: 1.0, rounding: 1.0 };
 }
 
-/// What each candidate would do to each unit of a model: measured once, good for any compression rate.
+/// Estimated damage of each candidate to each unit of a model. It is measured once and serves any compression rate.
 ///
-/// The damage of candidate `c` to a unit is estimated as `divergence / error(reference)`, what an error costs in this
-/// unit, times the error of `c` that is left in a compressed model: `remaining.pruning · pruning(c) + remaining.rounding ·
-/// (error(c) - pruning(c))`. Damages are taken to add up.
+/// The damage of candidate `c` to a unit is estimated as `divergence / error(reference)`, the cost of an error in this
+/// unit, times the error of `c` that is left in a compressed model: `remaining.pruning · pruning(c) +
+/// remaining.rounding · (error(c) - pruning(c))`. The damages of units are added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DamageCurves {
-    /// What was tried.
+    /// The candidates.
     pub candidates: Vec<LayerBudget>,
     /// The candidate that divergences were measured with.
     pub reference: usize,
@@ -51,8 +51,8 @@ pub struct DamageCurves {
 }
 
 impl DamageCurves {
-    /// Sparsity and bits for each layer that do least estimated damage at a theoretical compression rate of at least
-    /// `target_tcr`.
+    /// The sparsity and bits of each layer with the least estimated damage, at a theoretical compression rate of at
+    /// least `target_tcr`.
     ///
     /// # Errors
     /// [`Error::Rate`](crate::Error::Rate) if no choice of candidates reaches the rate.
@@ -66,7 +66,7 @@ impl DamageCurves {
         choose(&items, budget).ok_or_else(|| prices.refused(&self.candidates))
     }
 
-    /// What the layers get under a choice of candidates.
+    /// The allocation of a choice of candidates.
     pub(super) fn allocation(&self, choice: &[usize]) -> Allocation {
         let layers = self.units.iter().zip(choice).flat_map(|(unit, &candidate)| {
             let budget = self.candidates[candidate];
@@ -75,7 +75,7 @@ impl DamageCurves {
         Allocation::new(layers)
     }
 
-    /// Each unit's costs and estimated damages, and what all may cost together.
+    /// Each unit's costs and estimated damages, and the bound of the sum of costs.
     pub(super) fn problem(&self, prices: &Prices) -> (Vec<Item>, f64) {
         let costs: Vec<Vec<f64>> = self.units.iter().map(|unit| prices.costs(&self.candidates, unit)).collect();
         let budget = prices.budget(&self.units, &costs);
@@ -91,7 +91,7 @@ impl DamageCurves {
         (0..self.candidates.len()).map(left).collect()
     }
 
-    /// What a candidate does to a unit if all of it is left.
+    /// The damage of a candidate to a unit if all of it is left.
     pub(super) fn damage(&self, unit: &Unit, candidate: usize) -> Damage {
         let of = |errors: &[f64], candidate: usize| errors.get(candidate).copied().unwrap_or(0.0);
         let reference = of(&unit.errors, self.reference);

@@ -1,6 +1,6 @@
 //! The choice of one candidate for each unit that does least damage within a budget.
 
-/// One thing to choose for: what each candidate would cost, and do to it.
+/// A unit: the cost and the damage of each candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Item {
     /// Cost of each candidate.
@@ -9,7 +9,7 @@ pub(crate) struct Item {
     pub(crate) damages: Vec<f64>,
 }
 
-/// Costs are sums of many products: what exceeds a budget by less than this share of it does so by rounding.
+/// Costs are sums of many products. An excess over the budget below this share of it is rounding.
 pub(crate) const BUDGET_SLACK: f64 = 1e-9;
 
 /// Damage of a choice of candidates.
@@ -17,10 +17,10 @@ pub(crate) fn total(items: &[Item], chosen: &[usize]) -> f64 {
     items.iter().zip(chosen).map(|(item, &candidate)| item.damages[candidate]).sum()
 }
 
-/// Chooses a candidate for each item, so that their costs together stay within `budget` and the sum of damages is small:
-/// from the cheapest choice of all, takes the step that mends most for its cost, along the lower convex hull of each
-/// item's candidates, as long as one fits. What is left of the budget is less than one step, so the sum is within one
-/// step of the least possible.
+/// Chooses a candidate for each item so that the sum of costs stays within `budget` and the sum of damages is small.
+/// Starts from the cheapest choice. Then, as long as a step along the lower convex hull of an item's candidates fits,
+/// takes the one that saves the most damage for its cost. The rest of the budget is less than one step, so the sum of
+/// damages is within one step of the least possible.
 ///
 /// None if the cheapest choice of all is beyond the budget. Ties go to the item that comes first.
 pub(crate) fn choose(items: &[Item], budget: f64) -> Option<Vec<usize>> {

@@ -1,4 +1,4 @@
-//! What a choice of candidates must reach, and what each candidate costs.
+//! The target of a search, and the cost of each candidate.
 
 use super::Unit;
 use super::knapsack::BUDGET_SLACK;
@@ -10,10 +10,10 @@ use sparq_pipeline::{LayerBudget, Recipe, planned_size};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Rates are sums of many products: what exceeds the highest by less does so by rounding.
+/// Rates are sums of many products. An excess below this is rounding.
 const RATE_SLACK: f64 = 1e-9;
 
-/// What a searched allocation must reach.
+/// The target of a searched allocation.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
     /// A theoretical compression rate of at least this, a fraction. It counts sparsity and bits, and nothing else.
@@ -40,7 +40,7 @@ impl fmt::Display for Target<'_> {
 }
 
 impl Target<'_> {
-    /// What candidates cost, or why no choice of them can reach this.
+    /// The costs of candidates, or the reason why no choice of them can reach the target.
     pub(super) fn prices(&self, model: &Model, recipe: &Recipe, candidates: &[LayerBudget]) -> Result<Prices> {
         match *self {
             Self::Tcr(wanted) => {
@@ -76,7 +76,7 @@ impl Target<'_> {
     }
 }
 
-/// What candidates cost, and what all may cost together.
+/// The costs of candidates and their bound.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) enum Prices {
     /// Fractions of sixteen bits a weight, at this theoretical compression rate.
@@ -87,28 +87,28 @@ pub(super) enum Prices {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct FilePrices {
-    /// What the files may take.
+    /// Largest size of the files.
     most: u64,
-    /// What they take with each candidate everywhere.
+    /// Their size with each candidate everywhere.
     files: Vec<u64>,
-    /// What each layer takes with each candidate.
+    /// The size of each layer with each candidate.
     layers: BTreeMap<String, Vec<f64>>,
 }
 
 impl FilePrices {
-    /// What all layers take with a candidate.
+    /// The size of all layers with a candidate.
     fn of_layers(&self, candidate: usize) -> f64 {
         self.layers.values().filter_map(|bytes| bytes.get(candidate)).sum()
     }
 
-    /// What is left of the files for anything but layers that take this much with each candidate: headers and what is not
-    /// compressed, a few bytes more or less with another mix.
+    /// The size of everything but the layers, given the size of the layers with each candidate: headers, and tensors
+    /// that are not compressed. It differs by a few bytes between candidates; this is the largest.
     fn others(&self, of_layers: impl Fn(usize) -> f64) -> f64 {
         let others = self.files.iter().enumerate().map(|(candidate, &file)| file as f64 - of_layers(candidate));
         others.fold(0.0, f64::max)
     }
 
-    /// The smallest file that is sure to be had.
+    /// The smallest size that is certain to be reached.
     fn least(&self) -> u64 {
         let smallest = (0..self.files.len()).map(|candidate| self.of_layers(candidate)).fold(f64::INFINITY, f64::min);
         (self.others(|candidate| self.of_layers(candidate)) + smallest).ceil() as u64
@@ -116,7 +116,7 @@ impl FilePrices {
 }
 
 impl Prices {
-    /// What each candidate costs in a unit.
+    /// The cost of each candidate in a unit.
     pub(super) fn costs(&self, candidates: &[LayerBudget], unit: &Unit) -> Vec<f64> {
         match self {
             Self::Rate(_) => {
@@ -134,7 +134,7 @@ impl Prices {
         }
     }
 
-    /// What all units may cost together.
+    /// The bound of the sum of all units' costs.
     pub(super) fn budget(&self, units: &[Unit], costs: &[Vec<f64>]) -> f64 {
         match self {
             Self::Rate(rate) => {
@@ -144,13 +144,13 @@ impl Prices {
             Self::File(prices) => {
                 let left =
                     prices.most as f64 - prices.others(|candidate| costs.iter().map(|costs| costs[candidate]).sum());
-                // Who keeps it allows for sums of rates; whole bytes are not to be exceeded by one.
+                // The search allows for rounding in sums, but must not exceed the target by a single byte.
                 (left + 0.5) / (1.0 + BUDGET_SLACK)
             }
         }
     }
 
-    /// Why no choice of candidates reaches what is wanted.
+    /// The error for a target that no choice of candidates reaches.
     pub(super) fn refused(&self, candidates: &[LayerBudget]) -> Error {
         match self {
             Self::Rate(wanted) => Error::Rate { wanted: *wanted, highest: highest_rate(candidates) },
@@ -159,7 +159,7 @@ impl Prices {
     }
 }
 
-/// The rate that all of the cheapest candidate give.
+/// The rate with the cheapest candidate everywhere.
 fn highest_rate(candidates: &[LayerBudget]) -> f64 {
     1.0 - candidates.iter().map(LayerBudget::cost).fold(f64::INFINITY, f64::min)
 }

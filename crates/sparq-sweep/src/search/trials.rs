@@ -1,4 +1,4 @@
-//! How much of the damage to each part of a model is left when the whole of it is compressed.
+//! Measures how much of the damage to each part of a model is left when the whole model is compressed.
 
 use super::curves::Damage;
 use super::whole_model::WholeModel;
@@ -9,14 +9,14 @@ use crate::parallel::run_jobs;
 use sparq_pipeline::LayerBudget;
 use std::collections::BTreeSet;
 
-/// No part keeps less than this share of what all parts together keep: a trial is a measurement, and what came out near
-/// nothing is not free.
+/// Least share of a part, relative to the share of all parts together. Trials are noisy, and a part measured near 0 is
+/// not free to compress.
 const FLOOR: f64 = 0.1;
 
-/// How much a model's divergence wanders with the last bits of its computation, as a fraction of it (docs/results.md).
+/// Relative noise of a model's divergence: how much it changes with the last bits of the computation (docs/results.md).
 const NOISE: f64 = 0.03;
 
-/// Compresses whole models to see how much of each part's damage is left in them.
+/// Compresses whole models to measure how much of each part's damage is left in them.
 pub(super) fn measure_trials(
     whole: &WholeModel<'_>,
     curves: &mut DamageCurves,
@@ -33,8 +33,8 @@ pub(super) fn measure_trials(
     Ok(())
 }
 
-/// Whole models whose divergences tell what is left: one candidate everywhere, the anchor, and then, for each part of a
-/// block, others for this part of every block: one that differs by its sparsity, one by its bits.
+/// Choices of candidates for whole models. The first uses one candidate, the anchor, everywhere. Two more for each part
+/// of a block change this part in every block: one to another sparsity, one to other bits.
 #[derive(Debug)]
 pub(super) struct Trials {
     anchor: usize,
@@ -48,7 +48,8 @@ pub(super) struct Trials {
 }
 
 impl Trials {
-    /// Around the candidate `anchor`; none if no other differs from it by its sparsity or its bits alone.
+    /// Trials around the candidate `anchor`. None if no other candidate differs from it by its sparsity or its bits
+    /// alone.
     pub(super) fn new(curves: &DamageCurves, anchor: usize) -> Option<Self> {
         let pruned = step(curves, anchor, |from, to| from.bits == to.bits && from.sparsity != to.sparsity);
         let rounded = step(curves, anchor, |from, to| from.sparsity == to.sparsity && from.bits != to.bits);
@@ -70,7 +71,8 @@ impl Trials {
         Some(Self { anchor, parts, pruned, rounded, choices })
     }
 
-    /// Sets what is left of the units' damages, given the divergence of each trial. Changes nothing if they tell nothing.
+    /// Sets how much of each unit's damage is left, given the divergence of each trial. Changes nothing if the trials
+    /// show no damage.
     pub(super) fn apply(&self, curves: &mut DamageCurves, divergences: &[f64]) {
         let Some((&of_anchor, tried)) = divergences.split_first() else { return };
         let mut more = tried.iter().map(|divergence| divergence - of_anchor);
@@ -89,11 +91,11 @@ impl Trials {
     }
 }
 
-/// What is left of each part's damages, given its step to other sparsity and its step to other bits, as estimated and as
-/// measured. None if they tell nothing.
+/// The shares of each part's damage that are left, given its estimated and measured steps to another sparsity and to
+/// other bits. None if the measured steps show no damage.
 fn remaining(pruned: &[(Damage, f64)], rounded: &[(Damage, f64)], noise: f64) -> Option<Vec<Remaining>> {
     if pruned.is_empty() || rounded.is_empty() {
-        // With one kind only, the same is taken to be left of both.
+        // With one kind of step, both shares are taken to be equal.
         let steps = pruned.iter().chain(rounded).map(|(step, more)| (step.pruning + step.rounding, *more));
         let both = shares(&steps.collect::<Vec<_>>(), noise)?;
         return Some(both.into_iter().map(|share| Remaining { pruning: share, rounding: share }).collect());
@@ -107,7 +109,7 @@ fn remaining(pruned: &[(Damage, f64)], rounded: &[(Damage, f64)], noise: f64) ->
     Some(pruning.into_iter().zip(rounding).map(|(pruning, rounding)| Remaining { pruning, rounding }).collect())
 }
 
-/// What the step from the anchor to a candidate adds to these units' damages, if all of it is left.
+/// The damage that the step from the anchor to a candidate adds to these units, if all of it is left.
 fn added(curves: &DamageCurves, part: &[usize], anchor: usize, candidate: usize) -> Damage {
     let mut sum = Damage::default();
     for unit in part.iter().map(|&unit| &curves.units[unit]) {
@@ -118,9 +120,9 @@ fn added(curves: &DamageCurves, part: &[usize], anchor: usize, candidate: usize)
     sum
 }
 
-/// What is left of each part's estimated step, given pairs of estimated and measured steps and the noise of a measurement:
-/// a share is drawn towards that of all parts together as far as noise could be what sets it apart. None if the trials tell
-/// nothing.
+/// The share of each part's estimated step that was measured, given pairs of estimated and measured steps and the noise
+/// of a measurement. Each share is shrunk towards the share of all parts together, the more the closer its step is to
+/// the noise. None if the measured steps show no damage.
 fn shares(steps: &[(f64, f64)], noise: f64) -> Option<Vec<f64>> {
     let (estimated, measured) = steps.iter().fold((0.0, 0.0), |(x, y), step| (x + step.0, y + step.1));
     let mean = measured / estimated;
@@ -136,8 +138,8 @@ fn shares(steps: &[(f64, f64)], noise: f64) -> Option<Vec<f64>> {
     Some(steps.iter().map(share).collect())
 }
 
-/// The candidate that differs from the anchor by its sparsity alone, or by its bits alone, and whose damage differs by
-/// about as much as the anchor does: large enough to be told from noise, small enough to be typical.
+/// Among the candidates that `kind` accepts, the one whose damage differs from the anchor's by about the anchor's
+/// damage. This is large enough to exceed the noise and small enough to be typical.
 fn step(curves: &DamageCurves, anchor: usize, kind: impl Fn(LayerBudget, LayerBudget) -> bool) -> Option<usize> {
     let damage = |candidate: usize| {
         let of_units = curves.units.iter().map(|unit| curves.damage(unit, candidate));
@@ -150,7 +152,7 @@ fn step(curves: &DamageCurves, anchor: usize, kind: impl Fn(LayerBudget, LayerBu
     others.filter(|&candidate| damage(candidate) != from).min_by(|&x, &y| far(x).total_cmp(&far(y)))
 }
 
-/// Units that play the same part in their blocks have layers of the same names there.
+/// Groups units by the part that they play in their blocks: layers with the same names within the block.
 fn parts(units: &[Unit]) -> Vec<Vec<usize>> {
     let mut parts: Vec<(BTreeSet<&str>, Vec<usize>)> = Vec::new();
     for (index, unit) in units.iter().enumerate() {
@@ -251,10 +253,10 @@ mod tests {
 
     #[test]
     fn steps_below_the_noise_count_as_the_mean_and_none_is_free() {
-        let found = shares(&[(1.0, 0.5), (1.0, 0.7), (0.001, 0.04)], 0.02).expect("told");
+        let found = shares(&[(1.0, 0.5), (1.0, 0.7), (0.001, 0.04)], 0.02).expect("shares");
         assert!((found[0] - 0.5).abs() < 0.01 && (found[1] - 0.7).abs() < 0.01, "{found:?}");
         assert!((found[2] - 0.62).abs() < 0.05, "{found:?}");
-        let found = shares(&[(1.0, 1.5), (1.0, -0.1)], 0.0).expect("told");
+        let found = shares(&[(1.0, 1.5), (1.0, -0.1)], 0.0).expect("shares");
         assert!((found[1] - 0.07).abs() < 1e-12, "a tenth of what is left of both: {found:?}");
         assert_eq!(shares(&[(1.0, -0.5), (1.0, 0.2)], 0.01), None);
     }

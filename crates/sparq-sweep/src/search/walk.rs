@@ -1,4 +1,4 @@
-//! The walk that measures every candidate.
+//! The walk through the blocks that measures every candidate.
 
 use super::base::Base;
 use super::sensitivity::Probe;
