@@ -78,14 +78,15 @@ fn name(bits: Bits) -> String {
 /// Noise, rounded.
 fn quantized(bits: Bits) -> Quantized {
     let weight = noise(OUT, WIDTH, 1);
-    let problem = LayerProblem::new("bench", weight.view(), &Hessian::None).expect("finite");
+    let problem = LayerProblem::uncalibrated("bench", weight.view()).expect("finite");
     let scheme = QuantScheme::new(bits).group(GROUP).expect("not 0");
     Rtn::new(scheme).compress(&problem).expect("needs nothing").quantized.expect("rounded")
 }
 
 fn compressed_tensors(layer: &Quantized) -> Checkpoint {
     let words = pack_weight(layer.codes.view(), 4).into_dyn();
-    let (scales, shape) = (layer.scales.view().into_dyn(), array![OUT as i64, WIDTH as i64].into_dyn());
+    let scales = layer.scales();
+    let (scales, shape) = (scales.view().into_dyn(), array![OUT as i64, WIDTH as i64].into_dyn());
     let tensors = [
         ("weight_packed", TensorData::I32(words.view())),
         ("weight_scale", TensorData::AsF16(scales)),
@@ -101,12 +102,13 @@ fn compressed_tensors(layer: &Quantized) -> Checkpoint {
 
 fn gptq(layer: &Quantized) -> Checkpoint {
     let words = pack_qweight(layer.codes.view(), 4).into_dyn();
-    let zeros = pack_qzeros(layer.zeros.view(), 4, GptqVersion::V1).expect("no zero point is 0").into_dyn();
+    let scales = layer.scales();
+    let zeros = pack_qzeros(layer.zeros().view(), 4, GptqVersion::V1).expect("no zero point is 0").into_dyn();
     let order = Array1::from_iter((0..WIDTH).map(|channel| (channel / GROUP) as i32)).into_dyn();
     let tensors = [
         ("qweight", TensorData::I32(words.view())),
         ("qzeros", TensorData::I32(zeros.view())),
-        ("scales", TensorData::AsF16(layer.scales.t().into_dyn())),
+        ("scales", TensorData::AsF16(scales.t().into_dyn())),
         ("g_idx", TensorData::I32(order.view())),
     ];
     let config = json!({

@@ -42,10 +42,10 @@ struct Arguments {
     solver: SolverArgs,
     /// Search sparsity and bits layer by layer for this theoretical compression rate (0.8125 is that of 25 % and 4 bits);
     /// what is measured is kept in OUT.search, the choice in OUT.search/allocation.json
-    #[arg(long, value_name = "TCR", conflicts_with_all = ["sparsity", "bits", "pattern"])]
+    #[arg(long, value_name = "TCR", conflicts_with_all = ["sparsity", "bits"])]
     target_tcr: Option<f64>,
     /// Search bits layer by layer for weight files of at most this size, such as 300MB or 1.5GB: of a GGUF file all of it, of a
-    /// directory *.safetensors. Weights are removed only if --sparsity or --pattern says so, for no format stores zeros in less
+    /// directory *.safetensors. Weights are removed only if --sparsity says so, for no format stores zeros in less
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes, conflicts_with_all = ["target_tcr", "bits"])]
     target_size: Option<u64>,
     #[command(flatten)]
@@ -107,20 +107,22 @@ fn compress(arguments: &Arguments) -> Result<u8> {
     }
     let calibration = calibration.as_ref().map(|(_, calibration)| calibration);
     let held = sparq::pipeline::resident_bytes().unwrap_or(0);
-    let job = Job::new(&model, &recipe, &out)
+    let bar = CompressionBar::new(common::stop_on_signals()?);
+    let job = Compress::new(&model)
+        .recipe(recipe.clone())
         .calibration(calibration)
+        .observer(&bar)
         .export(arguments.format.settings())
         .restart(arguments.restart)
         .strict(arguments.strict)
         .memory_budget(arguments.memory_budget.map(|budget| budget.saturating_sub(held)))
         .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
-    let bar = CompressionBar::new(common::stop_on_signals()?);
-    let done = match job.run(format.as_ref(), &bar) {
+    let done = match job.to(&out, format.as_ref()) {
         Err(sparq::pipeline::Error::Stopped { done, of }) => {
             bar.clear();
             eprintln!(
                 "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
-                job.partial().display()
+                Compress::partial(&out).display()
             );
             return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) { 0 } else { common::INTERRUPTED });
         }
@@ -153,10 +155,8 @@ fn search(
     let candidates: Vec<LayerBudget> = widths.iter().map(of_width).collect();
     // The search may choose any width, so a width that cannot be written is refused before it starts.
     for &candidate in &candidates {
-        Job::new(model, &recipe.with_budget(candidate), out)
-            .calibration(Some(calibration))
-            .export(settings)
-            .check(format)?;
+        let job = Compress::new(model).recipe(recipe.with_budget(candidate)).calibration(calibration);
+        job.export(settings).check(out, format)?;
     }
     let search = Search::new(recipe.clone());
     let (search, target) = match (arguments.target_size, arguments.target_tcr) {

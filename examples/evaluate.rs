@@ -130,11 +130,11 @@ impl Bar {
     }
 }
 
-impl sparq::eval::Observer for Bar {
-    fn progress(&self, done: usize, total: usize, what: &str) {
+impl sparq::Observer for Bar {
+    fn progress(&self, done: usize, total: usize, what: &dyn std::fmt::Display) {
         self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);
-        self.bar.set_message(what.to_owned());
+        self.bar.set_message(what.to_string());
         if done == total && self.bar.is_hidden() {
             let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
             eprintln!("{what}: {total} in {:.1} s", started.elapsed().as_secs_f64());

@@ -48,12 +48,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run(|| {
         arguments.threads.start()?;
-        if let Some(flag) = arguments.solver.of_models() {
-            bail!("{flag} concerns whole models; a single layer has neither layers before it nor text");
+        if let Some(key) = arguments.solver.of_models()? {
+            bail!("{key} concerns whole models; a single layer has neither layers before it nor text");
         }
         // A single layer has no drift and no text to hold out.
-        let recipe = Recipe { drift: 0.0, held_out: 0.0, ..arguments.solver.recipe(Targets::default())? };
-        let Some(compressor) = recipe.compressor()? else {
+        let mut recipe = arguments.solver.recipe(Targets::default())?;
+        (recipe.drift, recipe.held_out) = (0.0, 0.0);
+        let Some(solver) = recipe.solver()? else {
             bail!("nothing to do: --sparsity 0 --bits 16 neither prunes nor quantizes");
         };
         let layer = match &arguments.input {
@@ -61,10 +62,10 @@ fn main() -> ExitCode {
             None => from_demo()?,
         };
         let start = Instant::now();
-        let hessian = calibrate(layer.inputs.view())?;
+        let curvature = calibrate(layer.inputs.view())?.with_damping(recipe.damping()?).act_order(recipe.act_order);
         let calibrated = start.elapsed().as_secs_f64();
-        let problem = LayerProblem::new(&layer.name, layer.weight.view(), &hessian)?;
-        let compressed = compressor.compress(&problem)?;
+        let problem = LayerProblem::new(&layer.name, layer.weight.view(), &curvature)?;
+        let compressed = solver.compress(&problem)?;
         let solved = start.elapsed().as_secs_f64() - calibrated;
         if let Some(file) = &arguments.out {
             write(file, &compressed)?;
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
         let (rows, columns) = layer.weight.dim();
         let answer = serde_json::json!({
             "layer": layer.name,
-            "method": compressor.name(),
+            "method": solver.name(),
             "recipe": recipe.to_string(),
             "shape": [rows, columns],
             "tokens": layer.inputs.nrows(),
@@ -91,7 +92,7 @@ fn main() -> ExitCode {
         });
         arguments.json.report(&answer, || {
             let errors = &answer["relative_output_error"];
-            println!("{} [{rows}, {columns}] by {}, {recipe}", layer.name, compressor.name());
+            println!("{} [{rows}, {columns}] by {}, {recipe}", layer.name, solver.name());
             println!("zeros       {:.2} %", 100.0 * zeros as f64 / layer.weight.len().max(1) as f64);
             println!("error       {} on inputs, {} on held-out inputs", errors["inputs"], errors["heldout"]);
             println!("seconds     {calibrated:.3} to calibrate, {solved:.3} to solve");
@@ -140,14 +141,16 @@ fn write(file: &Path, layer: &CompressedLayer) -> anyhow::Result<()> {
         Some(mask) => mask.view().mapv(u8::from),
         None => layer.weight.mapv(|_| 1_u8),
     };
+    let grids = layer.quantized.as_ref().map(|quantized| (quantized.scales(), quantized.zeros()));
+    let (scales, zeros) = grids.unwrap_or_default();
     let mut tensors = vec![
         ("weight", TensorData::F32(layer.weight.view().into_dyn())),
         ("mask", TensorData::U8(mask.view().into_dyn())),
     ];
     if let Some(quantized) = &layer.quantized {
         tensors.push(("codes", TensorData::U8(quantized.codes.view().into_dyn())));
-        tensors.push(("scales", TensorData::F32(quantized.scales.view().into_dyn())));
-        tensors.push(("zeros", TensorData::U8(quantized.zeros.view().into_dyn())));
+        tensors.push(("scales", TensorData::F32(scales.view().into_dyn())));
+        tensors.push(("zeros", TensorData::U8(zeros.view().into_dyn())));
     }
     write_safetensors_file(file, &tensors).with_context(|| format!("cannot write {}", file.display()))
 }
@@ -159,7 +162,8 @@ fn from_demo() -> anyhow::Result<Layer> {
     let model = Model::open(demo.directory())?;
     let capture = |file: &str| -> anyhow::Result<(String, Array2<f32>, Array2<f32>)> {
         let text = common::read_text(&demo.file(file))?;
-        let calibration = Calibration::from_text(model.tokenizer()?, &text, 32, 128, 0)?;
+        let calibration =
+            Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 32, length: 128, seed: 0 })?;
         let lengths: Vec<usize> = calibration.sequences().iter().map(Vec::len).collect();
         let layout = BatchLayout::new(&lengths);
         let mut stream = model.embed(&calibration.sequences().concat(), &layout)?;

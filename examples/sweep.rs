@@ -11,9 +11,10 @@ use common::judging::JudgingArgs;
 use common::search::SearchArgs;
 use indicatif::ProgressBar;
 use sparq::eval::Evaluation;
-use sparq::pipeline::{LayerReport, Plan, Recipe};
+use sparq::prelude::*;
 use sparq::report::{table, write_reports};
-use sparq::sweep::{ConfigurationResult, Labels, Search, Sweep, SweepResults, Target, default_recipes};
+use sparq::sweep::{Labels, Search, Sweep, SweepResults, Target, default_recipes};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -189,7 +190,7 @@ fn prompts_from(text: &str) -> Vec<String> {
     long.iter().step_by((long.len() / PROMPTS).max(1)).take(PROMPTS).map(opening).collect()
 }
 
-/// Progress of the whole sweep: one step per layer and evaluation.
+/// Progress of the whole sweep: one step for each configuration.
 struct Bar(ProgressBar);
 
 impl Bar {
@@ -198,46 +199,25 @@ impl Bar {
     }
 }
 
-/// Steps of the bar for one configuration: its compression and its evaluation count alike.
-const STEPS: u64 = 1000;
-
-impl sparq::sweep::Observer for Bar {
-    fn step(&self, index: usize, total: usize, what: &str) {
-        self.0.set_length((total as u64 + 1) * STEPS);
-        self.0.set_position(self.0.position().max(index as u64 * STEPS));
-        self.0.set_message(what.to_owned());
+impl Observer for Bar {
+    fn step(&self, index: usize, total: usize, what: &dyn Display) {
+        self.0.set_length(total as u64 + 1);
+        self.0.set_position(self.0.position().max(index as u64));
+        self.0.set_message(what.to_string());
         if self.0.is_hidden() {
             eprintln!("[{index}/{total}] {what}");
         }
     }
 
-    fn configuration(&self, result: &ConfigurationResult) {
-        let sr = result.retention.as_ref().map_or_else(|| "no Sr".to_owned(), |kept| format!("Sr {:.3}", kept.sr));
-        let again = if result.reused { " (measured before)" } else { "" };
-        let line = format!("{}: perplexity {:.2}, KL {:.4}, {sr}{again}", result.recipe, result.perplexity, result.kl);
+    fn note(&self, what: &dyn Display) {
         if self.0.is_hidden() {
-            eprintln!("{line}");
+            eprintln!("{what}");
         } else {
-            self.0.println(line);
+            self.0.println(what.to_string());
         }
     }
-}
 
-impl sparq::pipeline::Observer for Bar {
-    fn planned(&self, _: &Plan) {}
-
-    fn layer(&self, report: &LayerReport) {
-        self.0.set_message(report.name.clone());
-    }
-
-    fn block(&self, done: usize, total: usize) {
-        let start = self.0.position() / STEPS * STEPS;
-        self.0.set_position(start + STEPS / 2 * done as u64 / total.max(1) as u64);
-    }
-}
-
-impl sparq::eval::Observer for Bar {
-    fn progress(&self, done: usize, total: usize, what: &str) {
-        self.0.set_message(format!("{what} {done}/{total}"));
+    fn progress(&self, done: usize, total: usize, what: &dyn Display) {
+        self.0.set_message(format!("{done}/{total} {what}"));
     }
 }

@@ -4,8 +4,7 @@ use super::demo::Demo;
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
-use sparq::Model;
-use sparq::pipeline::Calibration;
+use sparq::{Calibration, Model, Sampling};
 use std::path::PathBuf;
 
 /// The model that a program works on.
@@ -106,7 +105,7 @@ impl Source {
     /// `samples` sequences of this text.
     pub(crate) fn draw(&self, model: &Model, samples: usize) -> Result<Calibration> {
         let text = super::read_text(&self.file)?;
-        Calibration::from_text(model.tokenizer()?, &text, samples, self.length, self.seed)
+        Calibration::from_text(model.tokenizer()?, &text, Sampling { samples, length: self.length, seed: self.seed })
             .with_context(|| format!("calibration text {}", self.file.display()))
     }
 }

@@ -13,7 +13,8 @@ pub(crate) mod solver;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use sparq::pipeline::{LayerReport, Observer, Plan};
+use sparq::Observer;
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -155,61 +156,27 @@ impl CompressionBar {
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
-
-    /// Prints a line above the bar, or on standard error if there is no bar.
-    fn say(&self, line: String) {
-        if self.bar.is_hidden() {
-            eprintln!("{line}");
-        } else {
-            self.bar.println(line);
-        }
-    }
 }
 
 impl Observer for CompressionBar {
-    fn planned(&self, plan: &Plan) {
-        self.bar.set_length(plan.layers as u64);
-        let held = sparq::pipeline::resident_bytes().unwrap_or(0);
-        self.say(format!(
-            "{} layers in {} blocks, {:.1} M weights, {} calibration tokens; predicted peak memory {} ({} of it held already), \
-             on disk {} besides the output",
-            plan.layers,
-            plan.blocks,
-            plan.weights as f64 / 1e6,
-            plan.tokens,
-            bytes(held + plan.peak_bytes),
-            bytes(held),
-            bytes(plan.partial_bytes),
-        ));
-        if let Some(resident) = plan.resident_bytes {
-            self.say(format!(
-                "of waiting activations {} stay in memory, the rest waits in a file",
-                bytes(plan.streams * resident)
-            ));
+    fn note(&self, what: &dyn Display) {
+        if self.bar.is_hidden() {
+            eprintln!("{what}");
+        } else {
+            self.bar.println(what.to_string());
         }
     }
 
-    fn resumed(&self, layers: &[LayerReport], done: usize, total: usize) {
-        self.say(format!("continuing an earlier run: {done} of {total} blocks are done"));
-        self.bar.set_position(layers.len() as u64);
-        self.bar.reset_eta();
+    fn progress(&self, done: usize, total: usize, what: &dyn Display) {
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(what.to_string());
+        if done == total {
+            self.bar.finish_and_clear();
+        }
     }
 
     fn stop(&self) -> bool {
         self.is_stopped()
-    }
-
-    fn layer(&self, report: &LayerReport) {
-        if !report.fallbacks.is_empty() {
-            self.bar.println(report.to_string());
-        }
-        self.bar.set_message(format!("{}  error {:.1e}", report.name, report.relative_output_error));
-        self.bar.inc(1);
-    }
-
-    fn block(&self, done: usize, total: usize) {
-        if done == total {
-            self.bar.finish_and_clear();
-        }
     }
 }

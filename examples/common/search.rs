@@ -3,9 +3,9 @@
 use super::arguments::Source;
 use anyhow::Result;
 use clap::Args;
-use sparq::pipeline::Calibration;
-use sparq::prelude::{Bits, Model};
-use sparq::sweep::{Observer, Search, Searched, Target};
+use sparq::prelude::*;
+use sparq::sweep::{Search, Searched, Target};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Shows on standard error how a search goes.
@@ -18,23 +18,13 @@ impl SearchBar {
 }
 
 impl Observer for SearchBar {
-    fn step(&self, index: usize, total: usize, what: &str) {
+    fn step(&self, index: usize, total: usize, what: &dyn Display) {
         self.0.set_length(total as u64);
         self.0.set_position(index.saturating_sub(1) as u64);
-        self.0.set_message(what.to_owned());
+        self.0.set_message(what.to_string());
         if self.0.is_hidden() {
             eprintln!("[{index}/{total}] {what}");
         }
-    }
-}
-
-impl sparq::pipeline::Observer for SearchBar {}
-
-impl sparq::eval::Observer for SearchBar {
-    fn progress(&self, done: usize, total: usize, _: &str) {
-        self.0.set_length(total as u64);
-        self.0.set_position(done as u64);
-        self.0.set_message("every candidate, block by block");
     }
 }
 

@@ -1,34 +1,30 @@
-//! Solver settings as command-line flags, shared by `compress` and `layer`.
+//! Settings of how layers are solved as command-line flags, shared by `compress` and `layer`.
 
+use anyhow::{Context, Result};
 use clap::Args;
-use sparq::pipeline::{Recipe, Targets};
+use sparq::Recipe;
+use sparq::pipeline::Targets;
 
-/// How weights are pruned and quantized. Flags that name a published method (`--pruner`, `--quantizer`, `--pipeline`,
-/// `--reference-compat`) start from `--preset reference` unless another preset is given.
+/// How weights are pruned and quantized. Named by halves: flags of pruning alone only prune, flags of rounding alone only
+/// round, and none of them is the recommended mix, 25 % and 4 bits.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SolverArgs {
-    /// How much work: fast, balanced, best, or reference (the published methods, nothing added) [default: balanced]
+    /// How much work: fast, balanced, best, or reference (published methods, nothing added) [default: balanced; reference
+    /// if --pruner, --quantizer or --pipeline names a method]
     #[arg(long)]
     preset: Option<String>,
-    /// Fraction of the weights to remove, 0 <= S < 1 [default: 0.25, or what the pattern says]
+    /// Weights to remove: a fraction such as 0.25, or kept:of such as 2:4 [default: 0.25 where weights are removed]
     #[arg(long, value_name = "S")]
-    sparsity: Option<f64>,
-    /// `unstructured`, or kept:of such as 2:4 or 6:8
-    #[arg(long, default_value = "unstructured")]
-    pattern: String,
-    /// Bits per weight, 2 to 8; 16 does not quantize
-    #[arg(long, default_value_t = 4)]
-    bits: u8,
-    /// Input channels sharing a scale, or `channel`, `tensor`
-    #[arg(long, default_value = "128")]
-    group_size: String,
+    sparsity: Option<String>,
+    /// Bits per weight, 2 to 8; 16 does not quantize [default: 4 where weights are quantized]
+    #[arg(long)]
+    bits: Option<u8>,
+    /// Input channels that share a scale, or `channel`, `tensor` [default: 128]
+    #[arg(long)]
+    group: Option<String>,
     /// Give each group a zero point
     #[arg(long)]
     asymmetric: bool,
-    /// Number type scales are rounded to before codes are chosen: f16, bf16, f32 [default: f16; f32 with
-    /// --reference-compat]
-    #[arg(long)]
-    scale_type: Option<String>,
     /// How weights to remove are chosen: magnitude, wanda, obs, sparsegpt
     #[arg(long)]
     pruner: Option<String>,
@@ -38,84 +34,74 @@ pub(crate) struct SolverArgs {
     /// How pruning and rounding are put together: sequential-a, sequential-b, joint
     #[arg(long)]
     pipeline: Option<String>,
-    /// How the range of a group is found: minmax, mse
-    #[arg(long)]
-    clip: Option<String>,
-    /// Visit the most active channels first (static groups)
+    /// Visit the most active channels first
     #[arg(long)]
     act_order: bool,
-    /// Steps that refit the kept weights together before they are rounded
-    #[arg(long, value_name = "STEPS")]
-    refit: Option<usize>,
-    /// Rounds of coordinate descent over scales and codes after rounding
-    #[arg(long, value_name = "ROUNDS")]
-    descent: Option<usize>,
-    /// Share of the drift from the dense model that a layer is asked to undo, 0 to 1
-    #[arg(long, value_name = "SHARE")]
-    drift: Option<f64>,
-    /// What the model is run in on calibration text: f32 or bf16 (faster where the processor multiplies bfloat16)
-    /// [default: f32]
-    #[arg(long, value_name = "PRECISION")]
-    forward: Option<String>,
-    /// What each of a mixture of experts is calibrated on: routed (the tokens sent to it) or all [default: routed]
-    #[arg(long, value_name = "TOKENS")]
-    expert_tokens: Option<String>,
-    /// Added to the diagonal of the Hessian, times its mean [default: 0.01]
-    #[arg(long)]
-    damping: Option<f64>,
-    /// Added to damping, times a layer's input channels over its calibration tokens [default: by preset]
-    #[arg(long)]
-    shrinkage: Option<f64>,
-    /// Share of the calibration text, 0 to 0.5, by which damping is chosen around these two [default: by preset]
-    #[arg(long, value_name = "SHARE")]
-    held_out: Option<f64>,
-    /// Reproduce the reference implementations, quirks included
-    #[arg(long)]
-    reference_compat: bool,
+    /// Any other setting of a recipe, such as damping=0.1; may be repeated. --help lists them
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', long_help = every_key())]
+    set: Vec<String>,
 }
 
+/// The help of `--set`, from the table of keys.
+fn every_key() -> String {
+    let keys = Recipe::keys().map(|key| format!("  {:<17}{}", key.name, key.meaning));
+    let keys: Vec<String> = keys.collect();
+    format!("Any setting of a recipe; may be repeated. The keys are:\n{}", keys.join("\n"))
+}
+
+/// Keys that say that weights are removed.
+const OF_PRUNING: [&str; 2] = ["s", "pruner"];
+/// Keys that say that weights are rounded.
+const OF_ROUNDING: [&str; 5] = ["q", "group", "asymmetric", "scale", "quantizer"];
+/// Keys that concern whole models only.
+const OF_MODELS: [&str; 4] = ["drift", "held-out", "forward", "expert-tokens"];
+
 impl SolverArgs {
-    /// Whether weights were asked to be removed.
-    pub(crate) fn prunes(&self) -> bool {
-        self.sparsity.is_some() || self.pattern != "unstructured"
+    /// Every setting that was given, in the words of a recipe.
+    fn settings(&self) -> Result<Vec<(&str, String)>> {
+        let flag = |on: bool| on.then(|| "true".to_owned());
+        let named = [
+            ("preset", self.preset.clone()),
+            ("s", self.sparsity.clone()),
+            ("q", self.bits.map(|bits| bits.to_string())),
+            ("group", self.group.clone()),
+            ("asymmetric", flag(self.asymmetric)),
+            ("pruner", self.pruner.clone()),
+            ("quantizer", self.quantizer.clone()),
+            ("pipeline", self.pipeline.clone()),
+            ("act-order", flag(self.act_order)),
+        ];
+        let mut settings: Vec<_> = named.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        for setting in &self.set {
+            let (key, value) =
+                setting.split_once('=').with_context(|| format!("--set {setting}: KEY=VALUE is needed"))?;
+            settings.push((key.trim(), value.trim().to_owned()));
+        }
+        Ok(settings)
     }
 
-    /// What concerns whole models only, if it was given.
-    #[allow(dead_code, reason = "of a single layer alone")]
-    pub(crate) fn of_models(&self) -> Option<&'static str> {
-        let given = [
-            ("--drift", self.drift.is_some()),
-            ("--held-out", self.held_out.is_some()),
-            ("--forward", self.forward.is_some()),
-            ("--expert-tokens", self.expert_tokens.is_some()),
-        ];
-        given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
+    /// Whether weights were asked to be removed.
+    pub(crate) fn prunes(&self) -> bool {
+        self.sparsity.is_some()
+    }
+
+    /// A setting that concerns whole models only, if one was given.
+    pub(crate) fn of_models(&self) -> Result<Option<&str>> {
+        Ok(self.settings()?.into_iter().map(|(key, _)| key).find(|key| OF_MODELS.contains(key)))
     }
 
     /// The recipe, checked.
-    pub(crate) fn recipe(&self, targets: Targets) -> sparq::Result<Recipe> {
-        let mut settings = vec![format!("q={},group={},pattern={}", self.bits, self.group_size, self.pattern)];
-        let mut put = |key: &str, value: Option<String>| settings.extend(value.map(|value| format!("{key}={value}")));
-        let scale = self.scale_type.clone().or_else(|| self.reference_compat.then(|| "f32".to_owned()));
-        let default_sparsity = (self.pattern == "unstructured").then_some(0.25);
-        put("preset", self.preset.clone());
-        put("s", self.sparsity.or(default_sparsity).map(|s| s.to_string()));
-        put("asymmetric", self.asymmetric.then(|| "true".to_owned()));
-        put("scale", scale);
-        put("pruner", self.pruner.clone());
-        put("quantizer", self.quantizer.clone());
-        put("pipeline", self.pipeline.clone());
-        put("clip", self.clip.clone());
-        put("act-order", self.act_order.then(|| "true".to_owned()));
-        put("refit", self.refit.map(|steps| steps.to_string()));
-        put("descent", self.descent.map(|rounds| rounds.to_string()));
-        put("drift", self.drift.map(|share| share.to_string()));
-        put("forward", self.forward.clone());
-        put("expert-tokens", self.expert_tokens.clone());
-        put("damping", self.damping.map(|damping| damping.to_string()));
-        put("shrinkage", self.shrinkage.map(|shrinkage| shrinkage.to_string()));
-        put("held-out", self.held_out.map(|share| share.to_string()));
-        put("reference-compat", self.reference_compat.then(|| "true".to_owned()));
-        Ok(Recipe { targets, ..settings.join(",").parse()? })
+    pub(crate) fn recipe(&self, targets: Targets) -> Result<Recipe> {
+        let mut settings = self.settings()?;
+        let names = |keys: &[&str]| settings.iter().any(|(key, _)| keys.contains(key));
+        let (prunes, rounds) = (names(&OF_PRUNING), names(&OF_ROUNDING));
+        let both = prunes == rounds || names(&["pipeline"]);
+        let missing = |key: &str| !names(&[key]);
+        let sparsity = missing("s").then_some(if prunes || both { "0.25" } else { "0" });
+        let bits = missing("q").then_some(if rounds || both { "4" } else { "16" });
+        settings.extend(sparsity.map(|value| ("s", value.to_owned())));
+        settings.extend(bits.map(|value| ("q", value.to_owned())));
+        let settings = settings.iter().map(|(key, value)| (*key, value.as_str()));
+        Ok(Recipe::from_settings(settings)?.with_targets(targets))
     }
 }

@@ -1,242 +1,109 @@
-use crate::{CompressError, Fallback, Mask, Result};
-use half::{bf16, f16};
-use ndarray::{Array2, ArrayView1, Axis, Zip};
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use crate::{Fallback, Granularity, Mask, QuantScheme};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Zip};
 
-/// Bits per code, 2 to 8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
-pub struct Bits(u8);
-
-impl Bits {
-    /// Two bits.
-    pub const B2: Bits = Bits(2);
-    /// Three bits.
-    pub const B3: Bits = Bits(3);
-    /// Four bits.
-    pub const B4: Bits = Bits(4);
-    /// Eight bits.
-    pub const B8: Bits = Bits(8);
-
-    /// # Errors
-    /// [`CompressError::Setting`] outside 2..=8.
-    pub fn new(bits: u8) -> Result<Self> {
-        if (2..=8).contains(&bits) {
-            Ok(Self(bits))
-        } else {
-            Err(CompressError::Setting {
-                name: "bits",
-                value: bits.to_string(),
-                expected: "2 to 8 bits per weight".into(),
-            })
-        }
-    }
-
-    /// The number of bits.
-    pub fn get(self) -> u8 {
-        self.0
-    }
-
-    /// Number of codes, `2^bits`.
-    pub fn levels(self) -> u32 {
-        1 << self.0
-    }
-
-    /// The largest code, `2^bits - 1`. Codes are unsigned: `0..=max_code`.
-    pub fn max_code(self) -> u8 {
-        ((1_u16 << self.0) - 1) as u8
-    }
-
-    /// The zero point of a symmetric grid, `2^(bits-1)`.
-    pub fn midpoint(self) -> u8 {
-        1 << (self.0 - 1)
-    }
-}
-
-impl TryFrom<u8> for Bits {
-    type Error = CompressError;
-    fn try_from(bits: u8) -> Result<Self> {
-        Self::new(bits)
-    }
-}
-
-impl From<Bits> for u8 {
-    fn from(bits: Bits) -> Self {
-        bits.0
-    }
-}
-
-impl fmt::Display for Bits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// How many weights share one scale and zero point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Granularity {
-    /// The whole matrix.
-    Tensor,
-    /// One output channel (a row).
-    Channel,
-    /// This many consecutive input channels of a row; the last group of a row may be short.
-    Group(usize),
-}
-
-impl Granularity {
-    /// Number of groups in a row of `width` input channels.
-    pub fn groups(self, width: usize) -> usize {
-        width.div_ceil(self.size(width)).max(1)
-    }
-
-    /// Input channels in a full group of a row of `width` channels; at least 1.
-    pub fn size(self, width: usize) -> usize {
-        match self {
-            Self::Tensor | Self::Channel => width,
-            Self::Group(size) => size.min(width),
-        }
-        .max(1)
-    }
-}
-
-/// The number type scales are stored in. A scale is rounded to it **before** codes are chosen, so that the file gives
-/// back exactly what the solver saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum ScaleType {
-    /// IEEE half precision, 16 bits.
-    #[default]
-    F16,
-    /// bfloat16, 16 bits.
-    Bf16,
-    /// Single precision, 32 bits: nothing is rounded.
-    F32,
-}
-
-impl ScaleType {
-    /// Rounds a positive scale to this type, never to zero or infinity.
-    ///
-    /// ```
-    /// use sparq_core::ScaleType;
-    /// assert_eq!(ScaleType::F16.round(0.1), 0.099975586);
-    /// assert!(ScaleType::F16.round(1e-30) > 0.0);
-    /// assert_eq!(ScaleType::F16.round(1e30), 65504.0);
-    /// ```
-    pub fn round(self, scale: f32) -> f32 {
-        // Below the smallest normal number a half loses precision bit by bit; codes absorb a scale that is too large
-        // better than one that is off by half its value.
-        let (least, most) = self.range();
-        let scale = scale.clamp(least, most);
-        match self {
-            Self::F16 => f16::from_f32(scale).to_f32(),
-            Self::Bf16 => bf16::from_f32(scale).to_f32(),
-            Self::F32 => scale,
-        }
-    }
-
-    /// The smallest and the largest scale that [`round`](Self::round) gives.
-    pub fn range(self) -> (f32, f32) {
-        match self {
-            Self::F16 => (f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32()),
-            Self::Bf16 => (bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32()),
-            Self::F32 => (f32::MIN_POSITIVE, f32::MAX),
-        }
-    }
-
-    /// Bits of storage.
-    pub fn bits(self) -> u32 {
-        match self {
-            Self::F16 | Self::Bf16 => 16,
-            Self::F32 => 32,
-        }
-    }
-}
-
-/// The grid weights are rounded to.
-///
-/// Values are `scale · (code - zero)`, codes `0..=2^bits - 1`. A **symmetric** grid has `zero = 2^(bits-1)` and
-/// `scale = max|w| / ((2^bits - 1) / 2)`, always mirrored, so `-max|w|` is met within half a step and `+max|w|` falls
-/// one step short of it at most. An **asymmetric** grid spans `[min(w, 0), max(w, 0)]` and its zero point is a code, so
-/// `0.0` is on every grid and a pruned weight stays exactly zero.
+/// Scale and zero point of one group.
 ///
 /// # Examples
 /// ```
-/// use sparq_core::{Bits, Granularity, QuantScheme};
-/// let scheme = QuantScheme::new(Bits::B4).group(128)?.asymmetric();
-/// assert_eq!(scheme.granularity, Granularity::Group(128));
-/// assert_eq!(scheme.stored_bits_per_weight(4096, 4096), 4.0 + (16.0 + 4.0) / 128.0);
-/// # Ok::<(), sparq_core::CompressError>(())
+/// let grid = sparq_core::Grid { scale: 0.5, zero: 8 };
+/// assert_eq!(grid.encode(1.3, 15), 11);
+/// assert_eq!(grid.decode(11), 1.5);
+/// assert_eq!(grid.decode(grid.encode(0.0, 15)), 0.0);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct QuantScheme {
-    /// Bits per code.
-    pub bits: Bits,
-    /// Who shares a scale.
-    pub granularity: Granularity,
-    /// Whether the zero point is fixed in the middle.
-    pub symmetric: bool,
-    /// Storage type of scales.
-    pub scale_type: ScaleType,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    /// Step between neighbouring values; positive.
+    pub scale: f32,
+    /// The code that means 0.0.
+    pub zero: u8,
 }
 
-impl QuantScheme {
-    /// Symmetric, one scale for each output channel, scales in `f16`.
-    pub fn new(bits: Bits) -> Self {
-        Self { bits, granularity: Granularity::Channel, symmetric: true, scale_type: ScaleType::F16 }
+/// Several grids side by side, one in each lane of a vector.
+///
+/// # Examples
+/// ```
+/// use sparq_core::{GridLanes, Grid};
+/// let grids = [0.5, 0.4].map(|scale| Grid { scale, zero: 8 });
+/// assert_eq!(GridLanes::new(&grids, 15).round(1.3), grids.map(|grid| grid.round(1.3, 15)));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GridLanes<const N: usize> {
+    scales: [f32; N],
+    zeros: [f32; N],
+    max_code: f32,
+}
+
+impl<const N: usize> GridLanes<N> {
+    /// These grids, all with codes in `0..=max_code`.
+    pub fn new(grids: &[Grid; N], max_code: u8) -> Self {
+        let (scales, zeros) = (grids.map(|grid| grid.scale), grids.map(|grid| f32::from(grid.zero)));
+        Self { scales, zeros, max_code: f32::from(max_code) }
     }
 
-    /// One scale for each `size` input channels of a row.
+    /// What `value` becomes on each: [`Grid::round`].
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        clippy::needless_range_loop,
+        reason = "to be compiled to vectors, those of the caller"
+    )]
+    pub fn round(&self, value: f32) -> [f32; N] {
+        let mut rounded = [0.0; N];
+        for lane in 0..N {
+            rounded[lane] = round(value, self.scales[lane], self.zeros[lane], self.max_code);
+        }
+        rounded
+    }
+}
+
+/// Adding and subtracting 1.5 · 2^23 rounds an `f32` of magnitude below 2^22 to the nearest whole number, halves to
+/// even, in two instructions that vectorise on every x86-64 (`round_ties_even` is a library call without SSE4.1).
+const ROUNDER: f32 = 12_582_912.0;
+
+impl Grid {
+    /// The nearest code to `value`, in `0..=max_code`; halves go to the even step.
+    #[inline]
+    pub fn encode(self, value: f32, max_code: u8) -> u8 {
+        self.nearest(value, max_code) as u8
+    }
+
+    /// What `value` becomes by way of its code: [`decode`](Self::decode) of [`encode`](Self::encode).
     ///
-    /// # Errors
-    /// [`CompressError::Setting`] if `size` is 0.
-    pub fn group(mut self, size: usize) -> Result<Self> {
-        if size == 0 {
-            return Err(CompressError::Setting {
-                name: "group size",
-                value: "0".into(),
-                expected: "at least 1".into(),
-            });
-        }
-        self.granularity = Granularity::Group(size);
-        Ok(self)
+    /// ```
+    /// let grid = sparq_core::Grid { scale: 0.5, zero: 8 };
+    /// assert_eq!(grid.round(1.3, 15), grid.decode(grid.encode(1.3, 15)));
+    /// ```
+    #[inline]
+    pub fn round(self, value: f32, max_code: u8) -> f32 {
+        round(value, self.scale, f32::from(self.zero), f32::from(max_code))
     }
 
-    /// With this granularity.
-    pub fn granularity(mut self, granularity: Granularity) -> Self {
-        self.granularity = granularity;
-        self
+    /// The nearest code as a whole number.
+    #[inline]
+    fn nearest(self, value: f32, max_code: u8) -> f32 {
+        nearest(value, self.scale, f32::from(self.zero), f32::from(max_code))
     }
 
-    /// With a zero point for each group.
-    pub fn asymmetric(mut self) -> Self {
-        self.symmetric = false;
-        self
+    /// The value of a code.
+    #[inline]
+    pub fn decode(self, code: u8) -> f32 {
+        self.scale * (f32::from(code) - f32::from(self.zero)) + 0.0
     }
+}
 
-    /// With scales stored in `scale_type`.
-    pub fn scale_type(mut self, scale_type: ScaleType) -> Self {
-        self.scale_type = scale_type;
-        self
-    }
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "part of `GridLanes::round`")]
+fn nearest(value: f32, scale: f32, zero: f32, max_code: f32) -> f32 {
+    // Not `clamp`, whose check of its bounds keeps lanes from being computed side by side.
+    let steps = (value / scale).max(-zero - 1.0).min(max_code - zero + 1.0);
+    let steps = (steps + ROUNDER) - ROUNDER;
+    (steps + zero).max(0.0).min(max_code)
+}
 
-    /// Mean bits stored for each weight of an `[out, in]` layer: codes, scales, and zero points if asymmetric. Masks
-    /// cost nothing, since a removed weight is a code that means 0.0.
-    pub fn stored_bits_per_weight(&self, rows: usize, width: usize) -> f64 {
-        if rows == 0 || width == 0 {
-            return 0.0;
-        }
-        let parameters = match self.granularity {
-            Granularity::Tensor => 1,
-            _ => rows * self.granularity.groups(width),
-        };
-        let zero_bits = if self.symmetric { 0 } else { u32::from(self.bits.get()) };
-        f64::from(self.bits.get())
-            + parameters as f64 * f64::from(self.scale_type.bits() + zero_bits) / (rows * width) as f64
-    }
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "part of `GridLanes::round`")]
+fn round(value: f32, scale: f32, zero: f32, max_code: f32) -> f32 {
+    scale * (nearest(value, scale, zero, max_code) - zero) + 0.0
 }
 
 /// The integer form of a quantized layer. It travels as such to the file; the dense weight is derived from it.
@@ -244,12 +111,11 @@ impl QuantScheme {
 /// # Examples
 /// ```
 /// use ndarray::array;
-/// use sparq_core::{Bits, QuantScheme, Quantized};
+/// use sparq_core::{Bits, Grid, QuantScheme, Quantized};
 /// let q = Quantized {
 ///     scheme: QuantScheme::new(Bits::B4),
 ///     codes: array![[8, 15, 0]],
-///     scales: array![[0.5]],
-///     zeros: array![[8]],
+///     grids: array![[Grid { scale: 0.5, zero: 8 }]],
 /// };
 /// assert_eq!(q.dequantize(), array![[0.0, 3.5, -4.0]]);
 /// ```
@@ -259,11 +125,9 @@ pub struct Quantized {
     pub scheme: QuantScheme,
     /// Unsigned codes, `[out, in]`, each `0..=max_code`.
     pub codes: Array2<u8>,
-    /// Scales, `[out, groups]`, all positive, already rounded to the scheme's storage type. Per-tensor schemes repeat
-    /// the one value.
-    pub scales: Array2<f32>,
-    /// Zero points as unsigned codes, `[out, groups]`.
-    pub zeros: Array2<u8>,
+    /// Scale and zero point of each group, `[out, groups]`. Scales are positive and already rounded to the scheme's
+    /// storage type. Per-tensor schemes repeat the one grid.
+    pub grids: Array2<Grid>,
 }
 
 impl Quantized {
@@ -272,12 +136,11 @@ impl Quantized {
     ///
     /// ```
     /// use ndarray::array;
-    /// use sparq_core::{Bits, Fallback, Mask, QuantScheme, Quantized};
+    /// use sparq_core::{Bits, Fallback, Grid, Mask, QuantScheme, Quantized};
     /// let layer = Quantized {
     ///     scheme: QuantScheme::new(Bits::B4).group(1)?,
     ///     codes: array![[15, 8]],
-    ///     scales: array![[65504.0, 1.0]],
-    ///     zeros: array![[8, 8]],
+    ///     grids: array![[Grid { scale: 65504.0, zero: 8 }, Grid { scale: 1.0, zero: 8 }]],
     /// };
     /// let mask = Mask::new(array![[true, false]]);
     /// let remarks = layer.remarks(Some(&mask));
@@ -286,13 +149,13 @@ impl Quantized {
     /// ```
     pub fn remarks(&self, mask: Option<&Mask>) -> Vec<Fallback> {
         let (least, most) = self.scheme.scale_type.range();
-        let is_clamped = |scale: &&f32| **scale <= least || **scale >= most;
+        let is_clamped = |grid: &&Grid| grid.scale <= least || grid.scale >= most;
         let (clamped, empty) = if self.scheme.granularity == Granularity::Tensor {
             // One scale, repeated for every row.
             let is_empty = mask.is_some_and(|mask| !mask.view().is_empty() && mask.kept() == 0);
-            (self.scales.iter().take(1).filter(is_clamped).count(), usize::from(is_empty))
+            (self.grids.iter().take(1).filter(is_clamped).count(), usize::from(is_empty))
         } else {
-            (self.scales.iter().filter(is_clamped).count(), mask.map_or(0, |mask| self.empty_groups(mask)))
+            (self.grids.iter().filter(is_clamped).count(), mask.map_or(0, |mask| self.empty_groups(mask)))
         };
         let mut remarks = Vec::new();
         if clamped > 0 {
@@ -305,7 +168,7 @@ impl Quantized {
     }
 
     fn empty_groups(&self, mask: &Mask) -> usize {
-        let size = self.scheme.granularity.size(self.codes.ncols());
+        let size = self.group_size();
         let groups = |row: ArrayView1<'_, bool>| {
             row.axis_chunks_iter(Axis(0), size).filter(|group| group.iter().all(|kept| !kept)).count()
         };
@@ -314,50 +177,90 @@ impl Quantized {
 
     /// `scale · (code - zero)` for every weight, `[out, in]`. Exact zeros are `+0.0`.
     pub fn dequantize(&self) -> Array2<f32> {
-        let (rows, width) = self.codes.dim();
-        let size = self.scheme.granularity.size(width).max(1);
-        let mut weight = Array2::zeros((rows, width));
-        for (row, mut out) in weight.outer_iter_mut().enumerate() {
-            let groups = self.scales.row(row).into_iter().zip(self.zeros.row(row));
-            let codes = self.codes.row(row);
-            let parts = out.axis_chunks_iter_mut(Axis(0), size).zip(codes.axis_chunks_iter(Axis(0), size));
-            for ((mut out, codes), (&scale, &zero)) in parts.zip(groups) {
-                Zip::from(&mut out).and(codes).for_each(|value, &code| *value = dequantized(code, scale, zero));
+        let (size, mut weight) = (self.group_size(), Array2::zeros(self.codes.dim()));
+        let rows = weight.outer_iter_mut().zip(self.codes.outer_iter()).zip(self.grids.outer_iter());
+        for ((mut row, codes), grids) in rows {
+            let groups = row.axis_chunks_iter_mut(Axis(0), size).zip(codes.axis_chunks_iter(Axis(0), size)).zip(grids);
+            for ((mut values, codes), grid) in groups {
+                Zip::from(&mut values).and(codes).for_each(|value, &code| *value = grid.decode(code));
             }
         }
         weight
     }
-}
 
-/// One weight from its code. `+ 0.0` turns a negative zero into a positive one.
-fn dequantized(code: u8, scale: f32, zero: u8) -> f32 {
-    scale * (f32::from(code) - f32::from(zero)) + 0.0
+    /// Which weights are not exactly zero, `[out, in]`.
+    pub fn nonzero(&self) -> Mask {
+        let size = self.group_size();
+        let stays = |(row, column): (usize, usize)| self.codes[[row, column]] != self.grids[[row, column / size]].zero;
+        Mask::new(Array2::from_shape_fn(self.codes.dim(), stays))
+    }
+
+    /// Input channels that share a grid; at least 1.
+    pub fn group_size(&self) -> usize {
+        self.scheme.granularity.size(self.codes.ncols())
+    }
+
+    /// Grids from scales and zero points as files store them, both `[out, groups]`; none if their shapes differ.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use sparq_core::{Grid, Quantized};
+    /// let grids = Quantized::grids_of(array![[0.5]].view(), array![[8]].view());
+    /// assert_eq!(grids, Some(array![[Grid { scale: 0.5, zero: 8 }]]));
+    /// ```
+    pub fn grids_of(scales: ArrayView2<'_, f32>, zeros: ArrayView2<'_, u8>) -> Option<Array2<Grid>> {
+        let grid = |&scale: &f32, &zero: &u8| Grid { scale, zero };
+        (scales.dim() == zeros.dim()).then(|| Zip::from(scales).and(zeros).map_collect(grid))
+    }
+
+    /// The scales, `[out, groups]`, as files store them.
+    pub fn scales(&self) -> Array2<f32> {
+        self.grids.mapv(|grid| grid.scale)
+    }
+
+    /// The zero points as unsigned codes, `[out, groups]`, as files store them.
+    pub fn zeros(&self) -> Array2<u8> {
+        self.grids.mapv(|grid| grid.zero)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Bits;
     use ndarray::array;
+    use proptest::prelude::*;
 
-    #[test]
-    fn bits_are_checked() {
-        assert!(Bits::new(1).is_err() && Bits::new(9).is_err());
-        assert_eq!((Bits::B8.max_code(), Bits::B8.midpoint()), (255, 128));
-        assert_eq!(serde_json::from_str::<Bits>("3").ok(), Some(Bits::B3));
-        assert!(serde_json::from_str::<Bits>("12").is_err());
+    proptest! {
+        #[test]
+        fn encode_is_the_nearest_code(value in -100.0_f32..100.0, scale in 0.01_f32..10.0, zero in 0_u8..=15) {
+            let grid = Grid { scale, zero };
+            let code = grid.encode(value, 15);
+            let expected = ((value / scale).round_ties_even() + f32::from(zero)).clamp(0.0, 15.0) as u8;
+            prop_assert_eq!(code, expected);
+        }
+
+        #[test]
+        fn any_bits_give_a_code_in_range(bits: u32, scale in 1e-30_f32..1e30, zero in 0_u8..=255) {
+            let grid = Grid { scale, zero };
+            prop_assert!(grid.encode(f32::from_bits(bits), 7) <= 7);
+            prop_assert_eq!(grid.decode(zero).to_bits(), 0);
+        }
     }
 
     #[test]
-    fn short_last_group_counts() {
-        assert_eq!(Granularity::Group(64).groups(172), 3);
-        assert_eq!(Granularity::Group(64).groups(0), 1);
-        assert_eq!(Granularity::Group(512).size(172), 172);
+    fn a_short_last_group_has_a_grid_of_its_own() {
         let quantized = Quantized {
             scheme: QuantScheme::new(Bits::B2).group(2).expect("valid"),
-            codes: array![[0, 3, 2]],
-            scales: array![[1.0, 4.0]],
-            zeros: array![[2, 1]],
+            codes: array![[0, 3, 2], [2, 1, 1]],
+            grids: array![
+                [Grid { scale: 1.0, zero: 2 }, Grid { scale: 4.0, zero: 1 }],
+                [Grid { scale: 0.5, zero: 2 }, Grid { scale: 1.0, zero: 1 }]
+            ],
         };
-        assert_eq!(quantized.dequantize(), array![[-2.0, 1.0, 4.0]]);
+        assert_eq!(quantized.dequantize(), array![[-2.0, 1.0, 4.0], [0.0, -0.5, 0.0]]);
+        assert_eq!(quantized.nonzero(), Mask::from_nonzero(quantized.dequantize().view()));
+        assert_eq!(quantized.scales(), array![[1.0, 4.0], [0.5, 1.0]]);
+        assert_eq!(quantized.zeros(), array![[2, 1], [2, 1]]);
     }
 }

@@ -90,3 +90,15 @@ pub struct SolveReport {
     /// What could not be done as asked, in order.
     pub fallbacks: Vec<Fallback>,
 }
+
+impl SolveReport {
+    /// Adds what a later step did: its damping counts, and what it could not do comes behind.
+    pub fn join(&mut self, later: Self) {
+        self.damping = later.damping.or(self.damping);
+        for fallback in later.fallbacks {
+            if !self.fallbacks.contains(&fallback) {
+                self.fallbacks.push(fallback);
+            }
+        }
+    }
+}

@@ -1,9 +1,10 @@
 use crate::fingerprint::fingerprint;
 use crate::{
-    Error, LanguageModel, Observer, PooledResult, Result, ResultCache, Task, TaskOptions, TaskResult, TextBaseline,
+    Error, LanguageModel, PooledResult, Result, ResultCache, Task, TaskOptions, TaskResult, TextBaseline,
     TextEvaluation, TextScores, pool,
 };
 use serde::{Deserialize, Serialize};
+use sparq_core::Observer;
 use sparq_metric::{Bootstrap, Retention, TaskScores, retention};
 use sparq_model::Precision;
 
@@ -181,7 +182,7 @@ impl Evaluation {
         let run = |task: &Task| {
             let fingerprint = task.fingerprint(&self.options);
             if let Some(kept) = cache.task(content_hash, &fingerprint) {
-                observer.progress(kept.items.len(), kept.items.len(), task.name());
+                observer.progress(kept.items.len(), kept.items.len(), &task.name());
                 return Ok(kept);
             }
             let result = task.evaluate(model, &self.options, observer)?;

@@ -44,7 +44,6 @@ mod evaluation;
 mod fingerprint;
 mod language_model;
 mod numerics;
-mod observer;
 mod scoring;
 mod task;
 mod text;
@@ -56,7 +55,6 @@ pub use cache::ResultCache;
 pub use error::{Error, Result};
 pub use evaluation::{Baseline, Evaluation, EvaluationReport, identity, paired_scores};
 pub use language_model::LanguageModel;
-pub use observer::Observer;
 pub use scoring::{Continuation, ContinuationScore, continue_greedily, score_continuations};
 #[cfg(feature = "math")]
 pub use task::equivalent;

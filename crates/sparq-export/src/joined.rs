@@ -131,13 +131,11 @@ fn concatenated(name: &str, layers: &[CompressedLayer]) -> Result<CompressedLaye
         None | Some([]) => None,
         Some(parts @ [first, ..]) => {
             let codes: Vec<ArrayView2<'_, u8>> = parts.iter().map(|part| part.codes.view()).collect();
-            let scales: Vec<_> = parts.iter().map(|part| part.scales.view()).collect();
-            let zeros: Vec<_> = parts.iter().map(|part| part.zeros.view()).collect();
+            let grids: Vec<_> = parts.iter().map(|part| part.grids.view()).collect();
             Some(Quantized {
                 scheme: first.scheme,
                 codes: concatenate(Axis(0), &codes).map_err(bad)?,
-                scales: concatenate(Axis(0), &scales).map_err(bad)?,
-                zeros: concatenate(Axis(0), &zeros).map_err(bad)?,
+                grids: concatenate(Axis(0), &grids).map_err(bad)?,
             })
         }
     };
@@ -149,14 +147,13 @@ mod tests {
     use super::*;
     use crate::SolvedInMemory;
     use ndarray::array;
-    use sparq_core::{Bits, QuantScheme};
+    use sparq_core::{Bits, Grid, QuantScheme};
 
     fn layer(codes: ndarray::Array2<u8>, scale: f32) -> CompressedLayer {
         let rows = codes.nrows();
         let quantized = Quantized {
             scheme: QuantScheme::new(Bits::B4),
-            scales: ndarray::Array2::from_elem((rows, 1), scale),
-            zeros: ndarray::Array2::from_elem((rows, 1), 8),
+            grids: ndarray::Array2::from_elem((rows, 1), Grid { scale, zero: 8 }),
             codes,
         };
         let weight = quantized.dequantize();
@@ -186,7 +183,7 @@ mod tests {
         joined.layers()[0].check(&whole).expect("consistent");
         let quantized = whole.quantized.expect("codes");
         assert_eq!(quantized.codes, array![[1, 2], [3, 4], [5, 6]]);
-        assert_eq!(quantized.scales, array![[0.5], [0.5], [2.0]]);
+        assert_eq!(quantized.scales(), array![[0.5], [0.5], [2.0]]);
         assert_eq!(quantized.dequantize(), whole.weight);
         assert!(joined.layer("attn.qkv.q").is_err());
     }

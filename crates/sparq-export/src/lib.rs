@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use ndarray::array;
-//! use sparq_core::{Bits, CompressedLayer, QuantScheme, Quantized, SolveReport};
+//! use sparq_core::{Bits, CompressedLayer, Grid, QuantScheme, Quantized, SolveReport};
 //! use sparq_export::{Dense, ExportSettings, SolvedInMemory, export};
 //! use sparq_tensor::{Checkpoint, TensorData, write_safetensors_file};
 //!
@@ -20,8 +20,7 @@
 //! let quantized = Quantized {
 //!     scheme: QuantScheme::new(Bits::B4),
 //!     codes: array![[8, 11, 4]],
-//!     scales: array![[0.5]],
-//!     zeros: array![[8]],
+//!     grids: array![[Grid { scale: 0.5, zero: 8 }]],
 //! };
 //! let weight = quantized.dequantize();
 //! let layer = CompressedLayer { weight, mask: None, quantized: Some(quantized), report: SolveReport::default() };

@@ -106,19 +106,20 @@ impl SolvedShape {
         };
         let groups = quantized.scheme.granularity.groups(width);
         shape("the shape of its codes", quantized.codes.dim(), (rows, width))?;
-        shape("the shape of its scales", quantized.scales.dim(), (rows, groups))?;
-        shape("the shape of its zero points", quantized.zeros.dim(), (rows, groups))?;
+        shape("the shape of its grids", quantized.grids.dim(), (rows, groups))?;
         let bits = quantized.scheme.bits;
         let largest = bits.max_code();
-        if let Some(code) = quantized.codes.iter().chain(&quantized.zeros).find(|&&code| code > largest) {
+        if let Some(code) =
+            quantized.codes.iter().chain(quantized.grids.iter().map(|grid| &grid.zero)).find(|&&code| code > largest)
+        {
             return refuse("a code", code.to_string(), format!("at most {largest}"));
         }
-        if let Some(scale) = quantized.scales.iter().find(|&&scale| !(scale > 0.0 && scale.is_finite())) {
-            return refuse("a scale", scale.to_string(), "positive and finite".into());
+        if let Some(grid) = quantized.grids.iter().find(|grid| !(grid.scale > 0.0 && grid.scale.is_finite())) {
+            return refuse("a scale", grid.scale.to_string(), "positive and finite".into());
         }
         let fixed = quantized.scheme.symmetric.then_some(bits.midpoint());
-        if let Some(zero) = quantized.zeros.iter().find(|&&zero| fixed.is_some_and(|fixed| fixed != zero)) {
-            return refuse("a zero point of its symmetric grid", zero.to_string(), bits.midpoint().to_string());
+        if let Some(grid) = quantized.grids.iter().find(|grid| fixed.is_some_and(|fixed| fixed != grid.zero)) {
+            return refuse("a zero point of its symmetric grid", grid.zero.to_string(), bits.midpoint().to_string());
         }
         Ok(())
     }

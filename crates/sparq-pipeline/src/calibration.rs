@@ -16,15 +16,26 @@ use sparq_model::Tokenizer;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calibration {
     sequences: Vec<Vec<u32>>,
-    /// How they were chosen, if that is known.
-    drawn: Option<Drawn>,
+    /// How they were drawn, if that is known.
+    sampling: Option<Sampling>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Drawn {
-    samples: usize,
-    length: usize,
-    seed: u64,
+/// How sequences are drawn from a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampling {
+    /// Number of sequences.
+    pub samples: usize,
+    /// Tokens in a sequence.
+    pub length: usize,
+    /// Chooses which.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// 64 sequences of 512 tokens, seed 0.
+    fn default() -> Self {
+        Self { samples: 64, length: 512, seed: 0 }
+    }
 }
 
 impl Calibration {
@@ -37,10 +48,10 @@ impl Calibration {
         if sequences.is_empty() {
             return Err(Error::Calibration { what: "the calibration text has no tokens".into() });
         }
-        Ok(Self { sequences, drawn: None })
+        Ok(Self { sequences, sampling: None })
     }
 
-    /// Cuts `text` into consecutive windows of `length` tokens and draws `samples` of them without replacement (all, if
+    /// Cuts `text` into consecutive windows of `length` tokens and draws some of them without replacement (all, if
     /// there are fewer), in the order of the text. If the tokenizer begins a text with a special token, so does every
     /// window, and that token counts towards its length. A text shorter than one window gives one shorter window.
     ///
@@ -48,7 +59,8 @@ impl Calibration {
     ///
     /// # Errors
     /// [`Error::Calibration`] for text without tokens or a length or number of 0; the tokenizer's.
-    pub fn from_text(tokenizer: &Tokenizer, text: &str, samples: usize, length: usize, seed: u64) -> Result<Self> {
+    pub fn from_text(tokenizer: &Tokenizer, text: &str, sampling: Sampling) -> Result<Self> {
+        let Sampling { samples, length, seed } = sampling;
         let plain = tokenizer.encode(text, false)?;
         let prefix = tokenizer.encode_beginning("")?;
         if samples == 0 || length <= prefix.len() {
@@ -69,13 +81,12 @@ impl Calibration {
             let end = plain.len().min((index + 1) * window);
             prefix.iter().chain(&plain[index * window..end]).copied().collect()
         };
-        let drawn = Some(Drawn { samples, length, seed });
-        Ok(Self { drawn, ..Self::from_sequences(chosen.into_iter().map(sequence).collect())? })
+        Ok(Self { sampling: Some(sampling), ..Self::from_sequences(chosen.into_iter().map(sequence).collect())? })
     }
 
-    /// How the sequences were chosen, by name, for people to read; empty if they were chosen elsewhere.
+    /// How the sequences were drawn, by name, for people to read; empty if they were chosen elsewhere.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
-        self.drawn.as_ref().map_or_else(Vec::new, |drawn| {
+        self.sampling.map_or_else(Vec::new, |drawn| {
             vec![
                 ("calibration samples", drawn.samples.to_string()),
                 ("calibration sequence length", drawn.length.to_string()),

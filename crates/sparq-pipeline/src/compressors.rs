@@ -1,12 +1,12 @@
 use crate::{LayerBudget, Recipe, Result};
-use sparq_core::{LayerCompressor, Statistics};
+use sparq_core::{LayerCompressor, Solver, Statistics};
 
-/// A recipe and its methods: one for each budget that some layer has.
+/// A recipe and its solvers: one for each budget that some layer has.
 #[derive(Debug)]
 pub(crate) struct Compressors {
     recipe: Recipe,
     /// None for layers that are left as they are.
-    methods: Vec<(LayerBudget, Option<Box<dyn LayerCompressor>>)>,
+    solvers: Vec<(LayerBudget, Option<Solver>)>,
 }
 
 impl Compressors {
@@ -18,8 +18,8 @@ impl Compressors {
                 budgets.push(*budget);
             }
         }
-        let method = |budget| Ok((budget, recipe.with_budget(budget).compressor()?));
-        Ok(Self { methods: budgets.into_iter().map(method).collect::<Result<_>>()?, recipe })
+        let solver = |budget| Ok((budget, recipe.with_budget(budget).solver()?));
+        Ok(Self { solvers: budgets.into_iter().map(solver).collect::<Result<_>>()?, recipe })
     }
 
     /// The recipe.
@@ -27,21 +27,21 @@ impl Compressors {
         &self.recipe
     }
 
-    /// What the methods together need to know of inputs.
+    /// What the solvers together need to know of inputs.
     pub(crate) fn needs(&self) -> Statistics {
-        let methods = self.methods.iter().filter_map(|(_, method)| method.as_ref());
-        methods.map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing)
+        let solvers = self.solvers.iter().filter_map(|(_, solver)| solver.as_ref());
+        solvers.map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing)
     }
 
-    /// Whether layers are asked to undo drift, which takes the dense model's activations beside the compressed one's.
-    pub(crate) fn undo_drift(&self) -> bool {
+    /// Whether layers correct drift, which takes the dense model's activations beside the compressed one's.
+    pub(crate) fn correct_drift(&self) -> bool {
         self.recipe.drift > 0.0 && self.needs() == Statistics::Hessian
     }
 
-    /// The method for the layer of this name; none if it is left as it is.
-    pub(crate) fn of(&self, layer: &str) -> Option<&dyn LayerCompressor> {
+    /// The solver for the layer of this name; none if it is left as it is.
+    pub(crate) fn of(&self, layer: &str) -> Option<&Solver> {
         let budget = self.recipe.budget(layer);
-        let (_, method) = self.methods.iter().find(|(known, _)| *known == budget)?;
-        method.as_deref()
+        let (_, solver) = self.solvers.iter().find(|(known, _)| *known == budget)?;
+        solver.as_ref()
     }
 }

@@ -1,4 +1,4 @@
-//! How much damping serves a stage, told by calibration tokens that its Hessian has not seen.
+//! Chooses the damping of a stage on calibration tokens that its Hessian has not seen.
 
 use crate::compressors::Compressors;
 use crate::dense_stream::DenseBlock;
@@ -7,7 +7,6 @@ use crate::stream::Stream;
 use crate::{Activations, Phase, Profile, Recipe, Result};
 use ndarray::{Array2, Zip};
 use sparq_model::{Block, BlockPlan, LinearId};
-use sparq_obs::Damping;
 use sparq_quant::Clip;
 
 /// What the damping of a recipe is multiplied by, in half decades around leaving it as it is; with the largest, solvers come
@@ -15,53 +14,61 @@ use sparq_quant::Clip;
 const FACTORS: [f64; 5] = [0.1, 0.3, 1.0, 3.0, 10.0];
 const AS_IT_IS: usize = 2;
 
-/// Batches that a choice is judged by.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Batches that a choice is judged by, and the solvers of the candidates.
+#[derive(Debug)]
 pub(crate) struct HeldOut {
     share: f64,
+    /// Without what takes most of a solve's time: refit, descent and clip search.
+    candidates: Compressors,
 }
 
 impl HeldOut {
     /// The share that a recipe asks for; none if there is nothing to choose by.
-    pub(crate) fn of(recipe: &Recipe, batches: usize) -> Option<Self> {
-        let held_out = Self { share: recipe.held_out };
+    pub(crate) fn of(recipe: &Recipe, batches: usize) -> Result<Option<Self>> {
         // There must be others left to fit.
-        let held = (0..batches).filter(|&batch| held_out.holds(batch)).count();
-        (held > 0 && held < batches).then_some(held_out)
+        let held = (0..batches).filter(|&batch| holds(recipe.held_out, batch)).count();
+        if held == 0 || held == batches {
+            return Ok(None);
+        }
+        // Without refit and descent a method may do without a Hessian.
+        let plain = Recipe { clip: Clip::MinMax, drift: 0.0, held_out: 0.0, ..recipe.sketch() };
+        Ok(Some(Self { share: recipe.held_out, candidates: Compressors::new(plain)? }))
     }
 
-    /// Whether there is a choice to make for a stage: where what is given goes to the residual stream, whose drift is noisy to
-    /// undo. Gate and up have nothing to choose, q/k/v nothing that lasts (docs/results.md), and most experts see few tokens.
+    /// Whether there is a choice to make for a stage: one whose outputs go to the residual stream. For gate and up all
+    /// dampings are level, for q/k/v the choice does not last (docs/results.md), and most experts see few tokens.
     pub(crate) fn serves(plan: &BlockPlan, stage: usize) -> bool {
         plan.ends_branch(stage) && !plan.is_routed(stage)
     }
 
     /// Whether a batch is held out: spread evenly, the first is not.
-    pub(crate) fn holds(self, batch: usize) -> bool {
-        let until = |batches: usize| (batches as f64 * self.share).floor();
-        until(batch + 1) > until(batch)
+    pub(crate) fn holds(&self, batch: usize) -> bool {
+        holds(self.share, batch)
     }
+}
+
+fn holds(share: f64, batch: usize) -> bool {
+    let until = |batches: usize| (batches as f64 * share).floor();
+    until(batch + 1) > until(batch)
 }
 
 /// A stage, and what decides about its damping.
 pub(crate) struct DampingChoice<'a> {
-    pub(crate) recipe: &'a Recipe,
-    pub(crate) held_out: HeldOut,
+    pub(crate) held_out: &'a HeldOut,
     pub(crate) stage: usize,
     /// Layers of the stage that are compressed.
     pub(crate) layers: &'a [LinearId],
 }
 
 impl DampingChoice<'_> {
-    /// The factor on the recipe's damping under which what the stage leaves of the held-out batches is nearest to
-    /// what the dense model leaves (or, if that does not walk beside, to what the stage's dense weights leave), each token's
-    /// error measured by its own length. `statistics` are those of the other batches.
+    /// The factor on the damping with which the residual stream after the stage is nearest to that of the dense model, on
+    /// the held-out batches. Without a dense model beside, the reference is the stage with its dense weights. The error of
+    /// each token is relative to its own length. `statistics` are those of the other batches; their damping changes.
     ///
-    /// More damping is tried first, then less, each as long as it helps. Solutions that are compared go without refit, descent
-    /// and clip search.
+    /// More damping is tried first, then less, each as long as it helps.
     pub(crate) fn factor(
         &self,
-        statistics: &StageStatistics,
+        statistics: &mut StageStatistics,
         block: &mut Block,
         stream: &mut Stream,
         mut dense: Option<&mut DenseBlock>,
@@ -71,8 +78,8 @@ impl DampingChoice<'_> {
         let mut references = Vec::with_capacity(held.len());
         for &batch in &held {
             references.push(profile.time(Phase::Forward, 0, || match &mut dense {
-                Some(dense) => dense.ahead(batch, self.stage),
-                None => stream.ahead(batch, block, self.stage),
+                Some(dense) => dense.after(batch, self.stage),
+                None => stream.after(batch, block, self.stage),
             })?);
         }
         let least = climb(AS_IT_IS, FACTORS.len(), |step| {
@@ -80,7 +87,7 @@ impl DampingChoice<'_> {
             let before = swap(block, solved);
             let mut error = 0.0;
             for (&batch, reference) in held.iter().zip(&references) {
-                let found = profile.time(Phase::Forward, 0, || stream.ahead(batch, block, self.stage))?;
+                let found = profile.time(Phase::Forward, 0, || stream.after(batch, block, self.stage))?;
                 error += relative_error(&found, reference);
             }
             swap(block, before);
@@ -89,33 +96,30 @@ impl DampingChoice<'_> {
         Ok(FACTORS[least])
     }
 
-    /// The recipe for the stage with its damping times `factor`, for statistics of so many tokens.
-    pub(crate) fn damped(&self, factor: f64, block: &Block, tokens: u64) -> Result<Recipe> {
-        let width = self.layers.first().map_or(0, |&id| block.linears()[id].in_features());
-        let damping = (factor * self.recipe.damping()?.of(width, tokens)).min(Damping::MOST);
-        Ok(Recipe { damping, shrinkage: 0.0, ..self.recipe.clone() })
-    }
-
-    /// Weights of the stage's layers under a factor.
-    fn solve(&self, factor: f64, statistics: &StageStatistics, block: &Block) -> Result<Vec<(LinearId, Array2<f32>)>> {
-        let damped = self.damped(factor, block, statistics.tokens())?;
-        // Without refit and descent a method may do without a Hessian, which then only tells what undoes drift.
-        let plain = Recipe { clip: Clip::MinMax, drift: 0.0, held_out: 0.0, ..damped.sketch() };
-        let compressors = Compressors::new(plain)?;
+    /// Weights of the stage's layers when its damping is multiplied by `factor`.
+    fn solve(
+        &self,
+        factor: f64,
+        statistics: &mut StageStatistics,
+        block: &Block,
+    ) -> Result<Vec<(LinearId, Array2<f32>)>> {
+        let asked = statistics.curvature.damping();
+        statistics.curvature.scale_damping(factor);
         let mut solved = Vec::with_capacity(self.layers.len());
         for &id in self.layers {
             let linear = &block.linears()[id];
-            if let Some(compressor) = compressors.of(&linear.name) {
-                let (layer, _) = statistics.compress(&damped, linear, compressor)?;
+            if let Some(solver) = self.held_out.candidates.of(&linear.name) {
+                let (layer, _) = statistics.compress(linear, solver)?;
                 solved.push((id, layer.weight));
             }
         }
+        statistics.curvature.set_damping(asked);
         Ok(solved)
     }
 }
 
-/// The index below `count` where `value` is least, as far as can be told from `start` upwards, or downwards if the first step up
-/// does not help.
+/// The index below `count` that a descent on `value` from `start` ends at: upwards, or downwards if the first step up does not
+/// help.
 fn climb(start: usize, count: usize, mut value: impl FnMut(usize) -> Result<f64>) -> Result<usize> {
     let (mut best, mut least) = (start, value(start)?);
     for towards in [1, -1] {
@@ -166,7 +170,7 @@ mod tests {
     fn batches_are_held_out_evenly_and_some_are_left_to_fit() {
         let held = |share, batches| {
             let recipe = Recipe { held_out: share, ..Recipe::default() };
-            let held_out = HeldOut::of(&recipe, batches)?;
+            let held_out = HeldOut::of(&recipe, batches).expect("valid")?;
             Some((0..batches).filter(|&batch| held_out.holds(batch)).collect::<Vec<_>>())
         };
         assert_eq!(held(0.25, 8), Some(vec![3, 7]));

@@ -51,9 +51,9 @@ impl DenseBlock {
         })
     }
 
-    /// What the stage would [leave](Stream::ahead) of one batch.
-    pub(crate) fn ahead(&mut self, batch: usize, stage: usize) -> Result<Array2<f32>> {
-        self.stream.ahead(batch, &self.block, stage)
+    /// What the stage would [leave](Stream::after) of one batch.
+    pub(crate) fn after(&mut self, batch: usize, stage: usize) -> Result<Array2<f32>> {
+        self.stream.after(batch, &self.block, stage)
     }
 
     /// Runs the stage.

@@ -43,7 +43,7 @@ pub enum Error {
         what: String,
     },
     /// Activations that were put aside are not there as they were left.
-    #[error("{what}; start the run anew (--restart)")]
+    #[error("{what}; restart the run")]
     Activations {
         /// What is wrong.
         what: String,
@@ -63,7 +63,7 @@ pub enum Error {
     #[error(transparent)]
     Export(#[from] sparq_export::Error),
     /// A fallback, and fallbacks are not wanted.
-    #[error("layer {layer}: {fallback}; without --strict this is reported and the run goes on")]
+    #[error("layer {layer}: {fallback}; unless the run is strict, this is reported and the run goes on")]
     Strict {
         /// Name of the layer.
         layer: String,
@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// An unfinished run with other settings is in the way.
     #[error(
-        "{} holds an unfinished run with another {field} ({then}; now {now}): finish that one, or discard it with --restart",
+        "{} holds an unfinished run with another {field} ({then}; now {now}): finish that one, or restart",
         path.display()
     )]
     OtherRun {
@@ -100,7 +100,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The state of an unfinished run cannot be read.
-    #[error("{}: {reason}; discard the unfinished run with --restart", path.display())]
+    #[error("{}: {reason}; restart to discard the unfinished run", path.display())]
     State {
         /// The file.
         path: PathBuf,

@@ -20,7 +20,6 @@ impl Fingerprint {
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("model".to_owned(), model.checkpoint().content_hash()?),
             ("recipe".to_owned(), recipe.to_string()),
-            ("revision".to_owned(), recipe.revision().to_string()),
             // What a recipe's text leaves to the defaults, which a later version may set otherwise.
             ("settings".to_owned(), serde_json::to_string(&named).unwrap_or_default()),
             ("targets".to_owned(), format!("{:?} without {:?}", targets.include, targets.ignore)),
@@ -63,19 +62,11 @@ mod tests {
         let of = |fields: &[(&str, &str)]| {
             Fingerprint(fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
         };
-        let then = of(&[("calibration", "0a"), ("revision", "1"), ("settings", "{}")]);
+        let then = of(&[("calibration", "0a"), ("recipe", "1"), ("settings", "{}")]);
         let named = |now: &[(&str, &str)]| then.difference(&of(now)).map(|(field, ..)| field);
-        assert_eq!(named(&[("calibration", "0a"), ("revision", "1"), ("settings", "{}")]), None);
-        assert_eq!(
-            named(&[("calibration", "0b"), ("revision", "2"), ("settings", "{a}")]).as_deref(),
-            Some("revision")
-        );
+        assert_eq!(named(&[("calibration", "0a"), ("recipe", "1"), ("settings", "{}")]), None);
+        assert_eq!(named(&[("calibration", "0b"), ("recipe", "2"), ("settings", "{a}")]).as_deref(), Some("recipe"));
         // Equal text, other defaults.
-        assert_eq!(
-            named(&[("calibration", "0a"), ("revision", "1"), ("settings", "{a}")]).as_deref(),
-            Some("settings")
-        );
-        // Written before a field existed.
-        assert_eq!(named(&[("calibration", "0a"), ("settings", "{}")]).as_deref(), Some("revision"));
+        assert_eq!(named(&[("calibration", "0a"), ("recipe", "1"), ("settings", "{a}")]).as_deref(), Some("settings"));
     }
 }

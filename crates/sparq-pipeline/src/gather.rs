@@ -7,36 +7,35 @@ use crate::stage::StageStatistics;
 use crate::stage_drift::StageDrift;
 use crate::stream::Stream;
 use crate::{Activations, Phase, Profile, Recipe, Result};
-use sparq_core::{SharedHessian, Statistics};
+use sparq_core::{Curvature, HessianAccumulator, Statistics};
 use sparq_model::{Block, LinearId};
-use sparq_obs::HessianAccumulator;
 
-/// Sums up what the compressed `layers` of a stage read, over all batches. Where text is held out it joins the others last,
-/// once it has told which damping to use; then these are the methods to solve the stage by.
+/// Sums up what the compressed `layers` of a stage read, over all batches. Batches that are held out choose the damping
+/// first, and are added last.
 pub(crate) fn gather(
     compressors: &Compressors,
-    held_out: Option<HeldOut>,
+    held_out: Option<&HeldOut>,
     block: &mut Block,
     (stage, layers): (usize, &[LinearId]),
     stream: &mut Stream,
     mut dense: Option<&mut DenseBlock>,
     profile: &mut Profile,
-) -> Result<(StageStatistics, Option<Compressors>)> {
+) -> Result<StageStatistics> {
     let recipe = compressors.recipe();
     let mut sums = StageSums::new(recipe, (block, stage), compressors.needs(), dense.is_some())?;
     let Some(held_out) = held_out.filter(|_| HeldOut::serves(block.plan(), stage)) else {
         sums.add(recipe, (block, stage), stream, dense, profile, |_| true)?;
-        return Ok((sums.finish(profile), None));
+        return sums.finish(recipe, profile);
     };
     sums.add(recipe, (block, stage), stream, dense.as_deref_mut(), profile, |batch| !held_out.holds(batch))?;
-    let choice = DampingChoice { recipe, held_out, stage, layers };
-    let so_far = sums.finish(profile);
-    let factor = choice.factor(&so_far, block, stream, dense.as_deref_mut(), profile)?;
+    let mut so_far = sums.finish(recipe, profile)?;
+    let choice = DampingChoice { held_out, stage, layers };
+    let factor = choice.factor(&mut so_far, block, stream, dense.as_deref_mut(), profile)?;
     let mut sums = StageSums::resume(so_far, compressors.needs());
     sums.add(recipe, (block, stage), stream, dense, profile, |batch| held_out.holds(batch))?;
-    let statistics = sums.finish(profile);
-    let damped = choice.damped(factor, block, statistics.tokens())?;
-    Ok((statistics, Some(Compressors::new(damped)?)))
+    let mut statistics = sums.finish(recipe, profile)?;
+    statistics.curvature.scale_damping(factor);
+    Ok(statistics)
 }
 
 /// Sums over the inputs of a stage.
@@ -56,9 +55,8 @@ impl StageSums {
     ) -> Result<Self> {
         let width = block.stage_linears(stage).first().map_or(0, |first| block.linears()[*first].in_features());
         let plan = block.plan();
-        // The dense model may send other tokens to an expert, and inputs could not be told apart from one another.
-        let drift =
-            (beside_dense && !plan.is_routed(stage)).then(|| StageDrift::new(plan, stage, recipe.residual_drift));
+        // The dense model may send other tokens to an expert: there would be no pairs to compare.
+        let drift = (beside_dense && !plan.is_routed(stage)).then(|| StageDrift::new(plan, stage, recipe.drift as f32));
         Ok(Self { needs, accumulator: HessianAccumulator::new(width, needs)?, drift })
     }
 
@@ -89,15 +87,16 @@ impl StageSums {
     }
 
     /// What is known of the batches that were added.
-    pub(crate) fn finish(self, profile: &mut Profile) -> StageStatistics {
+    pub(crate) fn finish(self, recipe: &Recipe, profile: &mut Profile) -> Result<StageStatistics> {
         let skipped = self.accumulator.skipped();
         let hessian = profile.time(Phase::Statistics, 0, || self.accumulator.finish());
-        StageStatistics { hessian: SharedHessian::new(hessian), drift: self.drift, skipped }
+        let curvature = Curvature::new(hessian).with_damping(recipe.damping()?).act_order(recipe.act_order);
+        Ok(StageStatistics { curvature, drift: self.drift, skipped })
     }
 
     /// Goes on from there.
     fn resume(finished: StageStatistics, needs: Statistics) -> Self {
-        let StageStatistics { hessian, drift, skipped } = finished;
-        Self { needs, accumulator: HessianAccumulator::resume(hessian.into_hessian(), skipped), drift }
+        let StageStatistics { curvature, drift, skipped } = finished;
+        Self { needs, accumulator: HessianAccumulator::resume(curvature.into_hessian(), skipped), drift }
     }
 }

@@ -6,6 +6,7 @@ use crate::{Allocation, Calibration, Error, Result};
 use serde::{Deserialize, Serialize};
 use sparq_core::{CompressError, Sparsity, Statistics};
 use sparq_model::{LinearShape, Model};
+use std::fmt;
 
 /// Tokens that go through a block at a time: enough for full-speed products, few enough that what exists for a moment
 /// only stays small beside what is kept.
@@ -44,7 +45,7 @@ pub struct Plan {
     /// Bytes of waiting activations that each stream may keep in memory; none if all stay there.
     #[serde(default)]
     pub resident_bytes: Option<u64>,
-    /// Streams of activations: two if drift is undone, the compressed model's and the dense one's.
+    /// Streams of activations: two if drift is corrected, the compressed model's and the dense one's.
     #[serde(default)]
     pub streams: u64,
     /// Predicted peak of all of these, the embedding matrix, a layer's working copies and what waits to be committed.
@@ -106,19 +107,19 @@ impl Plan {
             Some(calibration.ok_or_else(|| Error::Calibration { what: format!("{recipe} needs calibration text") })?)
         };
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
-        let undoes_drift = compressors.undo_drift();
+        let corrects_drift = compressors.correct_drift();
         let hessian_bytes = match needs {
-            // The sum and its factor in f32, two matrices of f64 while factoring; how far inputs or outputs have drifted,
-            // with a factor of its own; in another order of channels, the sum and its factor once more.
+            // The sum and its factor in f32, two matrices of f64 while factoring, the sum in another order of channels; how
+            // far inputs or outputs have drifted.
             Statistics::Hessian => {
-                let drift = if undoes_drift { widest * widest * 4 + 4 * drift_values(model)? } else { 0 };
-                let reordered = if recipe.act_order { widest * widest * (4 + 4) } else { 0 };
+                let drift = if corrects_drift { 4 * drift_values(model)? } else { 0 };
+                let reordered = if recipe.act_order { widest * widest * 4 } else { 0 };
                 widest * widest * (4 + 4 + 8 + 8) + drift + reordered
             }
             _ => widest * 4,
         };
         // The dense model walks beside the compressed one.
-        let streams = if undoes_drift { 2 } else { 1 };
+        let streams = if corrects_drift { 2 } else { 1 };
         let batch = used.map_or(0, |used| batch_tokens(recipe, used).min(tokens).max(used.longest())) as u64;
         // Stage by stage all batches are looked at, then all move on: what one leaves for the next stage is kept of each.
         let kept = estimate.kept_per_token;
@@ -130,7 +131,7 @@ impl Plan {
         let working_activation_bytes =
             batch * (estimate.activations_per_token.max(kept) + (streams - 1) * kept) + choosing;
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
-        let working = largest * (4 + 4 + 4 + 2) * if undoes_drift || recipe.descent > 0 { 2 } else { 1 } + waiting;
+        let working = largest * (4 + 4 + 4 + 2) * if corrects_drift || recipe.descent > 0 { 2 } else { 1 } + waiting;
         Ok(Self {
             blocks: model.block_count(),
             layers,
@@ -147,6 +148,30 @@ impl Plan {
             partial_bytes: 2 * tokens as u64 * estimate.residual_per_token + (solution_bits / 8.0) as u64,
             peak_bytes: streams * estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings,
         })
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mega = |bytes: u64| bytes as f64 / 1e6;
+        write!(
+            f,
+            "{} layers in {} blocks, {:.1} M weights, {} calibration tokens; predicted peak memory {:.1} MB besides what the \
+             process holds already, on disk {:.1} MB besides the output",
+            self.layers,
+            self.blocks,
+            self.weights as f64 / 1e6,
+            self.tokens,
+            mega(self.peak_bytes),
+            mega(self.partial_bytes),
+        )?;
+        match self.resident_bytes {
+            Some(resident) => {
+                let kept = mega(self.streams * resident);
+                write!(f, "; of waiting activations {kept:.1} MB stay in memory, the rest waits in a file")
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -175,7 +200,7 @@ impl Plan {
     }
 }
 
-/// Values of the largest sum that tells a stage's drift.
+/// Values of the largest sum for the drift of a stage.
 fn drift_values(model: &Model) -> Result<u64> {
     let mut largest = 0;
     for index in 0..model.block_count() {
@@ -190,7 +215,7 @@ fn chosen<'a>(model: &'a Model, block: usize, targets: &Matcher) -> Result<Vec<&
     Ok(model.block_plan(block)?.linears().iter().filter(|linear| targets.contains(&linear.name)).collect())
 }
 
-/// An allocation must be one of this model's, and what it says of itself true.
+/// Refuses an allocation of another model, and one whose totals are not those of its layers.
 fn check_allocation(model: &Model, allocation: &Allocation) -> Result<()> {
     let refuse = |reason: String| Error::Recipe { recipe: "an allocation".to_owned(), reason };
     let mut named = Vec::with_capacity(allocation.layers.len());

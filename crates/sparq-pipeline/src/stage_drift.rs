@@ -2,12 +2,18 @@
 
 use crate::Result;
 use ndarray::Array2;
+use sparq_core::{Curvature, InputDrift, OutputDrift};
 use sparq_model::{Block, BlockPlan, BlockState, Linear};
-use sparq_obs::{InputDrift, InverseFactor, OutputDrift};
 
-/// Sums for one stage of a block.
+/// Sums for one stage of a block, and the share of the drift that its layers correct.
 #[derive(Debug, Clone)]
-pub(crate) enum StageDrift {
+pub(crate) struct StageDrift {
+    sums: Sums,
+    share: f32,
+}
+
+#[derive(Debug, Clone)]
+enum Sums {
     /// For all layers of the stage.
     Inputs(InputDrift),
     /// For the only one.
@@ -19,15 +25,15 @@ pub(crate) enum StageDrift {
 }
 
 impl StageDrift {
-    /// Nothing yet; `residual` says whether layers are asked to undo the residual stream's drift where they can.
-    pub(crate) fn new(plan: &BlockPlan, stage: usize, residual: bool) -> Self {
+    /// Nothing yet, for layers that correct `share` of the drift.
+    pub(crate) fn new(plan: &BlockPlan, stage: usize, share: f32) -> Self {
         let (rows, width) = shape(plan, stage);
-        if by_outputs(plan, stage) {
-            let drift = OutputDrift::new(rows, width);
-            Self::Outputs { drift, residual: residual && plan.adds_to_residual(stage) }
+        let sums = if by_outputs(plan, stage) {
+            Sums::Outputs { drift: OutputDrift::new(rows, width), residual: plan.adds_to_residual(stage) }
         } else {
-            Self::Inputs(InputDrift::new(width))
-        }
+            Sums::Inputs(InputDrift::new(width))
+        };
+        Self { sums, share }
     }
 
     /// Values that the sums of a stage take.
@@ -51,9 +57,9 @@ impl StageDrift {
         compressed: &BlockState,
     ) -> Result<()> {
         let (Some(dense_inputs), Some(inputs)) = (dense.input(), compressed.input()) else { return Ok(()) };
-        match self {
-            Self::Inputs(drift) => drift.add(dense_inputs, inputs)?,
-            Self::Outputs { drift, residual } => {
+        match &mut self.sums {
+            Sums::Inputs(drift) => drift.add(dense_inputs, inputs)?,
+            Sums::Outputs { drift, residual } => {
                 let Some(linear) = only(block, stage) else { return Ok(()) };
                 let residual = residual.then(|| [dense.residual(), compressed.residual()]);
                 drift.add(linear.weight.view(), [dense_inputs, inputs], residual)?;
@@ -63,10 +69,10 @@ impl StageDrift {
     }
 
     /// The weight that a layer of the stage is to aim at.
-    pub(crate) fn target(&self, linear: &Linear, factor: &InverseFactor, share: f32) -> Result<Array2<f32>> {
-        Ok(match self {
-            Self::Inputs(drift) => drift.target(linear.weight.view(), factor, share)?,
-            Self::Outputs { drift, .. } => drift.target(linear.weight.view(), factor, share)?,
+    pub(crate) fn target(&self, linear: &Linear, curvature: &Curvature) -> Result<Array2<f32>> {
+        Ok(match &self.sums {
+            Sums::Inputs(drift) => drift.target(linear.weight.view(), curvature, self.share)?,
+            Sums::Outputs { drift, .. } => drift.target(linear.weight.view(), curvature, self.share)?,
         })
     }
 }

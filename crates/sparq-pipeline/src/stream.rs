@@ -143,7 +143,7 @@ impl Stream {
 
     /// What a stage of `block` would leave of one batch, which stays where it is: the residual stream if the stage adds to
     /// it, else the input of the next one.
-    pub(crate) fn ahead(&mut self, index: usize, block: &Block, stage: usize) -> Result<Array2<f32>> {
+    pub(crate) fn after(&mut self, index: usize, block: &Block, stage: usize) -> Result<Array2<f32>> {
         self.with(index, block, |state| {
             let mut state = state.clone();
             block.apply(stage, &mut state)?;

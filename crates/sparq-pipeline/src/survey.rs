@@ -2,24 +2,24 @@ use crate::gather::StageSums;
 use crate::plan::BATCH_TOKENS;
 use crate::stream::Stream;
 use crate::targets::Matcher;
-use crate::{Calibration, Error, LayerBudget, LayerReport, Observer, Plan, Profile, Recipe, Result};
-use sparq_core::{CompressedLayer, LayerCompressor, Statistics};
+use crate::{Calibration, Error, LayerBudget, LayerReport, Plan, Profile, Recipe, Result};
+use sparq_core::{CompressedLayer, LayerCompressor, Observer, Solver, Statistics};
 use sparq_model::{Block, Linear, LinearId, Model};
 
 /// What a recipe would make of every layer of a model under several budgets, each layer by itself in the dense model.
 ///
 /// One walk through the blocks serves all budgets: tokens pass through the dense model once, and all solutions of a layer
 /// share its Hessian and what is factored of it. Nothing that was compressed before a layer reaches it, so there is no
-/// drift to undo, and damping is the recipe's own. Takes the memory of a [compression](crate::Compression) without drift.
+/// drift to correct, and damping is the recipe's own. Takes the memory of a [compression](crate::Compress) without drift.
 ///
 /// # Examples
 /// ```no_run
 /// use sparq_core::{Bits, Sparsity};
 /// use sparq_model::Model;
-/// use sparq_pipeline::{Calibration, LayerBudget, Recipe, Survey};
+/// use sparq_pipeline::{Calibration, LayerBudget, Recipe, Sampling, Survey};
 /// let model = Model::open("models/SmolLM2-135M")?;
 /// let text = std::fs::read_to_string("calibration.txt")?;
-/// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
+/// let calibration = Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 8, ..Sampling::default() })?;
 /// let recipe: Recipe = "s=0.25,q=4,group=64,preset=reference".parse()?;
 /// let budgets = [3, 4].map(|bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Bits::new(bits).ok() });
 /// let mut survey = Survey::new(&model, &recipe, &budgets, &calibration)?;
@@ -33,8 +33,9 @@ use sparq_model::{Block, Linear, LinearId, Model};
 #[derive(Debug)]
 pub struct Survey<'a> {
     model: &'a Model,
-    /// For each budget; no method if it leaves layers as they are.
-    methods: Vec<(Recipe, Option<Box<dyn LayerCompressor>>)>,
+    recipe: Recipe,
+    /// For each budget; none if it leaves layers as they are.
+    solvers: Vec<Option<Solver>>,
     targets: Matcher,
     needs: Statistics,
     stream: Stream,
@@ -47,20 +48,19 @@ impl<'a> Survey<'a> {
     /// # Errors
     /// Those of [`Plan::new`] for each of the budgets, and of embedding the text.
     pub fn new(model: &'a Model, recipe: &Recipe, budgets: &[LayerBudget], calibration: &Calibration) -> Result<Self> {
-        let mut methods = Vec::with_capacity(budgets.len());
+        let recipe = Recipe { drift: 0.0, held_out: 0.0, allocation: None, ..recipe.clone() };
+        let mut solvers = Vec::with_capacity(budgets.len());
         for &budget in budgets {
-            let recipe = Recipe { drift: 0.0, held_out: 0.0, ..recipe.with_budget(budget) };
+            let recipe = recipe.with_budget(budget);
             Plan::new(model, &recipe, Some(calibration))?;
-            let method = recipe.compressor()?;
-            methods.push((recipe, method));
+            solvers.push(recipe.solver()?);
         }
-        let of_methods = methods.iter().filter_map(|(_, method)| method.as_ref());
-        let needs = of_methods.map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing);
+        let needs = solvers.iter().flatten().map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing);
         let mut stream = Stream::new(recipe.forward, None);
         if needs > Statistics::Nothing {
             stream.embed(model, calibration, BATCH_TOKENS)?;
         }
-        Ok(Self { model, methods, targets: recipe.targets.build()?, needs, stream, block: 0 })
+        Ok(Self { model, targets: recipe.targets.build()?, recipe, solvers, needs, stream, block: 0 })
     }
 
     /// Index of the block that comes next; the number of blocks after the last.
@@ -84,19 +84,19 @@ impl<'a> Survey<'a> {
         for stage in 0..block.stages() {
             let targeted = |id: &&LinearId| self.targets.contains(&block.linears()[**id].name);
             let ids: Vec<LinearId> = block.stage_linears(stage).iter().filter(targeted).copied().collect();
-            if let Some((recipe, _)) = self.methods.first().filter(|_| !ids.is_empty()) {
-                let at = (&*block, stage);
+            if !ids.is_empty() {
+                let (recipe, at) = (&self.recipe, (&*block, stage));
                 let mut sums = StageSums::new(recipe, at, self.needs, false)?;
                 sums.add(recipe, at, &mut self.stream, None, &mut profile, |_| true)?;
-                let statistics = sums.finish(&mut profile);
+                let statistics = sums.finish(recipe, &mut profile)?;
                 for id in ids {
                     let linear = &block.linears()[id];
-                    for (budget, (recipe, method)) in self.methods.iter().enumerate() {
-                        let Some(method) = method else { continue };
+                    for (budget, solver) in self.solvers.iter().enumerate() {
+                        let Some(solver) = solver else { continue };
                         if observer.stop() {
                             return Err(Error::Stopped { done: index, of: self.model.block_count() });
                         }
-                        let (layer, report) = statistics.solve(recipe, index, linear, &**method)?;
+                        let (layer, report) = statistics.solve(index, linear, solver)?;
                         take(budget, linear, layer, report);
                     }
                 }

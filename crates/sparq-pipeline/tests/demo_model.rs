@@ -1,14 +1,14 @@
 //! The whole pipeline on the demo model of this repository.
 
 use ndarray::Array2;
-use sparq_core::{Bits, Fallback, Sparsity};
+use sparq_core::{Bits, Fallback, Observer, Sparsity};
 use sparq_export::{Dense, ExportFormat, ExportSettings, FloatType, Gguf, SolvedLayers};
 use sparq_model::Model;
 use sparq_pipeline::{
-    Allocation, Calibration, Compression, CompressionReport, Error, Job, LayerBudget, LayerReport, MemorySink,
-    Observer, Plan, Recipe, Targets, compress,
+    Allocation, Calibration, Compress, CompressionReport, Error, LayerBudget, LayerReport, MemorySink, Recipe,
+    Sampling, Targets,
 };
-use std::cell::RefCell;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 fn demo() -> PathBuf {
@@ -21,7 +21,8 @@ fn model() -> Model {
 
 fn calibration(model: &Model, samples: usize) -> Calibration {
     let text = std::fs::read_to_string(demo().join("calibration.txt")).expect("the demo calibration text");
-    Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, samples, 128, 7).expect("text")
+    let sampling = Sampling { samples, length: 128, seed: 7 };
+    Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, sampling).expect("text")
 }
 
 fn held_out(model: &Model) -> Vec<u32> {
@@ -38,9 +39,8 @@ fn logits(model: &Model) -> Array2<f32> {
 
 fn in_memory(model: &Model, recipe: &str, samples: usize) -> (Model, CompressionReport) {
     let recipe: Recipe = recipe.parse().expect(recipe);
-    let mut sink = MemorySink::new();
-    let report = compress(model, &recipe, Some(&calibration(model, samples)), &mut sink, &()).expect("compressed");
-    (sink.into_model(model).expect("all blocks"), report)
+    let calibration = calibration(model, samples);
+    Compress::new(model).recipe(recipe).calibration(&calibration).in_memory().expect("compressed")
 }
 
 /// Mean KL(dense || other) per token, in nats.
@@ -125,6 +125,15 @@ fn damping_chosen_on_held_out_text_mends_a_bad_one_and_is_reported() {
 }
 
 #[test]
+fn correcting_drift_brings_the_model_nearer_to_the_dense_one() {
+    let model = model();
+    let dense = logits(&model);
+    let run = |drift: f64| diverging(&model, &dense, &format!("s=0.5,q=3,group=32,held-out=0,drift={drift}"), 24).0;
+    let (without, with) = (run(0.0), run(0.5));
+    assert!(with < 0.97 * without, "{with} {without}");
+}
+
+#[test]
 fn methods_that_need_no_hessian_are_asked_to_undo_drift_all_the_same() {
     let model = model();
     for recipe in [
@@ -173,8 +182,8 @@ fn the_written_checkpoint_is_the_model_in_memory() {
     let directory = tempfile::tempdir().expect("a directory");
     let destination = directory.path().join("out");
     let settings = ExportSettings { float_type: FloatType::F32, max_shard_bytes: 500_000, overwrite: false };
-    let job = Job::new(&model, &recipe, &destination).calibration(Some(&calibration)).export(settings);
-    let done = job.run(&Dense, &()).expect("compressed");
+    let job = Compress::new(&model).recipe(recipe).calibration(&calibration).export(settings);
+    let done = job.to(&destination, &Dense).expect("compressed");
     assert_eq!(names(directory.path()), ["out"], "nothing else is left");
 
     let reopened = Model::open(&destination).expect("our own output opens");
@@ -190,7 +199,7 @@ fn the_written_checkpoint_is_the_model_in_memory() {
         let read = |directory: &Path| std::fs::read(directory.join(name)).expect(name);
         assert_eq!(read(&demo()), read(&destination), "{name}");
     }
-    let again = job.run(&Dense, &()).expect_err("an existing destination is not replaced");
+    let again = job.to(&destination, &Dense).expect_err("an existing destination is not replaced");
     assert!(again.to_string().contains("out"), "{again}");
 
     // The kept solution gives the same checkpoint without solving again.
@@ -234,14 +243,14 @@ fn a_stopped_job_continues_to_the_same_bytes() {
     for recipe in ["s=0.5,q=4,group=64,asymmetric=true,held-out=0", "s=2:4", "s=0.5,q=4,group=64"] {
         let recipe: Recipe = recipe.parse().expect("valid");
         let (whole, pieces) = (directory.path().join("whole"), directory.path().join("pieces"));
-        let job = |path: &Path| Job::new(&model, &recipe, path).calibration(Some(&calibration));
-        let uninterrupted = job(&whole).run(&Dense, &()).expect("compressed");
+        let job = Compress::new(&model).recipe(recipe).calibration(&calibration);
+        let uninterrupted = job.to(&whole, &Dense).expect("compressed");
         for done in 1..4 {
-            let stopped = job(&pieces).stop_after(Some(1)).run(&Dense, &()).expect_err("stopped");
+            let stopped = job.clone().stop_after(1).to(&pieces, &Dense).expect_err("stopped");
             assert!(matches!(stopped, Error::Stopped { done: blocks, of: 4 } if blocks == done), "{stopped}");
             assert!(!pieces.exists(), "nothing is there before the end");
         }
-        let resumed = job(&pieces).run(&Dense, &()).expect("continued");
+        let resumed = job.to(&pieces, &Dense).expect("continued");
         assert_eq!(contents(&whole), contents(&pieces));
         let without_times = |report: &CompressionReport| {
             report
@@ -263,35 +272,35 @@ fn an_unfinished_run_with_other_settings_is_refused_and_can_be_discarded() {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("out");
     let recipe: Recipe = "s=0.5,q=4,group=64".parse().expect("valid");
-    let job = Job::new(&model, &recipe, &out).calibration(Some(&eight));
-    job.clone().stop_after(Some(2)).run(&Dense, &()).expect_err("stopped");
+    let job = Compress::new(&model).recipe(recipe).calibration(&eight);
+    job.clone().stop_after(2).to(&out, &Dense).expect_err("stopped");
     let refused = |recipe: &str, calibration: &Calibration, words: &[&str]| {
         let recipe: Recipe = recipe.parse().expect("valid");
         let error =
-            Job::new(&model, &recipe, &out).calibration(Some(calibration)).run(&Dense, &()).expect_err("refused");
+            Compress::new(&model).recipe(recipe).calibration(calibration).to(&out, &Dense).expect_err("refused");
         for word in words {
             assert!(error.to_string().contains(word), "{error} should name {word}");
         }
     };
-    refused("s=0.25,q=4,group=64", &eight, &["recipe", "s=0.5", "s=0.25", "--restart"]);
+    refused("s=0.25,q=4,group=64", &eight, &["recipe", "s=0.5", "s=0.25", "restart"]);
     refused("s=0.5,q=4,group=64", &four, &["calibration samples", "8", "now 4"]);
 
     // Damaged state is named, and nothing is built on it.
-    let partial = job.partial();
+    let partial = Compress::partial(&out);
     let block = partial.join("sparq/block-00001.safetensors");
     let good = std::fs::read(&block).expect("written");
     let mut bad = good.clone();
     *bad.last_mut().expect("bytes") ^= 1;
     std::fs::write(&block, bad).expect("writable");
-    let error = job.run(&Dense, &()).expect_err("damaged").to_string();
+    let error = job.to(&out, &Dense).expect_err("damaged").to_string();
     assert!(error.contains("block-00001.safetensors") && error.contains("damaged"), "{error}");
     std::fs::write(&block, good).expect("writable");
     let activations = partial.join("activations-00002.f32");
     std::fs::write(&activations, [0; 4]).expect("writable");
-    let error = job.run(&Dense, &()).expect_err("damaged").to_string();
-    assert!(error.contains("activations-00002.f32") && error.contains("--restart"), "{error}");
+    let error = job.to(&out, &Dense).expect_err("damaged").to_string();
+    assert!(error.contains("activations-00002.f32") && error.contains("restart"), "{error}");
 
-    job.clone().restart(true).run(&Dense, &()).expect("from the beginning");
+    job.clone().restart(true).to(&out, &Dense).expect("from the beginning");
     assert_eq!(names(directory.path()), ["out"]);
 }
 
@@ -308,12 +317,12 @@ fn continues_after_being_killed_between_its_last_renames(format: &dyn ExportForm
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join(name);
     let recipe: Recipe = "q=4,group=32".parse().expect("valid");
-    let job = Job::new(&model, &recipe, &out).calibration(Some(&calibration));
+    let job = Compress::new(&model).recipe(recipe.clone()).calibration(&calibration);
     let beside = directory.path().join(format!("{name}.sparq"));
     if !format.is_one_file() {
         std::fs::create_dir(&beside).expect("created"); // nothing of a directory's goes there
     }
-    job.run(format, &()).expect("compressed");
+    job.to(&out, format).expect("compressed");
     let (expected, left) = (contents(directory.path()), names(directory.path()));
 
     // The state of a run that had solved everything, as it stood when the solution had moved to its place.
@@ -321,19 +330,19 @@ fn continues_after_being_killed_between_its_last_renames(format: &dyn ExportForm
         std::fs::remove_dir_all(&out).expect("removable");
     } else {
         std::fs::remove_file(&out).expect("removable");
-        let refused = job.run(format, &()).expect_err("what it was made of would be lost").to_string();
+        let refused = job.to(&out, format).expect_err("what it was made of would be lost").to_string();
         assert!(refused.contains(".sparq"), "{refused}");
         std::fs::remove_dir_all(&beside).expect("removable");
     }
-    job.clone().stop_after(Some(3)).run(format, &()).expect_err("stopped");
-    let partial = job.partial();
+    job.clone().stop_after(3).to(&out, format).expect_err("stopped");
+    let partial = Compress::partial(&out);
     let mut sink = sparq_pipeline::SolutionSink::open(
         &partial,
         sparq_pipeline::Fingerprint::new(&model, &recipe, Some(&calibration)).expect("readable"),
         false,
     )
     .expect("opened");
-    Compression::new(&model, &recipe).calibration(Some(&calibration)).run(&mut sink, &()).expect("solved");
+    job.into_sink(&mut sink).expect("solved");
     let solution = sink.finish().expect("whole");
     let checkpoint = partial.join("checkpoint");
     sparq_export::export(model.checkpoint(), &solution, format, &checkpoint, &ExportSettings::default())
@@ -342,13 +351,13 @@ fn continues_after_being_killed_between_its_last_renames(format: &dyn ExportForm
     std::fs::rename(partial.join("sparq"), moved).expect("moved");
     std::fs::create_dir(partial.join(".checkpoint.partial-x")).expect("created");
 
-    job.run(format, &()).expect("finished");
+    job.to(&out, format).expect("finished");
     assert_eq!(contents(directory.path()), expected);
     assert_eq!(names(directory.path()), left);
 
     // Killed after the last rename: what is left beside the output goes with the next call, which finds the output.
     std::fs::create_dir(&partial).expect("created");
-    assert!(job.run(format, &()).is_err());
+    assert!(job.to(&out, format).is_err());
     assert!(partial.exists(), "only what is known to be a remainder is removed");
 }
 
@@ -358,7 +367,8 @@ fn strict_turns_fallbacks_into_errors() {
     let few = Calibration::from_sequences(vec![(1..60).collect()]).expect("tokens");
     let recipe: Recipe = "q=4,group=64".parse().expect("valid");
     let run = |strict| {
-        Compression::new(&model, &recipe).calibration(Some(&few)).strict(strict).run(&mut MemorySink::new(), &())
+        let job = Compress::new(&model).recipe(recipe.clone()).calibration(&few);
+        job.strict(strict).into_sink(&mut MemorySink::new())
     };
     let report = run(false).expect("reported, not refused");
     assert_eq!(report.layers_with_fallbacks, 28);
@@ -369,25 +379,28 @@ fn strict_turns_fallbacks_into_errors() {
 #[test]
 fn targets_choose_and_the_observer_sees_them() {
     #[derive(Default)]
-    struct Seen(RefCell<Vec<String>>, RefCell<Option<Plan>>);
+    struct Seen(std::sync::Mutex<(Vec<String>, Vec<String>)>);
     impl Observer for Seen {
-        fn planned(&self, plan: &Plan) {
-            *self.1.borrow_mut() = Some(plan.clone());
+        fn progress(&self, done: usize, total: usize, what: &dyn Display) {
+            self.0.lock().expect("alone").0.push(format!("{done} of {total} {what}"));
         }
-        fn layer(&self, report: &sparq_pipeline::LayerReport) {
-            self.0.borrow_mut().push(report.name.clone());
+        fn note(&self, what: &dyn Display) {
+            self.0.lock().expect("alone").1.push(what.to_string());
         }
     }
     let model = model();
     let targets = Targets { include: vec!["*.mlp.*".into()], ignore: vec!["*.0.*".into()] };
-    let recipe = Recipe { targets, ..("q=4,group=32,quantizer=rtn".parse().expect("valid")) };
+    let recipe = "q=4,group=32,quantizer=rtn".parse::<Recipe>().expect("valid").with_targets(targets);
     let seen = Seen::default();
-    let report = compress(&model, &recipe, None, &mut MemorySink::new(), &seen).expect("rtn needs no data");
+    let job = Compress::new(&model).recipe(recipe).observer(&seen);
+    let (_, report) = job.in_memory().expect("rtn needs no data");
     assert_eq!(report.layers.len(), 9);
-    assert_eq!(*seen.0.borrow(), report.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>());
-    let plan = seen.1.borrow().clone().expect("announced");
-    assert_eq!((plan.layers, plan.tokens), (9, 0));
-    assert!(plan.peak_bytes > plan.block_bytes);
+    let (progress, notes) = &*seen.0.lock().expect("alone");
+    let expected = report.layers.iter().enumerate().map(|(index, layer)| format!("{} of 9 {layer}", index + 1));
+    assert_eq!(*progress, expected.collect::<Vec<_>>());
+    assert_eq!(*notes, [report.plan.to_string()]);
+    assert!(notes[0].starts_with("9 layers in 4 blocks") && notes[0].contains("0 calibration tokens"), "{}", notes[0]);
+    assert!(report.plan.peak_bytes > report.plan.block_bytes);
 }
 
 #[test]
@@ -397,27 +410,27 @@ fn waiting_in_a_file_changes_no_bit() {
     let recipes = ["s=0.25,q=4,group=32,held-out=0", "s=0.25,q=4,group=32", "s=0.5,q=3,group=32,preset=reference"];
     for recipe in recipes {
         let recipe: Recipe = recipe.parse().expect("a recipe");
-        let plain = Compression::new(&model, &recipe).calibration(Some(&calibration));
+        let plain = Compress::new(&model).recipe(recipe).calibration(&calibration);
         let plan = plain.plan().expect("it fits");
         let least = match plan.clone().within(1) {
             Err(Error::MemoryBudget { least, budget: 1 }) => least,
             other => panic!("{other:?}"),
         };
         assert!(least < plan.peak_bytes && plan.clone().within(plan.peak_bytes).expect("fits") == plan);
-        let weights = |compression: Compression<'_>| {
+        let weights = |compression: &Compress<'_>| {
             let mut sink = MemorySink::new();
-            compression.run(&mut sink, &()).expect("it works");
+            compression.into_sink(&mut sink).expect("it works");
             let compressed = sink.into_model(&model).expect("complete");
             let blocks = (0..model.block_count()).map(|index| compressed.block(index).expect("a block"));
             blocks
                 .flat_map(|block| block.linears().iter().map(|linear| linear.weight.clone()).collect::<Vec<_>>())
                 .collect::<Vec<_>>()
         };
-        let expected = weights(plain);
+        let expected = weights(&plain);
         for budget in [least, u64::midpoint(least, plan.peak_bytes)] {
-            let within = plain.memory_budget(budget, directory.path());
+            let within = plain.clone().memory_budget(budget).waiting_in(directory.path());
             assert!(within.plan().expect("it fits").resident_bytes.is_some());
-            assert_eq!(weights(within), expected);
+            assert_eq!(weights(&within), expected);
         }
     }
     assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
@@ -427,13 +440,13 @@ fn waiting_in_a_file_changes_no_bit() {
 fn what_cannot_work_is_refused_before_any_work() {
     let model = model();
     let run = |recipe: &Recipe, calibration: Option<&Calibration>| {
-        compress(&model, recipe, calibration, &mut MemorySink::new(), &()).expect_err("refused")
+        Compress::new(&model).recipe(recipe.clone()).calibration(calibration).in_memory().expect_err("refused")
     };
     let parse = |text: &str| text.parse::<Recipe>().expect("valid");
     assert!(matches!(run(&parse("q=4"), None), Error::Calibration { .. }));
     let error = run(&parse("s=3:7,q=4"), Some(&calibration(&model, 2)));
     assert!(error.to_string().contains("128 input channels") && error.to_string().contains('7'), "{error}");
-    let recipe = Recipe { targets: Targets { include: vec!["nothing".into()], ignore: vec![] }, ..parse("q=4") };
+    let recipe = parse("q=4").with_targets(Targets { include: vec!["nothing".into()], ignore: vec![] });
     let error = run(&recipe, Some(&calibration(&model, 2)));
     assert!(error.to_string().contains("self_attn"), "{error}");
     let budget = LayerBudget { sparsity: Sparsity::DENSE, bits: Some(Bits::B4) };
@@ -441,15 +454,17 @@ fn what_cannot_work_is_refused_before_any_work() {
     let mut untrue = Allocation::new([(model.linear_names().next().expect("one").to_owned(), 100, budget)]);
     untrue.tcr = 0.9;
     for (allocation, part) in [(foreign, "c_attn"), (untrue, "tcr 0.9")] {
-        let recipe = Recipe { allocation: Some(allocation), ..parse("q=4") };
+        let recipe = parse("q=4").with_allocation(allocation);
         let error = run(&recipe, Some(&calibration(&model, 2))).to_string();
         assert!(error.contains(part), "{error}");
     }
     let tokenizer = model.tokenizer().expect("a tokenizer");
     for (text, samples, length) in [("", 4, 128), ("some text", 0, 128), ("some text", 4, 1)] {
-        assert!(matches!(Calibration::from_text(tokenizer, text, samples, length, 0), Err(Error::Calibration { .. })));
+        let drawn = Calibration::from_text(tokenizer, text, Sampling { samples, length, seed: 0 });
+        assert!(matches!(drawn, Err(Error::Calibration { .. })));
     }
-    let short = Calibration::from_text(tokenizer, "Ann has the ring.", 4, 128, 0).expect("one short window");
+    let short = Calibration::from_text(tokenizer, "Ann has the ring.", Sampling { samples: 4, length: 128, seed: 0 })
+        .expect("one short window");
     assert_eq!(short.sequences().len(), 1);
     assert_eq!(short.sequences()[0][0], 0, "every window begins as the tokenizer begins a text");
 }
@@ -464,7 +479,9 @@ fn activations_that_are_not_finite_are_left_out_and_named() {
     for recipe in ["s=0.5,q=4,group=64", "s=0.5,pruner=wanda", "s=2:4", "q=4,group=64,quantizer=rtn"] {
         let recipe: Recipe = recipe.parse().expect("valid");
         let mut sink = MemorySink::new();
-        let report = compress(&broken, &recipe, Some(&calibration(&model, 4)), &mut sink, &()).expect("reported");
+        let calibration = calibration(&model, 4);
+        let job = Compress::new(&broken).recipe(recipe.clone()).calibration(&calibration);
+        let report = job.into_sink(&mut sink).expect("reported");
         let compressed = sink.into_model(&broken).expect("all blocks");
         for index in 0..4 {
             let block = compressed.block(index).expect("resident");
@@ -478,7 +495,7 @@ fn activations_that_are_not_finite_are_left_out_and_named() {
             layers.any(|layer| layer.fallbacks.iter().any(holds))
         };
         let skipped = |fallback: &Fallback| matches!(fallback, Fallback::SkippedTokens { .. });
-        if recipe.scheme.is_some() {
+        if recipe.bits.is_some() {
             // Scales beyond half precision are clamped, after which what follows is finite again.
             assert!(any(&|fallback| matches!(fallback, Fallback::ClampedScales { .. }), 1..2), "{recipe}");
         } else {

@@ -2,7 +2,7 @@
 
 use sparq_core::{Bits, Sparsity};
 use sparq_model::Model;
-use sparq_pipeline::{Calibration, LayerBudget, LayerReport, MemorySink, Recipe, Survey, Targets, compress};
+use sparq_pipeline::{Calibration, Compress, LayerBudget, LayerReport, Recipe, Sampling, Survey, Targets};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,8 @@ fn demo() -> PathBuf {
 
 fn calibration(model: &Model) -> Calibration {
     let text = std::fs::read_to_string(demo().join("calibration.txt")).expect("the demo calibration text");
-    Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, 8, 128, 7).expect("text")
+    let sampling = Sampling { samples: 8, length: 128, seed: 7 };
+    Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, sampling).expect("text")
 }
 
 fn budgets() -> [LayerBudget; 3] {
@@ -52,9 +53,11 @@ fn each_layer_comes_out_as_if_it_alone_were_compressed() {
     for layer in [layers[0], layers[3], layers[layers.len() - 1]] {
         for (index, budget) in budgets().into_iter().enumerate().filter(|(_, budget)| budget.bits.is_some()) {
             let targets = Targets { include: vec![layer.to_owned()], ..Targets::default() };
-            let alone = Recipe { targets, ..recipe().with_budget(budget) };
-            let report = compress(&model, &alone, Some(&calibration(&model)), &mut MemorySink::new(), &());
-            let expected = report.expect("compressed").layers[0].relative_output_error;
+            let alone = recipe().with_budget(budget).with_targets(targets);
+            let calibration = calibration(&model);
+            let compressed = Compress::new(&model).recipe(alone).calibration(&calibration).in_memory();
+            let (_, report) = compressed.expect("compressed");
+            let expected = report.layers[0].relative_output_error;
             assert_eq!(errors[&(layer.to_owned(), index)], expected, "{layer} {budget:?}");
         }
     }

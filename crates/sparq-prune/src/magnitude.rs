@@ -1,7 +1,8 @@
 use crate::select::{mask_by_rows, remove_smallest, share};
-use crate::{Choice, Pruner};
 use ndarray::Array2;
-use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, SolveReport, Sparsity, Statistics};
+use sparq_core::{
+    CompressedLayer, LayerCompressor, LayerProblem, Mask, Pruner, Result, Selection, SolveReport, Sparsity, Statistics,
+};
 use std::borrow::Cow;
 
 /// Which weights compete with each other under an unstructured ratio.
@@ -25,10 +26,10 @@ pub enum Scope {
 /// # Examples
 /// ```
 /// use ndarray::array;
-/// use sparq_core::{Hessian, LayerCompressor, LayerProblem, Sparsity};
+/// use sparq_core::{LayerCompressor, LayerProblem, Sparsity};
 /// use sparq_prune::{Magnitude, Scope};
 /// let weight = array![[1.0_f32, 2.0], [3.0, 4.0]];
-/// let problem = LayerProblem::new("demo", weight.view(), &Hessian::None)?;
+/// let problem = LayerProblem::uncalibrated("demo", weight.view())?;
 /// let half = Magnitude::new(Sparsity::unstructured(0.5)?);
 /// assert_eq!(half.compress(&problem)?.weight, array![[0.0, 2.0], [0.0, 4.0]]);
 /// assert_eq!(half.scope(Scope::Layer).compress(&problem)?.weight, array![[0.0, 0.0], [3.0, 4.0]]);
@@ -86,8 +87,8 @@ impl Pruner for Magnitude {
         self.sparsity
     }
 
-    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
-        Ok(Choice::Fixed(self.mask(problem)?))
+    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Selection<'_>> {
+        Ok(Selection::Fixed(Cow::Owned(self.mask(problem)?)))
     }
 
     fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {

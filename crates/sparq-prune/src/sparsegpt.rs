@@ -1,11 +1,11 @@
 use crate::select::{check_pattern, remove_smallest, share};
-use crate::{Choice, Pruner};
 use ndarray::{ArrayView2, ArrayViewMut2};
-use sparq_core::{CompressedLayer, LayerCompressor, LayerProblem, Result, SolveReport, Sparsity, Statistics};
-use sparq_obs::{BlockRule, Damping, InverseFactor, Rounding, RowRule, Sweep};
+use sparq_core::{
+    BlockRule, ColumnSweep, CompressedLayer, LayerCompressor, LayerProblem, Pruner, Result, Rounding, RowRule,
+    Selection, Sparsity, Statistics,
+};
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// SparseGPT: removes weights column by column and lets the columns to come make up for it.
 ///
@@ -16,7 +16,6 @@ use std::sync::Arc;
 /// | parameter | default | meaning | range |
 /// |---|---|---|---|
 /// | sparsity | – | how much goes, in which pattern | |
-/// | [`damping`](Self::damping) | 0.01 | added to the diagonal of H, times its mean | 0 to 1000 |
 /// | [`block_columns`](Self::block_columns) | 128 | columns chosen together | ≥ 1 |
 ///
 /// Departs from the reference implementation where that removes `k + 1` weights of a block instead of `k` (see
@@ -25,11 +24,12 @@ use std::sync::Arc;
 /// # Examples
 /// ```
 /// use ndarray::array;
-/// use sparq_core::{Hessian, LayerCompressor, LayerProblem, Sparsity};
+/// use sparq_core::{Curvature, Hessian, LayerCompressor, LayerProblem, Sparsity};
 /// let weight = array![[1.0_f32, 0.5]];
 /// // The two channels always agree: what is removed from one the other can carry.
 /// let hessian = Hessian::Full { matrix: array![[1.0, 1.0], [1.0, 1.0]], tokens: 2 };
-/// let problem = LayerProblem::new("demo", weight.view(), &hessian)?;
+/// let curvature = Curvature::new(hessian);
+/// let problem = LayerProblem::new("demo", weight.view(), &curvature)?;
 /// let pruned = sparq_prune::SparseGpt::new(Sparsity::n_of_m(1, 2)?).compress(&problem)?;
 /// assert_eq!(pruned.mask.map(|mask| mask.kept()), Some(1));
 /// assert!((pruned.weight.sum() - 1.5).abs() < 0.02);
@@ -41,7 +41,6 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SparseGpt {
     sparsity: Sparsity,
-    damping: Damping,
     block_columns: usize,
     reference_compat: bool,
 }
@@ -49,13 +48,7 @@ pub struct SparseGpt {
 impl SparseGpt {
     /// Removes `sparsity` of the layer.
     pub fn new(sparsity: Sparsity) -> Self {
-        Self { sparsity, damping: Damping::default(), block_columns: 128, reference_compat: false }
-    }
-
-    /// With this damping.
-    pub fn damping(mut self, damping: Damping) -> Self {
-        self.damping = damping;
-        self
+        Self { sparsity, block_columns: 128, reference_compat: false }
     }
 
     /// Chooses among this many columns at a time (at least 1).
@@ -82,21 +75,16 @@ impl LayerCompressor for SparseGpt {
     }
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
-        let choice = self.choose(problem)?;
-        let (weight, factored) = if self.reference_compat {
-            let (weight, hessian) = sparq_obs::reference::clear_dead_channels(problem);
-            let factored = InverseFactor::factorize(&hessian, weight.ncols(), self.damping);
-            (weight, Arc::new(factored))
+        let selection = self.choose(problem)?;
+        let (weight, cleared) = if self.reference_compat {
+            sparq_core::reference::clear_dead_channels(problem)
         } else {
-            (problem.weight().to_owned(), InverseFactor::of(problem, self.damping))
+            (problem.weight().to_owned(), None)
         };
-        let swept = Sweep::new(&factored.factor).block_columns(self.block_columns).run(
-            weight,
-            &choice.selection(),
-            &Rounding::None,
-        )?;
-        let report = SolveReport { damping: Some(factored.damping), fallbacks: factored.fallbacks.clone() };
-        Ok(CompressedLayer { weight: swept.weight, mask: swept.mask, quantized: None, report })
+        let curvature = cleared.as_ref().unwrap_or(problem.curvature());
+        let sweep = ColumnSweep::new(curvature.factor()).block_columns(self.block_columns);
+        let swept = sweep.run(weight, &selection, &Rounding::None)?;
+        Ok(CompressedLayer { weight: swept.weight, mask: swept.mask, quantized: None, report: curvature.report() })
     }
 }
 
@@ -105,12 +93,12 @@ impl Pruner for SparseGpt {
         self.sparsity
     }
 
-    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
+    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Selection<'_>> {
         problem.require(Statistics::Hessian, "SparseGPT")?;
         check_pattern(problem, self.sparsity)?;
         Ok(match self.sparsity {
-            Sparsity::NOfM { .. } => Choice::PerRow(self),
-            _ => Choice::PerBlock(self),
+            Sparsity::NOfM { .. } => Selection::PerRow(self),
+            _ => Selection::PerBlock(self),
         })
     }
 

@@ -1,7 +1,8 @@
 use crate::magnitude::masked;
 use crate::select::mask_by_rows;
-use crate::{Choice, Pruner};
-use sparq_core::{CompressedLayer, Fallback, LayerCompressor, LayerProblem, Mask, Result, Sparsity, Statistics};
+use sparq_core::{
+    CompressedLayer, Fallback, LayerCompressor, LayerProblem, Mask, Pruner, Result, Selection, Sparsity, Statistics,
+};
 use std::borrow::Cow;
 
 /// Wanda: removes from each row the weights of smallest `|w| · ‖x‖`, `‖x‖` being the norm of the weight's input channel
@@ -10,10 +11,11 @@ use std::borrow::Cow;
 /// # Examples
 /// ```
 /// use ndarray::array;
-/// use sparq_core::{Hessian, LayerCompressor, LayerProblem, Sparsity};
+/// use sparq_core::{Curvature, Hessian, LayerCompressor, LayerProblem, Sparsity};
 /// let weight = array![[1.0_f32, 2.0]];
-/// let norms = Hessian::Diagonal { sums: array![100.0, 1.0], tokens: 8 }; // channel 0 is ten times as loud
-/// let problem = LayerProblem::new("demo", weight.view(), &norms)?;
+/// let norms = Hessian::Diagonal { sums: array![100.0, 1.0], tokens: 8 }; // channel 0 is ten times as active
+/// let curvature = Curvature::new(norms);
+/// let problem = LayerProblem::new("demo", weight.view(), &curvature)?;
 /// let pruned = sparq_prune::Wanda::new(Sparsity::unstructured(0.5)?).compress(&problem)?;
 /// assert_eq!(pruned.weight, array![[1.0, 0.0]]);
 /// # Ok::<(), sparq_core::CompressError>(())
@@ -32,15 +34,15 @@ impl Wanda {
         Self { sparsity }
     }
 
-    /// Where norms tell nothing (no channel was ever active, or sums overflowed), magnitudes alone do.
+    /// Chooses by magnitude alone where norms are of no use: no channel was ever active, or sums overflowed.
     fn mask(&self, problem: &LayerProblem<'_>) -> Result<(Mask, Option<Fallback>)> {
         problem.require(Statistics::ChannelNorms, "Wanda")?;
         let sums = problem.hessian().diagonal().unwrap_or_default();
-        let tells = sums.is_empty() || (sums.iter().all(|sum| sum.is_finite()) && sums.iter().any(|&sum| sum > 0.0));
-        let norms = sums.mapv(|sum| if tells { sum.max(0.0).sqrt() } else { 1.0 });
+        let usable = sums.is_empty() || (sums.iter().all(|sum| sum.is_finite()) && sums.iter().any(|&sum| sum > 0.0));
+        let norms = sums.mapv(|sum| if usable { sum.max(0.0).sqrt() } else { 1.0 });
         let weight = problem.weight();
         let mask = mask_by_rows(problem, self.sparsity, |row, column| weight[[row, column]].abs() * norms[column])?;
-        Ok((mask, (!tells).then_some(Fallback::NoCurvature)))
+        Ok((mask, (!usable).then_some(Fallback::NoCurvature)))
     }
 }
 
@@ -66,8 +68,8 @@ impl Pruner for Wanda {
         self.sparsity
     }
 
-    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Choice<'_>> {
-        Ok(Choice::Fixed(self.mask(problem)?.0))
+    fn choose(&self, problem: &LayerProblem<'_>) -> Result<Selection<'_>> {
+        Ok(Selection::Fixed(Cow::Owned(self.mask(problem)?.0)))
     }
 
     fn at(&self, sparsity: Sparsity) -> Box<dyn Pruner> {
@@ -79,14 +81,14 @@ impl Pruner for Wanda {
 mod tests {
     use super::*;
     use ndarray::array;
-    use sparq_core::Hessian;
+    use sparq_core::{Curvature, Hessian};
 
     #[test]
     fn without_any_activity_magnitudes_decide_and_the_report_says_so() {
         let weight = array![[4.0_f32, 1.0, 3.0, 2.0]];
         for sums in [array![0.0_f32, 0.0, 0.0, 0.0], array![f32::INFINITY, f32::INFINITY, f32::INFINITY, 1.0]] {
-            let hessian = Hessian::Diagonal { sums, tokens: 3 };
-            let problem = LayerProblem::new("idle", weight.view(), &hessian).expect("valid");
+            let curvature = Curvature::new(Hessian::Diagonal { sums, tokens: 3 });
+            let problem = LayerProblem::new("idle", weight.view(), &curvature).expect("valid");
             let wanda = Wanda::new(Sparsity::unstructured(0.5).expect("valid"));
             let pruned = wanda.compress(&problem).expect("solved");
             assert_eq!(pruned.weight, array![[4.0, 0.0, 3.0, 0.0]]);

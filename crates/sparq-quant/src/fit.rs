@@ -1,12 +1,11 @@
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sparq_core::{Granularity, Mask, QuantScheme, Quantized};
-use sparq_obs::{GridFit, GridLanes, GroupParameters};
+use sparq_core::{Granularity, Grid, GridFit, GridLanes, Mask, QuantScheme};
 
 /// How the range of a group is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Clip {
     /// Smallest to largest weight.
@@ -28,8 +27,7 @@ const REFERENCE_NORM: f32 = 2.4;
 ///
 /// # Examples
 /// ```
-/// use sparq_core::{Bits, QuantScheme, ScaleType};
-/// use sparq_obs::GridFit;
+/// use sparq_core::{Bits, GridFit, QuantScheme, ScaleType};
 /// use sparq_quant::{Clip, GridFinder};
 /// let scheme = QuantScheme::new(Bits::B4).scale_type(ScaleType::F32);
 /// let grid = GridFinder::new(scheme, Clip::MinMax).fit(&[0.5, 1.5], &[]);
@@ -68,7 +66,7 @@ impl GridFinder {
 
     /// Grids of every group of `weight`, `[out, groups]`; a per-tensor scheme repeats one. Weights that `mask` removes
     /// need not be represented.
-    pub fn fit_all(&self, weight: ArrayView2<'_, f32>, mask: Option<&Mask>) -> Array2<GroupParameters> {
+    pub fn fit_all(&self, weight: ArrayView2<'_, f32>, mask: Option<&Mask>) -> Array2<Grid> {
         let (rows, width) = weight.dim();
         let weight = weight.as_standard_layout();
         let kept = mask.map(|mask| mask.view().as_standard_layout().into_owned());
@@ -78,30 +76,20 @@ impl GridFinder {
             return Array2::from_elem((rows, 1), self.fit(values, stays));
         }
         let (size, groups) = (self.scheme.granularity.size(width), self.scheme.granularity.groups(width));
-        let mut parameters = Array2::from_elem((rows, groups), GroupParameters { scale: 1.0, zero: 0 });
-        let per_row = parameters.as_slice_mut().unwrap_or_default().par_chunks_mut(groups).enumerate();
-        per_row.for_each(|(row, parameters)| {
-            for (group, parameters) in parameters.iter_mut().enumerate() {
+        let mut grids = Array2::from_elem((rows, groups), Grid { scale: 1.0, zero: 0 });
+        let per_row = grids.as_slice_mut().unwrap_or_default().par_chunks_mut(groups).enumerate();
+        per_row.for_each(|(row, grids)| {
+            for (group, grids) in grids.iter_mut().enumerate() {
                 let columns = group * size..width.min((group + 1) * size);
                 let within = row * width + columns.start..row * width + columns.end;
-                *parameters = self.fit(&values[within.clone()], stays.get(within).unwrap_or_default());
+                *grids = self.fit(&values[within.clone()], stays.get(within).unwrap_or_default());
             }
         });
-        parameters
-    }
-
-    /// Codes and grids in the form that is stored.
-    pub(crate) fn quantized(&self, codes: Array2<u8>, parameters: &Array2<GroupParameters>) -> Quantized {
-        Quantized {
-            scheme: self.scheme,
-            codes,
-            scales: parameters.mapv(|grid| grid.scale),
-            zeros: parameters.mapv(|grid| grid.zero),
-        }
+        grids
     }
 
     /// Scale and zero point for the range `low..=high`, which contains 0.
-    fn grid(&self, low: f32, high: f32) -> GroupParameters {
+    fn grid(&self, low: f32, high: f32) -> Grid {
         let bits = self.scheme.bits;
         let steps = f32::from(bits.max_code());
         if low == 0.0 && high == 0.0 {
@@ -111,21 +99,21 @@ impl GridFinder {
             } else {
                 rounded_zero(-1.0, scale)
             };
-            return GroupParameters { scale, zero };
+            return Grid { scale, zero };
         }
         if self.scheme.symmetric {
             let reach = high.max(-low);
             let low = if self.reference_compat && low >= 0.0 { 0.0 } else { -reach };
             // Halves first: the difference of two huge weights must not overflow.
             let scale = self.scheme.scale_type.round((reach / steps) - (low / steps));
-            return GroupParameters { scale, zero: bits.midpoint() };
+            return Grid { scale, zero: bits.midpoint() };
         }
         let scale = self.scheme.scale_type.round((high / steps) - (low / steps));
-        GroupParameters { scale, zero: rounded_zero(low, scale).min(bits.max_code()) }
+        Grid { scale, zero: rounded_zero(low, scale).min(bits.max_code()) }
     }
 
     /// The rounding error of `values` on each of these grids.
-    fn errors<const N: usize>(&self, grids: &[GroupParameters; N], values: &[f32]) -> [f32; N] {
+    fn errors<const N: usize>(&self, grids: &[Grid; N], values: &[f32]) -> [f32; N] {
         let grids = GridLanes::new(grids, self.max_code());
         pulp::Arch::new().dispatch(RoundingErrors { grids, values, power_of_reference: self.reference_compat })
     }
@@ -171,7 +159,7 @@ impl GridFit for GridFinder {
         self.scheme.bits.max_code()
     }
 
-    fn fit(&self, values: &[f32], kept: &[bool]) -> GroupParameters {
+    fn fit(&self, values: &[f32], kept: &[bool]) -> Grid {
         let stays = |(index, value): (usize, &f32)| (kept.get(index) != Some(&false)).then_some(*value);
         let stay = values.iter().enumerate().filter_map(stays);
         let (mut low, mut high) =

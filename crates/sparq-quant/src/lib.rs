@@ -5,7 +5,7 @@
 //! | [`Rtn`] | no: round to nearest | nothing |
 //! | [`Gptq`] | yes: each column's rounding error goes into the columns after it | Hessian |
 //!
-//! [`Descended`] improves what either leaves by coordinate descent.
+//! [`Solver`](sparq_core::Solver) improves what either leaves by coordinate descent.
 //!
 //! Both take a [`QuantScheme`](sparq_core::QuantScheme) (bits, granularity, symmetric or not, storage type of scales)
 //! and a [`Clip`] (how a scale is found), and both give integer codes, scales and zero points
@@ -13,11 +13,11 @@
 //!
 //! ```
 //! use ndarray::array;
-//! use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme};
+//! use sparq_core::{Bits, LayerCompressor, LayerProblem, QuantScheme};
 //! use sparq_quant::Rtn;
 //!
 //! let weight = array![[0.75_f32, -0.3, 0.1, 0.0]];
-//! let problem = LayerProblem::new("demo", weight.view(), &Hessian::None)?;
+//! let problem = LayerProblem::uncalibrated("demo", weight.view())?;
 //! let layer = Rtn::new(QuantScheme::new(Bits::B4)).compress(&problem)?;
 //! let quantized = layer.quantized.expect("a quantizer gives codes");
 //! assert_eq!(quantized.codes, array![[15, 5, 9, 8]]);
@@ -27,17 +27,13 @@
 //!
 //! # Should I use this crate?
 //! To quantize one matrix, yes. To quantize a checkpoint, take `sparq`. A new quantizer is one file here that
-//! implements [`Quantizer`].
+//! implements [`Quantizer`](sparq_core::Quantizer).
 #![deny(unsafe_code)]
 
-mod descended;
 mod fit;
 mod gptq;
-mod quantizer;
 mod rtn;
 
-pub use descended::Descended;
 pub use fit::{Clip, GridFinder};
 pub use gptq::Gptq;
-pub use quantizer::Quantizer;
 pub use rtn::Rtn;

@@ -1,10 +1,10 @@
-use crate::{Clip, GridFinder, Quantizer};
+use crate::{Clip, GridFinder};
 use ndarray::Array2;
 use rayon::prelude::*;
 use sparq_core::{
-    CompressError, CompressedLayer, LayerCompressor, LayerProblem, Mask, QuantScheme, Result, SolveReport, Statistics,
+    CompressError, CompressedLayer, GridFit, LayerCompressor, LayerProblem, QuantScheme, Quantized, Quantizer, Result,
+    Rounded, Selection, SolveReport, Statistics,
 };
-use sparq_obs::GridFit;
 use std::borrow::Cow;
 
 /// Round to nearest: each weight goes to the closest code of its group's grid, on its own.
@@ -19,9 +19,9 @@ use std::borrow::Cow;
 /// # Examples
 /// ```
 /// use ndarray::array;
-/// use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme};
+/// use sparq_core::{Bits, LayerCompressor, LayerProblem, QuantScheme};
 /// let weight = array![[0.0_f32, 1.0, 2.0, 3.0]];
-/// let problem = LayerProblem::new("demo", weight.view(), &Hessian::None)?;
+/// let problem = LayerProblem::uncalibrated("demo", weight.view())?;
 /// let layer = sparq_quant::Rtn::new(QuantScheme::new(Bits::B2).asymmetric()).compress(&problem)?;
 /// assert_eq!(layer.weight, weight); // four levels are enough for four values
 /// # Ok::<(), sparq_core::CompressError>(())
@@ -60,7 +60,7 @@ impl LayerCompressor for Rtn {
     }
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
-        self.compress_within(problem, None)
+        Ok(self.quantize(problem, &Selection::All)?.into_layer())
     }
 }
 
@@ -69,28 +69,35 @@ impl Quantizer for Rtn {
         self.finder.scheme()
     }
 
-    fn compress_within(&self, problem: &LayerProblem<'_>, mask: Option<&Mask>) -> Result<CompressedLayer> {
+    fn quantize(&self, problem: &LayerProblem<'_>, selection: &Selection<'_>) -> Result<Rounded> {
+        let mask = match selection {
+            Selection::All => None,
+            Selection::Fixed(mask) => Some(&**mask),
+            _ => {
+                return Err(CompressError::Conflict {
+                    first: self.name().into_owned(),
+                    second: "a pruner that chooses along the column sweep".into(),
+                    reason: "plain rounding has no sweep; use gptq, or choose the mask before".into(),
+                });
+            }
+        };
         let weight = problem.weight();
         let (rows, width) = weight.dim();
         if let Some(mask) = mask {
             CompressError::check_shape(problem.name(), "mask", mask.dim(), (rows, width))?;
         }
-        let parameters = self.finder.fit_all(weight, mask);
+        let grids = self.finder.fit_all(weight, mask);
         let (size, max_code) = (self.scheme().granularity.size(width), self.finder.max_code());
         let mut codes = Array2::<u8>::zeros((rows, width));
         codes.as_slice_mut().unwrap_or_default().par_chunks_mut(width.max(1)).enumerate().for_each(|(row, codes)| {
             for (column, code) in codes.iter_mut().enumerate() {
-                let grid = parameters[[row, column / size]];
+                let grid = grids[[row, column / size]];
                 let stays = mask.is_none_or(|mask| mask.view()[[row, column]]);
                 *code = if stays { grid.encode(weight[[row, column]], max_code) } else { grid.zero };
             }
         });
-        let quantized = self.finder.quantized(codes, &parameters);
-        Ok(CompressedLayer {
-            weight: quantized.dequantize(),
-            mask: mask.cloned(),
-            report: SolveReport { damping: None, fallbacks: quantized.remarks(mask) },
-            quantized: Some(quantized),
-        })
+        let quantized = Quantized { scheme: self.scheme(), codes, grids };
+        let report = SolveReport { damping: None, fallbacks: quantized.remarks(mask) };
+        Ok(Rounded { quantized, mask: mask.cloned(), report })
     }
 }

@@ -3,7 +3,7 @@
 //! ```no_run
 //! use sparq_eval::{Evaluation, TextEvaluation, TextSettings};
 //! use sparq_model::Model;
-//! use sparq_pipeline::Calibration;
+//! use sparq_pipeline::{Calibration, Sampling};
 //! use sparq_sweep::{Labels, Sweep, default_recipes};
 //!
 //! let model = Model::open("models/SmolLM2-135M")?;
@@ -11,7 +11,7 @@
 //! let held_out = std::fs::read_to_string("wiki.test.raw")?;
 //! let sweep = Sweep {
 //!     recipes: default_recipes("group=64")?,
-//!     calibration: Calibration::from_text(model.tokenizer()?, &calibration, 32, 512, 0)?,
+//!     calibration: Calibration::from_text(model.tokenizer()?, &calibration, Sampling::default())?,
 //!     evaluation: Evaluation::new().with_text(TextEvaluation::from_text(&model, &held_out, TextSettings::default())?),
 //!     prompts: Vec::new(),
 //!     sample_tokens: 0,
@@ -34,7 +34,6 @@
 mod differences;
 mod error;
 mod names;
-mod observer;
 mod parallel;
 mod results;
 mod search;
@@ -44,7 +43,6 @@ mod verdict;
 
 pub use error::{Error, Result};
 pub use names::name_in_block;
-pub use observer::Observer;
 pub use results::{
     BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
     SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,

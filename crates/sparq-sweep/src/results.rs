@@ -220,6 +220,18 @@ pub struct ConfigurationResult {
     pub samples: Vec<Sample>,
 }
 
+impl fmt::Display for ConfigurationResult {
+    /// One line: `s=0.25,q=4: perplexity 33.50, KL 0.1650, Sr 0.906`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: perplexity {:.2}, KL {:.4}, ", self.recipe, self.perplexity, self.kl)?;
+        match &self.retention {
+            Some(kept) => write!(f, "Sr {:.3}", kept.sr)?,
+            None => f.write_str("no Sr")?,
+        }
+        f.write_str(if self.reused { " (measured before)" } else { "" })
+    }
+}
+
 /// JSON has no NaN or infinity: they are written as null, which comes back as NaN.
 fn nan_if_null<'a, D: serde::Deserializer<'a>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))

@@ -7,16 +7,16 @@ use crate::results::{
 use crate::store::{Store, fingerprint};
 
 use crate::verdict::{comparisons, verdicts};
-use crate::{Error, Observer, Result};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use sparq_core::Sparsity;
+use sparq_core::{Observer, Sparsity};
 use sparq_eval::{
     Baseline, Evaluation, EvaluationReport, ResultCache, Task, TaskResult, continue_greedily, identity, paired_scores,
     pool,
 };
 use sparq_metric::{Bootstrap, SrcrForm, retention};
 use sparq_model::Model;
-use sparq_pipeline::{Calibration, CompressionReport, MemorySink, Recipe, compress};
+use sparq_pipeline::{Calibration, Compress, CompressionReport, Recipe};
 use sparq_tensor::write_file;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -147,7 +147,7 @@ impl Sweep {
         let stored = |key: &String| base.as_ref().and_then(|_| store.get(key));
         let stored: Vec<Option<Measurement>> = keys.iter().map(stored).collect();
         if stored.iter().any(Option::is_none) {
-            observer.step(0, total, "base");
+            observer.step(0, total, &"base");
             model.make_resident()?;
             let start = Instant::now();
             let cache = self.cache.clone().unwrap_or_else(|| directory.join("measurements"));
@@ -167,12 +167,12 @@ impl Sweep {
             let (result, judged) = if let Some(stored) = &stored[index] {
                 self.result(recipe, stored, &base, true)?
             } else {
-                observer.step(index + 1, total, &recipe.to_string());
+                observer.step(index + 1, total, recipe);
                 let fresh = self.measure(&model, recipe, baseline.as_ref(), observer)?;
                 store.put(&keys[index], &fresh)?;
                 self.result(recipe, &fresh, &base, false)?
             };
-            observer.configuration(&result);
+            observer.note(&result);
             Ok((result, judged))
         };
         let measured = run_jobs(total, self.jobs, measure)?;
@@ -245,7 +245,7 @@ impl Sweep {
         let samples = self.prompts.iter().zip(&base.continuations).zip(&measurement.continuations);
         let result = ConfigurationResult {
             recipe: recipe.to_string(),
-            family: match (sparsity == 0.0, recipe.scheme) {
+            family: match (sparsity == 0.0, recipe.bits) {
                 (true, _) => Family::Quantization,
                 (false, None) => Family::Pruning,
                 (false, Some(_)) => Family::Joint,
@@ -353,9 +353,8 @@ pub(crate) fn compressed(
     calibration: &Calibration,
     observer: &dyn Observer,
 ) -> Result<(Model, CompressionReport)> {
-    let mut sink = MemorySink::new();
-    let report = compress(model, recipe, Some(calibration), &mut sink, observer).map_err(compression_error(recipe))?;
-    Ok((sink.into_model(model).map_err(compression_error(recipe))?, report))
+    let job = Compress::new(model).recipe(recipe.clone()).calibration(calibration).observer(observer);
+    job.in_memory().map_err(compression_error(recipe))
 }
 
 pub(crate) fn compression_error(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {

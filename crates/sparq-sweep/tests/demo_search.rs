@@ -4,12 +4,12 @@ mod common;
 
 use common::{draw, model};
 use ndarray::Axis;
-use sparq_core::{Bits, Sparsity};
+use sparq_core::{Bits, Observer, Sparsity};
 use sparq_eval::mean_divergence;
 use sparq_export::{CompressedTensors, Dense, ExportFormat, ExportSettings, Gguf, Gptq};
 use sparq_model::Model;
-use sparq_pipeline::{Calibration, Job, LayerBudget, MemorySink, Recipe, compress, planned_size};
-use sparq_sweep::{Observer, Search, Searched, Target, Unit};
+use sparq_pipeline::{Calibration, Compress, LayerBudget, Recipe, planned_size};
+use sparq_sweep::{Search, Searched, Target, Unit};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
@@ -20,13 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 struct Steps(Mutex<Vec<String>>);
 
 impl Observer for Steps {
-    fn step(&self, _: usize, _: usize, what: &str) {
-        self.0.lock().expect("not poisoned").push(what.to_owned());
+    fn step(&self, _: usize, _: usize, what: &dyn std::fmt::Display) {
+        self.0.lock().expect("not poisoned").push(what.to_string());
     }
-}
-impl sparq_pipeline::Observer for Steps {}
-impl sparq_eval::Observer for Steps {
-    fn progress(&self, _: usize, _: usize, _: &str) {}
 }
 
 #[test]
@@ -71,10 +67,10 @@ fn a_searched_allocation_meets_its_rate_and_is_what_layers_get() {
         assert_eq!(given.len(), 1, "layers that run as one have one grid: {given:?}");
     }
 
-    let searched = Recipe { allocation: Some(allocation), ..recipe };
+    let searched = recipe.with_allocation(allocation);
     assert!((searched.tcr() - target).abs() < 0.02, "{}", searched.tcr());
-    let mut sink = MemorySink::new();
-    let report = compress(&model, &searched, Some(&calibration), &mut sink, &()).expect("runs");
+    let (_, report) =
+        Compress::new(&model).recipe(searched.clone()).calibration(&calibration).in_memory().expect("runs");
     assert!((report.requested_tcr - searched.tcr()).abs() < 1e-12);
     for layer in &report.layers {
         let budget = searched.budget(&layer.name);
@@ -97,11 +93,7 @@ impl StopsAfter {
     }
 }
 
-impl Observer for StopsAfter {}
-impl sparq_eval::Observer for StopsAfter {
-    fn progress(&self, _: usize, _: usize, _: &str) {}
-}
-impl sparq_pipeline::Observer for StopsAfter {
+impl Observer for StopsAfter {
     fn stop(&self) -> bool {
         self.asked.fetch_add(1, Ordering::Relaxed) >= self.layers
     }
@@ -149,7 +141,7 @@ fn a_searched_file_is_as_large_as_it_may_be() {
         let widths: BTreeSet<Option<u8>> =
             allocation.layers.values().map(|budget| budget.bits.map(Bits::get)).collect();
         assert_eq!(widths, [Some(4), Some(8)].into(), "{name}");
-        let searched = Recipe { allocation: Some(allocation.clone()), ..recipe.clone() };
+        let searched = recipe.clone().with_allocation(allocation.clone());
         assert!(
             (four + eight) * 9 / 20 < of(&searched) && of(&searched) <= bytes,
             "{name}: {bytes}, {}",
@@ -157,8 +149,8 @@ fn a_searched_file_is_as_large_as_it_may_be() {
         );
 
         let out = store.path().join(name.as_ref());
-        let job = Job::new(&model, &searched, &out).calibration(Some(&calibration)).keep_solution(false);
-        job.run(format, &()).expect("runs");
+        let job = Compress::new(&model).recipe(searched.clone()).calibration(&calibration).keep_solution(false);
+        job.to(&out, format).expect("runs");
         let file = if out.is_dir() { out.join("model.safetensors") } else { out };
         assert_eq!(file.metadata().expect("written").len(), of(&searched), "{name}: as predicted");
 
@@ -233,10 +225,9 @@ fn the_allocation_of_least_divergence_in_full_is_chosen_and_kept() {
         for contestant in &searched.contestants {
             assert!(contestant.allocation.tcr >= rate - 1e-9);
             assert!(chosen.divergence <= contestant.divergence);
-            let recipe = Recipe { allocation: Some(contestant.allocation.clone()), ..recipe.clone() };
-            let mut sink = MemorySink::new();
-            compress(&model, &recipe, Some(&finals), &mut sink, &()).expect("runs");
-            let expected = divergence(&model, &sink.into_model(&model).expect("whole"), &probe);
+            let recipe = recipe.clone().with_allocation(contestant.allocation.clone());
+            let job = Compress::new(&model).recipe(recipe).calibration(&finals);
+            let expected = divergence(&model, &job.in_memory().expect("runs").0, &probe);
             assert!((contestant.divergence - expected).abs() < 1e-4 * expected, "{} {expected}", contestant.divergence);
         }
     }

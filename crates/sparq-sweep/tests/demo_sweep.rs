@@ -3,10 +3,11 @@
 mod common;
 
 use common::{demo, draw, model};
+use sparq_core::Observer;
 use sparq_eval::{Evaluation, Task, TextEvaluation, TextSettings};
 use sparq_metric::Bootstrap;
 use sparq_model::Model;
-use sparq_sweep::{ConfigurationResult, Error, Family, Labels, Observer, Sweep, SweepResults};
+use sparq_sweep::{ConfigurationResult, Error, Family, Labels, Sweep, SweepResults};
 use std::sync::Mutex;
 
 fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
@@ -49,13 +50,12 @@ fn without_times(results: &SweepResults) -> SweepResults {
 struct Measured(Mutex<Vec<(String, bool)>>);
 
 impl Observer for Measured {
-    fn configuration(&self, result: &ConfigurationResult) {
-        self.0.lock().expect("not poisoned").push((result.recipe.clone(), result.reused));
+    fn note(&self, what: &dyn std::fmt::Display) {
+        let line = what.to_string();
+        if let Some((recipe, _)) = line.split_once(": perplexity ") {
+            self.0.lock().expect("not poisoned").push((recipe.to_owned(), line.ends_with("(measured before)")));
+        }
     }
-}
-impl sparq_pipeline::Observer for Measured {}
-impl sparq_eval::Observer for Measured {
-    fn progress(&self, _: usize, _: usize, _: &str) {}
 }
 
 #[test]

@@ -1,4 +1,5 @@
-/// Whatever can go wrong, by the part it went wrong in.
+/// Whatever can go wrong, by the part it went wrong in. The message of each variant is that of its part; the causes come
+/// with [`source`](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -9,26 +10,37 @@ pub enum Error {
     #[error(transparent)]
     Linalg(#[from] sparq_linalg::Error),
     /// A file.
+    #[cfg(feature = "model")]
     #[error(transparent)]
     Tensor(#[from] sparq_tensor::Error),
     /// A model or its tokenizer.
+    #[cfg(feature = "model")]
     #[error(transparent)]
     Model(#[from] sparq_model::Error),
     /// A recipe or a run over a checkpoint.
+    #[cfg(feature = "export")]
     #[error(transparent)]
     Pipeline(#[from] sparq_pipeline::Error),
     /// An export.
+    #[cfg(feature = "export")]
     #[error(transparent)]
     Export(#[from] sparq_export::Error),
     /// An evaluation.
+    #[cfg(feature = "eval")]
     #[error(transparent)]
     Eval(#[from] sparq_eval::Error),
     /// A metric.
+    #[cfg(feature = "eval")]
     #[error(transparent)]
     Metric(#[from] sparq_metric::Error),
     /// A sweep.
+    #[cfg(feature = "sweep")]
     #[error(transparent)]
     Sweep(#[from] sparq_sweep::Error),
+    /// A report.
+    #[cfg(feature = "sweep")]
+    #[error(transparent)]
+    Report(#[from] sparq_report::Error),
 }
 
 /// Result of this crate's functions.

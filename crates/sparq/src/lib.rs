@@ -2,102 +2,157 @@
 //!
 //! # Contents
 //! * [`prelude`]: what most programs need, in one line.
-//! * One matrix: [`LayerProblem`], [`calibrate`], the methods in [`prune`], [`quant`] and [`joint`], and what they
-//!   give, [`CompressedLayer`].
-//! * A checkpoint: [`Model`], [`Recipe`], [`Calibration`], [`compress_checkpoint`], [`compress_in_memory`].
-//! * Exporting: [`export`] (dense, compressed-tensors, GPTQ, GGUF), checked after writing.
-//! * Judging: [`eval`] (perplexity, KL, tasks), [`metric`] (TCr, Sr, SrCr), [`sweep`] (many configurations at once),
-//!   [`report`] (what a sweep found, for people).
-//! * Underneath: [`tensor`] (files), [`model`] (forward pass), [`obs`] (the column sweep), [`linalg`].
+//! * One matrix: [`LayerProblem`], [`calibrate`], the methods in [`prune`] and [`quant`], [`Solver`], and what they give,
+//!   [`CompressedLayer`]. Nothing else is there without features.
+//! * A checkpoint (feature `export`): [`Model`], [`Recipe`], [`Calibration`], [`Compress`], [`Format`](export::Format).
+//! * Judging (feature `eval`): [`eval`] (perplexity, KL, tasks), [`metric`] (TCr, Sr, SrCr).
+//! * Comparing (feature `sweep`): [`sweep`] (many configurations at once), [`report`] (what a sweep found, for people).
+//! * Underneath: [`model`] (forward pass) and [`tensor`] (files), both with feature `model`; [`engine`] (the column sweep),
+//!   [`linalg`].
 #![deny(unsafe_code)]
 
 mod error;
-mod shortcuts;
 
 pub use error::{Error, Result};
-pub use shortcuts::{calibrate, compress_checkpoint, compress_in_memory};
 
 pub use sparq_core::{
-    Bits, CompressError, CompressedLayer, Fallback, Granularity, Hessian, LayerCompressor, LayerProblem, Mask,
-    QuantScheme, Quantized, ScaleType, SharedHessian, SolveReport, Sparsity, Statistics,
+    Bits, Composition, CompressError, CompressedLayer, Curvature, Damping, Fallback, Granularity, Grid, Hessian,
+    LayerCompressor, LayerProblem, Mask, Observer, Pruner, QuantScheme, Quantized, Quantizer, ScaleType, SolveReport,
+    Solver, Sparsity, Statistics,
 };
+#[cfg(feature = "model")]
 pub use sparq_model::Model;
-pub use sparq_pipeline::{Calibration, CompressionReport, Recipe};
+#[cfg(feature = "export")]
+pub use sparq_pipeline::{Calibration, Compress, CompressionReport, Recipe, Sampling};
+
+/// What is known of a linear layer's inputs, from `inputs` of shape `[tokens, in]`.
+///
+/// # Errors
+/// [`Error::Compress`] if the Hessian cannot be held.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// let curvature = sparq::calibrate(array![[1.0_f32, 2.0], [0.0, 1.0]].view())?;
+/// assert_eq!(curvature.hessian().diagonal(), Some(array![1.0, 5.0]));
+/// # Ok::<(), sparq::Error>(())
+/// ```
+pub fn calibrate(inputs: ndarray::ArrayView2<'_, f32>) -> Result<Curvature> {
+    Ok(Curvature::of_inputs(inputs)?)
+}
 
 /// Pruners.
 pub mod prune {
-    pub use sparq_prune::{Choice, Magnitude, Obs, Pruner, Refitted, Scope, SparseGpt, Wanda};
+    pub use sparq_prune::{Magnitude, Obs, Scope, SparseGpt, Wanda};
 }
 
 /// Quantizers.
 pub mod quant {
-    pub use sparq_quant::{Clip, Descended, Gptq, GridFinder, Quantizer, Rtn};
-}
-
-/// Pruning and quantization together.
-pub mod joint {
-    pub use sparq_joint::{OnePass, SequentialA, SequentialB};
-}
-
-/// The driver over a checkpoint, its recipes and destinations.
-pub mod pipeline {
-    pub use sparq_pipeline::*;
-}
-
-/// Perplexity, KL divergence and tasks.
-pub mod eval {
-    pub use sparq_eval::*;
-}
-
-/// TCr, Sr, SrCr and their intervals.
-pub mod metric {
-    pub use sparq_metric::*;
-}
-
-/// Many configurations of one model, compared.
-pub mod sweep {
-    pub use sparq_sweep::*;
-}
-
-/// Reports of a sweep: an HTML page, comma-separated values, a table.
-pub mod report {
-    pub use sparq_report::*;
-}
-
-/// The forward pass, tokenizer and text generation.
-pub mod model {
-    pub use sparq_model::*;
-}
-
-/// Compressed layers into the formats that engines load.
-pub mod export {
-    pub use sparq_export::*;
-}
-
-/// Checkpoints on disk.
-pub mod tensor {
-    pub use sparq_tensor::*;
+    pub use sparq_quant::{Clip, Gptq, GridFinder, Rtn};
 }
 
 /// The second-order engine that methods are built from.
-pub mod obs {
-    pub use sparq_obs::*;
+pub mod engine {
+    pub use sparq_core::{
+        BlockRule, ColumnOrder, ColumnSweep, CoordinateDescent, GridFit, HessianAccumulator, InputDrift, InverseFactor,
+        OutputDrift, Refit, Rounded, Rounding, RowRule, Selection, Swept, reference, relative_output_error,
+    };
 }
 
 /// Matrix products and factorizations.
 pub mod linalg {
-    pub use sparq_linalg::*;
+    pub use sparq_linalg::{
+        Error, gemm, gemm_sequential, inverse_factor, linear, linear_bf16, mirror_lower, syrk_lower,
+    };
+}
+
+/// Checkpoints on disk.
+#[cfg(feature = "model")]
+pub mod tensor {
+    pub use sparq_tensor::{
+        Checkpoint, CheckpointWriter, DType, Error, Fault, FileTensor, GgufWriter, Importance, Packing, PlannedSize,
+        SideFile, SourceFormat, StagedCheckpoint, TensorData, TensorInfo, TensorPart, TensorSpec, WriteOptions,
+        Written, check_apart, packing, read_file, read_imatrix, read_safetensors_file, write_file,
+        write_safetensors_file,
+    };
+}
+
+/// The forward pass, tokenizer and text generation.
+#[cfg(feature = "model")]
+pub mod model {
+    pub use sparq_model::{
+        Activation, BatchLayout, Block, BlockPlan, BlockState, Error, ExpertTokens, GenerateOptions, KvCache, Linear,
+        LinearId, LinearShape, MemoryEstimate, ModelConfig, Precision, Sampler, Tokenizer,
+    };
+}
+
+/// The driver over a checkpoint: recipes, calibration, destinations of your own.
+#[cfg(feature = "export")]
+pub mod pipeline {
+    pub use sparq_pipeline::{
+        Activations, Allocation, Done, Error, Key, LayerBudget, LayerReport, MemorySink, Phase, Plan, Preset, Profile,
+        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, planned_size,
+        resident_bytes,
+    };
+}
+
+/// Compressed layers into the formats that engines load.
+#[cfg(feature = "export")]
+pub mod export {
+    pub use sparq_export::{
+        CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, ExportTensor,
+        FloatType, Gguf, GgufTypes, Gptq, LayerCheck, Solution, SolvedInMemory, SolvedLayers, SolvedShape, check,
+        export,
+    };
+}
+
+/// Perplexity, KL divergence and tasks.
+#[cfg(feature = "eval")]
+pub mod eval {
+    pub use sparq_eval::{
+        Baseline, Continuation, ContinuationScore, Error, Evaluation, EvaluationReport, LanguageModel, PooledResult,
+        ResultCache, Task, TaskDefinition, TaskOptions, TaskResult, TextBaseline, TextEvaluation, TextScores,
+        TextSettings, continue_greedily, mean_divergence, pool, score_continuations,
+    };
+}
+
+/// TCr, Sr, SrCr and their intervals.
+#[cfg(feature = "eval")]
+pub mod metric {
+    pub use sparq_metric::{
+        Bootstrap, Error, ExcludedTask, Interval, McNemar, Retention, RetentionDifference, SrcrForm, TaskDifference,
+        TaskRetention, TaskScores, holm, mcnemar, mean, pareto_front, ratio_interval, retention, retention_difference,
+        standard_error, tcr,
+    };
+}
+
+/// Many configurations of one model, compared.
+#[cfg(feature = "sweep")]
+pub mod sweep {
+    pub use sparq_sweep::{
+        ConfigurationResult, Contestant, DamageCurves, Difference, Error, Family, Labels, Origin, Search, Searched,
+        Sweep, SweepResults, Target, Verdict, default_recipes,
+    };
+}
+
+/// Reports of a sweep: an HTML page, comma-separated values, a table.
+#[cfg(feature = "sweep")]
+pub mod report {
+    pub use sparq_report::{Error, csv, html, table, write_reports};
 }
 
 /// What most programs need.
 pub mod prelude {
+    #[cfg(feature = "model")]
+    pub use crate::Model;
+    #[cfg(feature = "export")]
     pub use crate::export::{Dense, ExportFormat, ExportSettings};
-    pub use crate::joint::{OnePass, SequentialA, SequentialB};
-    pub use crate::pipeline::{Job, MemorySink, Observer};
-    pub use crate::prune::{Magnitude, SparseGpt, Wanda};
+    pub use crate::prune::{Magnitude, Obs, SparseGpt, Wanda};
     pub use crate::quant::{Clip, Gptq, Rtn};
     pub use crate::{
-        Bits, Calibration, CompressedLayer, Hessian, LayerCompressor, LayerProblem, Model, QuantScheme, Recipe,
-        Sparsity, calibrate, compress_checkpoint, compress_in_memory,
+        Bits, Composition, CompressedLayer, Curvature, Damping, LayerCompressor, LayerProblem, Observer, QuantScheme,
+        Solver, Sparsity, calibrate,
     };
+    #[cfg(feature = "export")]
+    pub use crate::{Calibration, Compress, Recipe, Sampling};
 }

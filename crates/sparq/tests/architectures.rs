@@ -7,10 +7,8 @@ use sparq::export::{
     SolvedInMemory, export,
 };
 use sparq::model::ExpertTokens;
-use sparq::pipeline::{CompressionReport, Job, MemorySink, compress};
 use sparq::tensor::{Checkpoint, DType, TensorData, write_safetensors_file};
-use sparq::{Calibration, Model, Recipe};
-use sparq_core::Fallback;
+use sparq::{Calibration, Compress, CompressionReport, Fallback, Model, Recipe};
 use std::path::{Path, PathBuf};
 
 const JOINT: &str = "s=0.25,q=4,group=32";
@@ -48,9 +46,8 @@ fn calibration(model: &Model) -> Calibration {
 }
 
 fn in_memory(model: &Model, recipe: &Recipe) -> (Model, CompressionReport) {
-    let mut sink = MemorySink::new();
-    let report = compress(model, recipe, Some(&calibration(model)), &mut sink, &()).expect("compressed");
-    (sink.into_model(model).expect("all blocks"), report)
+    let calibration = calibration(model);
+    Compress::new(model).recipe(recipe.clone()).calibration(&calibration).in_memory().expect("compressed")
 }
 
 fn logits(model: &Model) -> Array2<f32> {
@@ -89,8 +86,8 @@ fn every_architecture_is_compressed_exported_and_evaluated() {
         let dense = directory.path().join("dense");
         let settings = ExportSettings { float_type: FloatType::F32, ..ExportSettings::default() };
         let calibration = calibration(&model);
-        let job = Job::new(&model, &recipe, &dense).calibration(Some(&calibration)).export(settings);
-        let done = job.run(&Dense, &()).expect("compressed");
+        let job = Compress::new(&model).recipe(recipe).calibration(&calibration).export(settings);
+        let done = job.to(&dense, &Dense).expect("compressed");
         assert_eq!((done.export.largest_difference, done.export.zeros_lost), (0.0, 0), "{name}");
         let written = Model::open(&dense).expect("opens");
         assert_eq!(shapes(&written), shapes(&model), "{name}: the layout it came in");
@@ -189,8 +186,8 @@ fn gpt2_goes_through_every_kind_of_gguf() {
     let settings = ExportSettings { float_type: FloatType::F32, ..ExportSettings::default() };
     let calibration = calibration(&model);
     let solved = directory.path().join("dense");
-    let job = Job::new(&model, &recipe, &solved).calibration(Some(&calibration)).export(settings);
-    job.run(&Dense, &()).expect("compressed");
+    let job = Compress::new(&model).recipe(recipe).calibration(&calibration).export(settings);
+    job.to(&solved, &Dense).expect("compressed");
     let solution = Solution::open(solved.join("sparq")).expect("kept");
     let nothing = SolvedInMemory::default();
     for (types, bound, of_the_fused) in [
@@ -237,8 +234,8 @@ fn an_interrupted_mixture_of_experts_ends_with_the_same_bytes() {
     let calibration = calibration(&model);
     let directory = tempfile::tempdir().expect("a directory");
     let run = |name: &str, stop: Option<usize>| {
-        let job = Job::new(&model, &recipe, directory.path().join(name)).calibration(Some(&calibration));
-        job.stop_after(stop).run(&Dense, &())
+        let job = Compress::new(&model).recipe(recipe.clone()).calibration(&calibration);
+        job.stop_after(stop).to(directory.path().join(name), &Dense)
     };
     run("whole", None).expect("done");
     run("parts", Some(1)).expect_err("stopped");
@@ -299,7 +296,8 @@ fn an_expert_without_tokens_is_reported_and_stays_finite() {
         assert!(logits(&compressed).iter().all(|value| value.is_finite()), "{text}");
     }
     // All tokens reach it if that is asked for.
-    let recipe = Recipe { expert_tokens: ExpertTokens::All, ..JOINT.parse().expect("valid") };
+    let mut recipe: Recipe = JOINT.parse().expect("valid");
+    recipe.expert_tokens = ExpertTokens::All;
     let (_, report) = in_memory(&model, &recipe);
     assert!(report.layers.iter().all(|layer| layer.tokens == 40 * 24));
     assert!(report.layers.iter().all(|layer| !layer.fallbacks.contains(&Fallback::NoTokens)));

@@ -5,9 +5,9 @@ use sparq::export::{
     CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, Gptq,
     SolvedInMemory, export,
 };
-use sparq::pipeline::{Allocation, Compression, Job, LayerBudget, Sink};
+use sparq::pipeline::{Allocation, LayerBudget, Sink};
 use sparq::tensor::{Checkpoint, DType, Importance, Packing};
-use sparq::{Calibration, CompressedLayer, Model, Recipe, ScaleType};
+use sparq::{Calibration, Compress, CompressedLayer, Model, Recipe, Sampling, ScaleType};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,11 +43,16 @@ struct Solved {
 fn solve(recipe: &str, change: impl FnOnce(&mut Recipe)) -> Solved {
     let model = Model::open(demo()).expect("the demo model opens");
     let text = std::fs::read_to_string(demo().join("calibration.txt")).expect("the demo calibration text");
-    let calibration = Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, 4, 128, 7).expect("text");
+    let calibration = Calibration::from_text(
+        model.tokenizer().expect("a tokenizer"),
+        &text,
+        Sampling { samples: 4, length: 128, seed: 7 },
+    )
+    .expect("text");
     let mut recipe: Recipe = recipe.parse().expect(recipe);
     change(&mut recipe);
     let mut keep = Keep::default();
-    Compression::new(&model, &recipe).calibration(Some(&calibration)).run(&mut keep, &()).expect("compressed");
+    Compress::new(&model).recipe(recipe).calibration(&calibration).into_sink(&mut keep).expect("compressed");
     let compressed = model.with_blocks(keep.blocks).expect("all blocks");
     Solved { model, layers: keep.layers, compressed }
 }
@@ -126,9 +131,7 @@ fn symmetric_four_bits_go_into_every_format() {
 #[test]
 fn asymmetric_grids_and_other_widths() {
     let solved = solve("s=0.25,q=4,group=64", |recipe| {
-        if let Some(scheme) = &mut recipe.scheme {
-            scheme.symmetric = false;
-        }
+        recipe.asymmetric = true;
     });
     let expected = logits(&solved.compressed);
     for format in [&CompressedTensors::default() as &dyn ExportFormat, &Gptq] {
@@ -159,9 +162,7 @@ fn asymmetric_grids_and_other_widths() {
 #[test]
 fn eight_bits_by_channel_and_bfloat16() {
     let solved = solve("s=0,q=8,group=channel", |recipe| {
-        if let Some(scheme) = &mut recipe.scheme {
-            scheme.scale_type = ScaleType::Bf16;
-        }
+        recipe.scale_type = ScaleType::Bf16;
     });
     let expected = logits(&solved.compressed);
     let (report, model, _directory) = solved.export(&CompressedTensors::default(), FloatType::Source);
@@ -195,7 +196,7 @@ fn what_does_not_divide_is_refused_with_what_does() {
 
 #[test]
 fn gguf_types_that_choose_codes_anew() {
-    let solved = solve("s=0,q=16,pruner=magnitude", |recipe| recipe.scheme = None);
+    let solved = solve("s=0,q=16,pruner=magnitude", |recipe| recipe.bits = None);
     let dense = logits(&solved.model);
     let mut last = 0.0;
     for (types, bound) in [
@@ -318,7 +319,7 @@ fn what_is_read_from_is_not_overwritten() {
     let nothing = SolvedInMemory::default();
     refused(&export(model.checkpoint(), &nothing, &Dense, &source, &settings).expect_err("in use"));
     let recipe: Recipe = "s=0,q=4,preset=fast".parse().expect("valid");
-    refused(&Job::new(&model, &recipe, &source).export(settings).run(&Dense, &()).expect_err("in use"));
+    refused(&Compress::new(&model).recipe(recipe).export(settings).to(&source, &Dense).expect_err("in use"));
     assert!(Model::open(&source).is_ok(), "still there");
 }
 
@@ -330,8 +331,8 @@ fn an_old_solution_is_not_taken_for_that_of_a_new_file() {
     let recipe: Recipe = "s=0,q=4,group=64,quantizer=rtn,preset=reference".parse().expect("valid");
     let settings = ExportSettings { overwrite: true, ..ExportSettings::default() };
     let run = |keep: bool| {
-        let job = Job::new(&model, &recipe, &out).export(settings).keep_solution(keep);
-        job.run(&Gguf::default(), &()).expect("runs");
+        let job = Compress::new(&model).recipe(recipe.clone()).export(settings).keep_solution(keep);
+        job.to(&out, &Gguf::default()).expect("runs");
     };
     run(true);
     assert!(beside.is_dir());
@@ -351,9 +352,9 @@ fn gptq_names_what_engines_run_as_one() {
         let linears = model.block_plan(index).expect("a plan").linears();
         layers.extend(linears.iter().map(|linear| (linear.name.clone(), linear.weights(), budget(bits(&linear.name)))));
     }
-    let recipe = Recipe { allocation: Some(Allocation::new(layers)), ..recipe };
+    let recipe = recipe.with_allocation(Allocation::new(layers));
     let out = directory.path().join("mixed");
-    Job::new(&model, &recipe, &out).run(&Gptq, &()).expect("runs");
+    Compress::new(&model).recipe(recipe).to(&out, &Gptq).expect("runs");
     let config: serde_json::Value =
         serde_json::from_slice(&std::fs::read(out.join("config.json")).expect("readable")).expect("JSON");
     let dynamic = config["quantization_config"]["dynamic"].as_object().expect("exceptions");

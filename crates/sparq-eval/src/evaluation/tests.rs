@@ -83,8 +83,8 @@ fn results_of_other_items_are_not_paired() {
 struct Log(Mutex<Vec<(usize, usize, String)>>);
 
 impl Observer for Log {
-    fn progress(&self, done: usize, total: usize, what: &str) {
-        self.0.lock().unwrap().push((done, total, what.to_owned()));
+    fn progress(&self, done: usize, total: usize, what: &dyn std::fmt::Display) {
+        self.0.lock().unwrap().push((done, total, what.to_string()));
     }
 }
 

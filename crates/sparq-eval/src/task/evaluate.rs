@@ -1,8 +1,9 @@
 use super::{Content, Item, ItemResult, Task, TaskResult};
 use crate::scoring::{Continuation, ContinuationScore, generate, score_continuations};
-use crate::{LanguageModel, Observer, Result};
+use crate::{LanguageModel, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sparq_core::Observer;
 
 /// How tasks are run.
 ///
@@ -99,7 +100,7 @@ impl Task {
             Some(Continuation::encode_all(model, &self.shots, &pairs, options.special_tokens))
         };
         let items = self.items.par_iter().filter_map(encode).collect::<Result<Vec<_>>>()?;
-        let progress = |done, total| observer.progress(done, total, self.name());
+        let progress = |done, total| observer.progress(done, total, &self.name());
         score_continuations(model, &items, options.batch_tokens, &progress)
     }
 
@@ -122,7 +123,7 @@ impl Task {
             stop: &self.definition.stop,
             batch_tokens: options.batch_tokens,
         };
-        let progress = |done, total| observer.progress(done, total, self.name());
+        let progress = |done, total| observer.progress(done, total, &self.name());
         generate::greedy(model, &prompts, &limits, &progress)
     }
 }

@@ -1,8 +1,9 @@
 use super::{TextEvaluation, TextScores, Window, WindowComparison, WindowScores};
 use crate::numerics::Softmax;
-use crate::{Error, LanguageModel, Observer, Result};
+use crate::{Error, LanguageModel, Result};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
+use sparq_core::Observer;
 
 /// Tokens per forward pass: a model that is read from disk block by block is read once per pass, and the hidden states of
 /// one pass are held in memory.
@@ -137,7 +138,7 @@ impl TextEvaluation {
                 .map(|baseline| (&baseline.model, baseline.hidden.slice(s![done..done + predicting.nrows(), ..])));
             self.score_batch(model, &predicting.view(), base, batch, &mut tally)?;
             done += predicting.nrows();
-            observer.progress(done, total, "text");
+            observer.progress(done, total, &"text");
         }
         Ok(tally.finish(&self.fingerprint))
     }

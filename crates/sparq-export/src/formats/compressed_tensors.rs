@@ -137,14 +137,14 @@ impl Parts for Layout {
         let dimensions = shape.shape.map(|dimension| (dimension as i64).to_le_bytes());
         writer.write_bytes(&name("weight_shape"), dimensions.as_flattened())?;
         let is_tensor = scheme.granularity == Granularity::Tensor;
-        let whole = arr1(&[quantized.scales[[0, 0]]]);
-        let scales = if is_tensor { whole.view().into_dyn() } else { quantized.scales.view().into_dyn() };
+        let (whole, scales) = (arr1(&[quantized.grids[[0, 0]].scale]), quantized.scales());
+        let scales = if is_tensor { whole.view().into_dyn() } else { scales.view().into_dyn() };
         writer.write_f32(&name("weight_scale"), scales)?;
         if !scheme.symmetric {
             let bytes = if is_tensor {
-                vec![quantized.zeros[[0, 0]].wrapping_sub(scheme.bits.midpoint())]
+                vec![quantized.grids[[0, 0]].zero.wrapping_sub(scheme.bits.midpoint())]
             } else {
-                little_endian(&pack_zero_points(quantized.zeros.view(), bits))
+                little_endian(&pack_zero_points(quantized.zeros().view(), bits))
             };
             writer.write_bytes(&name("weight_zero_point"), &bytes)?;
         }

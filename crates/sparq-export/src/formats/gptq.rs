@@ -129,7 +129,7 @@ impl Parts for Layout {
         let name = |suffix| format!("{}.{suffix}", shape.name);
         let bits = u32::from(quantized.scheme.bits.get());
         writer.write_bytes(&name("qweight"), &little_endian(&pack_qweight(quantized.codes.view(), bits)))?;
-        let Some(zeros) = pack_qzeros(quantized.zeros.view(), bits, self.version) else {
+        let Some(zeros) = pack_qzeros(quantized.zeros().view(), bits, self.version) else {
             // Only symmetric grids are written as version 1, and their zero point is the midpoint.
             return Err(Error::Inconsistent {
                 layer: shape.name.clone(),
@@ -139,7 +139,7 @@ impl Parts for Layout {
             });
         };
         writer.write_bytes(&name("qzeros"), &little_endian(&zeros))?;
-        writer.write_f32(&name("scales"), quantized.scales.t().into_dyn())?;
+        writer.write_f32(&name("scales"), quantized.scales().t().into_dyn())?;
         let width = shape.shape[1];
         let size = quantized.scheme.granularity.size(width);
         let order: Vec<u8> = (0..width).flat_map(|channel| ((channel / size) as i32).to_le_bytes()).collect();

@@ -22,9 +22,9 @@ impl PackedLayer {
         let asymmetric = quantized.filter(|quantized| !quantized.scheme.symmetric);
         Self {
             name: name.to_owned(),
-            scales: quantized.map(|quantized| (quantized.scales.clone(), quantized.scheme.scale_type)),
+            scales: quantized.map(|quantized| (quantized.scales(), quantized.scheme.scale_type)),
             codes: quantized.map(|quantized| pack(quantized.codes.view(), quantized.scheme.bits.get())),
-            zeros: asymmetric.map(|quantized| quantized.zeros.clone()),
+            zeros: asymmetric.map(|quantized| quantized.zeros()),
             mask: layer.mask.as_ref().map(|mask| pack(mask.view().mapv(u8::from).view(), 1)),
             weight: quantized.is_none().then(|| layer.weight.clone()),
         }

@@ -64,12 +64,17 @@ impl Solution {
             })
         };
         let quantized = match scheme {
-            Some(scheme) => Some(Quantized {
-                scheme: *scheme,
-                codes: bits_of("codes", scheme.bits.get())?,
-                scales: file.read_matrix(&format!("{name}.scales"))?,
-                zeros: zeros(&file, &entry.layer, scheme)?,
-            }),
+            Some(scheme) => {
+                let scales = file.read_matrix(&format!("{name}.scales"))?;
+                let zeros = zeros(&file, &entry.layer, scheme)?;
+                let grids = Quantized::grids_of(scales.view(), zeros.view()).ok_or_else(|| Error::Inconsistent {
+                    layer: name.clone(),
+                    what: "the shape of its scales",
+                    found: format!("{:?}", scales.dim()),
+                    expected: format!("{:?}", zeros.dim()),
+                })?;
+                Some(Quantized { scheme: *scheme, codes: bits_of("codes", scheme.bits.get())?, grids })
+            }
             None => None,
         };
         let weight = match &quantized {

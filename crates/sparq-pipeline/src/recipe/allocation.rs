@@ -15,9 +15,20 @@ pub struct LayerBudget {
 }
 
 impl LayerBudget {
-    /// Share of the 16-bit weights that is kept, `(1 - s) · q / 16`: one minus the theoretical compression rate.
+    /// Theoretical compression rate, `1 - (1 - s) · q / 16`.
+    pub fn tcr(&self) -> f64 {
+        // The types hold no sparsity and no bits that the metric refuses.
+        sparq_metric::tcr(self.sparsity.fraction(), self.bits_or_16()).unwrap_or(0.0)
+    }
+
+    /// Share of the 16-bit weights that is kept: one minus the theoretical compression rate.
     pub fn cost(&self) -> f64 {
-        (1.0 - self.sparsity.fraction()) * self.bits.map_or(1.0, |bits| f64::from(bits.get()) / 16.0)
+        1.0 - self.tcr()
+    }
+
+    /// Bits of a weight that stays; 16 if not quantized.
+    pub(super) fn bits_or_16(&self) -> f64 {
+        self.bits.map_or(16.0, |bits| f64::from(bits.get()))
     }
 }
 

@@ -1,25 +1,28 @@
 use super::{PrunerKind, QuantizerKind, Recipe};
 use crate::Targets;
 use serde::{Deserialize, Serialize};
-use sparq_core::Sparsity;
+use sparq_core::{Granularity, ScaleType, Sparsity};
 use sparq_model::{ExpertTokens, Precision};
-use sparq_obs::Damping;
 use sparq_quant::Clip;
+
+/// Input channels that share a scale unless a recipe says otherwise.
+const DEFAULT_GROUP: usize = 128;
 
 /// How much work goes into a solve, under a name.
 ///
 /// | preset | what it is | relative time |
 /// |---|---|---|
 /// | `fast` | Wanda's mask and plain rounding: channel norms are all it needs | the forward pass |
-/// | `balanced` | OBS mask, a refit of what it keeps, GPTQ, coordinate descent, half of the drift undone, damping chosen on held-out tokens | 3 to 5 times `reference` |
-/// | `best` | as `balanced`, with the mask in four rounds, more descent and, but for N:M patterns, act-order | 5 to 8 times `reference` |
+/// | `balanced` | OBS mask, a refit of what it keeps, GPTQ with act-order, coordinate descent, half of the drift corrected, damping chosen on held-out tokens | 3 to 5 times `reference` |
+/// | `best` | as `balanced`, with the mask in four rounds and more descent | 5 to 8 times `reference` |
 /// | `reference` | the published methods as they are: SparseGPT, GPTQ, both in one pass | 1 |
 ///
 /// # Examples
 /// ```
 /// use sparq_pipeline::{Preset, Recipe};
-/// let recipe: Recipe = "preset=fast,s=0.25,q=4".parse()?;
-/// assert_eq!(recipe, Recipe { sparsity: recipe.sparsity, scheme: recipe.scheme, ..Preset::Fast.recipe() });
+/// let recipe = Recipe::builder().preset(Preset::Fast).sparsity(0.25).bits(4).build()?;
+/// assert_eq!(recipe, "preset=fast,s=0.25,q=4".parse()?);
+/// assert_eq!(recipe.descent, Preset::Fast.recipe().descent);
 /// # Ok::<(), sparq_pipeline::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -45,8 +48,11 @@ impl Preset {
     pub fn recipe(self) -> Recipe {
         let reference = Recipe {
             sparsity: Sparsity::DENSE,
+            bits: None,
+            granularity: Granularity::Group(DEFAULT_GROUP),
+            asymmetric: false,
+            scale_type: ScaleType::default(),
             pruner: PrunerKind::SparseGpt,
-            scheme: None,
             quantizer: QuantizerKind::Gptq,
             clip: Clip::MinMax,
             act_order: false,
@@ -54,10 +60,8 @@ impl Preset {
             refit: 0,
             mask_rounds: 1,
             descent: 0,
-            scale_fit: true,
             drift: 0.0,
-            residual_drift: true,
-            damping: Damping::default().fraction(),
+            damping: 0.01,
             shrinkage: 0.0,
             held_out: 0.0,
             forward: Precision::default(),

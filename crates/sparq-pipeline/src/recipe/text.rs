@@ -1,106 +1,73 @@
-//! Recipes as text: `s=0.25,q=4,group=64`.
+//! Recipes as text (`s=0.25,q=4,group=64`) and as JSON, both from the table of keys.
 
-use super::{DEFAULT_GROUP, Preset, Recipe};
-use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
-use sparq_core::{Bits, Granularity, QuantScheme, ScaleType, Sparsity};
+use super::keys::{KEYS, Key, name_of, named};
+use super::{Allocation, Preset, Recipe};
+use crate::{Error, Result, Targets};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sparq_core::ScaleType;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Every key that text may hold.
-const KEYS: [&str; 24] = [
-    "preset",
-    "s",
-    "q",
-    "pattern",
-    "pruner",
-    "group",
-    "asymmetric",
-    "scale",
-    "quantizer",
-    "clip",
-    "act-order",
-    "pipeline",
-    "refit",
-    "mask-rounds",
-    "descent",
-    "scale-fit",
-    "drift",
-    "residual-drift",
-    "damping",
-    "shrinkage",
-    "held-out",
-    "forward",
-    "expert-tokens",
-    "reference-compat",
-];
-/// Keys that name a published method, and with it the preset that adds nothing.
-const METHODS: [&str; 4] = ["pruner", "quantizer", "pipeline", "reference-compat"];
-
-/// Name of a plain enum value as serde writes it.
-fn name_of(value: &impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn value_of<T: for<'a> Deserialize<'a>>(text: &str) -> std::result::Result<T, String> {
-    serde_json::from_value(serde_json::Value::from(text)).map_err(|error| error.to_string())
-}
-
-/// The preset that a text with these keys starts from if it names none.
+/// The preset that settings start from if they name none.
 fn implied<'a>(mut keys: impl Iterator<Item = &'a str>) -> Preset {
-    if keys.any(|key| METHODS.contains(&key)) { Preset::Reference } else { Preset::default() }
+    let names_method = keys.any(|name| Key::find(name).is_some_and(|key| key.names_method));
+    if names_method { Preset::Reference } else { Preset::default() }
 }
 
 impl Recipe {
+    /// A recipe from its settings: the preset's, then each in turn.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for unknown keys and values out of range, [`Error::Compress`] for settings that cannot be combined.
+    pub fn from_settings<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let settings: Vec<(&str, &str)> = settings.into_iter().collect();
+        let bad = |reason: String| {
+            let text: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            Error::Recipe { recipe: text.join(","), reason }
+        };
+        let preset = match settings.iter().find(|(key, _)| *key == "preset") {
+            Some((_, name)) => named(name).map_err(|error| bad(format!("preset={name}: {error}")))?,
+            None => implied(settings.iter().map(|(key, _)| *key)),
+        };
+        let mut recipe = preset.recipe();
+        for &(name, value) in settings.iter().filter(|(name, _)| *name != "preset") {
+            let key = Key::find(name).ok_or_else(|| {
+                let known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+                bad(format!("unknown key {name:?}; known: preset, {}", known.join(", ")))
+            })?;
+            key.set(&mut recipe, value).map_err(|reason| bad(format!("{name}={value}: {reason}")))?;
+        }
+        if recipe.reference_compat && settings.iter().all(|(key, _)| *key != "scale") {
+            recipe.scale_type = ScaleType::F32; // what the references round to
+        }
+        // A preset does not ask for what a pattern cannot have.
+        recipe.act_order &=
+            settings.iter().any(|(key, _)| *key == "act-order") || !recipe.chooses_pattern_along_sweep();
+        recipe.solver()?;
+        Ok(recipe)
+    }
+
     /// What differs from a preset, sparsity and grid left out.
     fn differences(&self, preset: Preset) -> Vec<(&'static str, String)> {
-        let base = preset.recipe();
-        let mut settings = Vec::new();
-        let mut put = |differs: bool, key, value: String| {
-            if differs {
-                settings.push((key, value));
-            }
-        };
-        put(self.pruner != base.pruner, "pruner", name_of(&self.pruner));
-        put(self.quantizer != base.quantizer, "quantizer", name_of(&self.quantizer));
-        put(self.clip != base.clip, "clip", name_of(&self.clip).replace('_', ""));
-        put(self.act_order != base.act_order, "act-order", self.act_order.to_string());
-        if let Some(pipeline) = self.pipeline {
-            put(self.pipeline != base.pipeline, "pipeline", name_of(&pipeline));
-        }
-        put(self.refit != base.refit, "refit", self.refit.to_string());
-        put(self.mask_rounds != base.mask_rounds, "mask-rounds", self.mask_rounds.to_string());
-        put(self.descent != base.descent, "descent", self.descent.to_string());
-        put(self.scale_fit != base.scale_fit, "scale-fit", self.scale_fit.to_string());
-        put(self.drift != base.drift, "drift", self.drift.to_string());
-        put(self.residual_drift != base.residual_drift, "residual-drift", self.residual_drift.to_string());
-        put(self.damping != base.damping, "damping", self.damping.to_string());
-        put(self.shrinkage != base.shrinkage, "shrinkage", self.shrinkage.to_string());
-        put(self.held_out != base.held_out, "held-out", self.held_out.to_string());
-        put(self.forward != base.forward, "forward", name_of(&self.forward));
-        put(self.expert_tokens != base.expert_tokens, "expert-tokens", name_of(&self.expert_tokens));
-        put(self.reference_compat != base.reference_compat, "reference-compat", self.reference_compat.to_string());
-        settings
+        let mut base = preset.recipe();
+        base.act_order &= !self.chooses_pattern_along_sweep();
+        let keys = KEYS.iter().filter(|key| !key.is_budget).map(|key| (key.name, key.get(self), key.get(&base)));
+        keys.filter(|(_, value, of_preset)| value != of_preset).map(|(name, value, _)| (name, value)).collect()
     }
 }
 
 impl fmt::Display for Recipe {
+    /// Sparsity and bits, then what differs from the defaults, said in the shortest way.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s={},q={}", self.sparsity, self.bits())?;
-        if let Some(scheme) = self.scheme {
-            match scheme.granularity {
-                Granularity::Group(DEFAULT_GROUP) => {}
-                Granularity::Group(size) => write!(f, ",group={size}")?,
-                other => write!(f, ",group={}", name_of(&other))?,
-            }
-            if !scheme.symmetric {
-                f.write_str(",asymmetric=true")?;
-            }
-            if scheme.scale_type != ScaleType::default() {
-                write!(f, ",scale={}", name_of(&scheme.scale_type))?;
+        let plain = Preset::default().recipe();
+        for (at, key) in KEYS.iter().filter(|key| key.is_budget).enumerate() {
+            let value = key.get(self);
+            // The grid counts only if there is one.
+            if at < 2 || (self.bits.is_some() && value != key.get(&plain)) {
+                write!(f, "{}{}={value}", if at == 0 { "" } else { "," }, key.name)?;
             }
         }
-        // The shortest way to say it.
         let ways = Preset::ALL.map(|preset| {
             let mut settings = self.differences(preset);
             if implied(settings.iter().map(|(key, _)| *key)) != preset {
@@ -121,77 +88,42 @@ impl FromStr for Recipe {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = |reason: String| Error::Recipe { recipe: text.to_owned(), reason };
-        let settings = text.split(',').map(str::trim).filter(|setting| !setting.is_empty());
-        let settings = settings.map(|setting| {
-            let (key, value) = setting.split_once('=').ok_or_else(|| bad(format!("{setting:?} is not key=value")))?;
+        let settings = text.split(',').map(str::trim).filter(|setting| !setting.is_empty()).map(|setting| {
+            let (key, value) = setting.split_once('=').ok_or_else(|| Error::Recipe {
+                recipe: text.to_owned(),
+                reason: format!("{setting:?} is not key=value"),
+            })?;
             Ok((key.trim(), value.trim()))
         });
-        let settings = settings.collect::<Result<Vec<_>>>()?;
-        let preset = match settings.iter().find(|(key, _)| *key == "preset") {
-            Some((_, name)) => value_of(name).map_err(|error| bad(format!("preset={name:?}: {error}")))?,
-            None => implied(settings.iter().map(|(key, _)| *key)),
-        };
-        let mut recipe = preset.recipe();
-        let orders = settings.iter().any(|(key, _)| *key == "act-order");
-        let (mut bits, mut scheme, mut pattern) = (None, Self::default_scheme(Bits::B4), None);
-        for (key, value) in settings {
-            let named = |error: String| bad(format!("{key}={value:?}: {error}"));
-            let parsed = |what: &str| bad(format!("{key}={value:?} is not {what}"));
-            let flag = || value.parse::<bool>().map_err(|_| parsed("true or false"));
-            let count = || value.parse::<usize>().map_err(|_| parsed("a whole number"));
-            let number = || value.parse::<f64>().map_err(|_| parsed("a number"));
-            match key {
-                "preset" => {}
-                "s" | "sparsity" => recipe.sparsity = value.parse()?,
-                "pattern" if value == "unstructured" => pattern = None,
-                "pattern" => pattern = Some(value.parse::<Sparsity>()?),
-                "pruner" => recipe.pruner = value_of(value).map_err(named)?,
-                "q" if value == "16" => bits = None,
-                "q" => bits = Some(Bits::new(value.parse().map_err(|_| parsed("a number of bits"))?)?),
-                "group" | "group-size" => {
-                    scheme.granularity = match value {
-                        "channel" => Granularity::Channel,
-                        "tensor" => Granularity::Tensor,
-                        size => scheme.group(size.parse().map_err(|_| parsed("a number of channels"))?)?.granularity,
-                    }
-                }
-                "asymmetric" => scheme.symmetric = !flag()?,
-                "scale" => scheme.scale_type = value_of(value).map_err(named)?,
-                "quantizer" => recipe.quantizer = value_of(value).map_err(named)?,
-                "clip" => recipe.clip = value_of(&value.replace("minmax", "min_max")).map_err(named)?,
-                "act-order" => recipe.act_order = flag()?,
-                "pipeline" => recipe.pipeline = Some(value_of(value).map_err(named)?),
-                "refit" => recipe.refit = count()?,
-                "mask-rounds" => recipe.mask_rounds = count()?,
-                "descent" => recipe.descent = count()?,
-                "scale-fit" => recipe.scale_fit = flag()?,
-                "drift" => recipe.drift = number()?,
-                "residual-drift" => recipe.residual_drift = flag()?,
-                "damping" => recipe.damping = number()?,
-                "shrinkage" => recipe.shrinkage = number()?,
-                "held-out" => recipe.held_out = number()?,
-                "forward" => recipe.forward = value_of(value).map_err(named)?,
-                "expert-tokens" => recipe.expert_tokens = value_of(value).map_err(named)?,
-                "reference-compat" => recipe.reference_compat = flag()?,
-                "allocation" => return Err(bad("an allocation is too long for text: give its file".into())),
-                _ => return Err(bad(format!("unknown key {key:?}; known: {}", KEYS.join(", ")))),
-            }
-        }
-        if let Some(pattern) = pattern {
-            let (asked, given) = (recipe.sparsity.fraction(), pattern.fraction());
-            if asked != 0.0 && (asked - given).abs() > 1e-9 {
-                return Err(bad(format!("s={asked} contradicts pattern={pattern}, which removes {given}")));
-            }
-            recipe.sparsity = pattern;
-        }
-        if !orders && matches!(recipe.sparsity, Sparsity::NOfM { .. }) {
-            // A preset does not ask for what a pattern cannot have.
-            recipe.act_order = false;
-        }
-        recipe.scheme = bits.map(|bits| QuantScheme { bits, ..scheme });
-        recipe.compressor()?;
-        Ok(recipe)
+        Self::from_settings(settings.collect::<Result<Vec<_>>>()?)
+    }
+}
+
+/// A recipe as JSON: every setting by its key, as text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    settings: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    allocation: Option<Allocation>,
+    targets: Targets,
+}
+
+impl Serialize for Recipe {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let settings = KEYS.iter().map(|key| (key.name.to_owned(), key.get(self)));
+        let settings = settings.filter(|(_, value)| !value.is_empty()).collect();
+        Stored { settings, allocation: self.allocation.clone(), targets: self.targets.clone() }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Recipe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        let settings = stored.settings.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let recipe = Self::from_settings([("preset", "reference")].into_iter().chain(settings));
+        let recipe = recipe.map_err(serde::de::Error::custom)?;
+        Ok(Self { allocation: stored.allocation, targets: stored.targets, ..recipe })
     }
 }
 
@@ -208,15 +140,18 @@ mod tests {
             "s=0.5,q=16,pruner=wanda",
             "s=0.25,q=3,group=channel,asymmetric=true,scale=f32,preset=fast,pruner=magnitude,pipeline=sequential-a,damping=0.1",
             "s=0.25,q=4,preset=best",
-            "s=0.25,q=8,group=tensor,act-order=true,pipeline=joint",
+            "s=2:4,q=4,preset=best",
+            "s=0.25,q=8,group=tensor,pipeline=joint,act-order=true",
             "s=0.5,q=4,refit=8,damping=0.1",
+            "s=0.25,q=4,act-order=true",
             "s=0.25,q=4,expert-tokens=all",
             "s=0.5,q=4,held-out=0",
             "s=0.5,q=4,preset=best,held-out=0.5",
             "s=0.5,q=4,preset=fast",
             "s=0.5,q=4,preset=best,damping=0.1,shrinkage=0.5",
             "s=0.5,q=4,preset=reference",
-            "s=0.5,q=4,pipeline=joint,drift=0.25,residual-drift=false",
+            "s=2:4,q=4,preset=reference",
+            "s=0.5,q=4,pipeline=joint,drift=0.25",
         ] {
             let recipe: Recipe = text.parse().expect(text);
             assert_eq!(recipe.to_string(), text);
@@ -225,24 +160,55 @@ mod tests {
         }
         for (text, shortest) in [
             ("s=0.5,q=4,preset=balanced", "s=0.5,q=4"),
-            ("s=2:4,q=4,preset=best", "s=2:4,q=4,mask-rounds=4,descent=10"), // no act-order with a pattern
             ("s=0.5,q=4,pruner=sparsegpt", "s=0.5,q=4,preset=reference"),
             ("s=0.5,q=4,pruner=wanda,quantizer=rtn,clip=mse", "s=0.5,q=4,preset=fast"),
         ] {
             assert_eq!(text.parse::<Recipe>().expect(text).to_string(), shortest);
         }
-        assert_eq!("s=0.5,pattern=2:4,q=4".parse::<Recipe>().expect("valid").to_string(), "s=2:4,q=4");
     }
 
     #[test]
-    fn stored_recipes_keep_their_meaning() {
-        // Written before descent and drift existed.
-        let mut json = serde_json::to_value(Recipe { refit: 5, ..Preset::Reference.recipe() }).expect("serializable");
-        for new in ["descent", "scale_fit", "drift", "residual_drift", "forward"] {
-            assert!(json.as_object_mut().expect("an object").remove(new).is_some(), "{new}");
+    fn every_key_changes_the_recipe_and_comes_back() {
+        let other = |key: &Key, value: &str| match key.name {
+            "s" => "0.5",
+            "q" => "3",
+            "group" => "32",
+            "scale" => "bf16",
+            "pruner" => "magnitude",
+            "quantizer" => "rtn",
+            "pipeline" => "sequential-a",
+            "clip" => {
+                if value == "mse" {
+                    "minmax"
+                } else {
+                    "mse"
+                }
+            }
+            "forward" => "bf16",
+            "expert-tokens" => "all",
+            _ if value == "true" => "false",
+            _ if value == "false" => "true",
+            _ => {
+                if value == "0.25" {
+                    "0.125"
+                } else {
+                    "0"
+                }
+            }
+        };
+        let base = Preset::Best.recipe();
+        for key in KEYS {
+            let mut changed = base.clone();
+            let mut value = other(key, &key.get(&base)).to_owned();
+            if value == key.get(&base) {
+                value = "0.5".to_owned();
+            }
+            key.set(&mut changed, &value).expect(key.name);
+            assert_eq!(key.get(&changed), value, "{}", key.name);
+            let differing: Vec<&str> =
+                KEYS.iter().filter(|key| key.get(&changed) != key.get(&base)).map(|key| key.name).collect();
+            assert_eq!(differing, [key.name], "a key sets its own setting");
         }
-        let recipe: Recipe = serde_json::from_value(json).expect("old recipes are read");
-        assert_eq!((recipe.refit, recipe.descent, recipe.drift), (5, 0, 0.0));
     }
 
     #[test]
@@ -252,9 +218,8 @@ mod tests {
             ("q=9", "bits"),
             ("q=four", "number of bits"),
             ("quantizer=awq", "awq"),
-            ("s=0.25,pattern=2:4", "contradicts"),
             ("s=0.25,q=4,quantizer=rtn,pipeline=joint", "rtn"),
-            ("s=2:4,q=4,act-order=true", "act-order"),
+            ("s=2:4,q=4,pruner=sparsegpt,act-order=true", "act-order"),
             ("damping=-1", "damping"),
             ("shrinkage=-1", "shrinkage"),
             ("refit=-1", "whole number"),

@@ -8,8 +8,9 @@ use super::whole_model::WholeModel;
 use super::{DamageCurves, Inputs, Search};
 use crate::parallel::run_jobs;
 use crate::store::{Store, fingerprint};
-use crate::{Error, Observer, Result};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use sparq_core::Observer;
 use sparq_model::Model;
 use sparq_pipeline::{Allocation, Calibration, Recipe};
 use std::fmt;
@@ -62,7 +63,7 @@ impl Searched {
     pub fn recipe(&self, recipe: &Recipe) -> Recipe {
         match self.allocation.uniform() {
             Some(budget) => recipe.with_budget(budget),
-            None => Recipe { allocation: Some(self.allocation.clone()), ..recipe.clone() },
+            None => recipe.clone().with_allocation(self.allocation.clone()),
         }
     }
 }
@@ -86,14 +87,14 @@ impl Search {
     ///
     /// # Examples
     /// ```no_run
-    /// use sparq_pipeline::{Calibration, Recipe};
+    /// use sparq_pipeline::{Calibration, Recipe, Sampling};
     /// use sparq_sweep::{Search, Target};
     /// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
     /// let text = std::fs::read_to_string("c4.txt")?;
-    /// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
-    /// let probe = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 1)?;
+    /// let calibration = Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 8, ..Sampling::default() })?;
+    /// let probe = Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 8, length: 512, seed: 1 })?;
     /// let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
-    /// let all = Calibration::from_text(model.tokenizer()?, &text, 64, 512, 0)?; // what the result is compressed on
+    /// let all = Calibration::from_text(model.tokenizer()?, &text, Sampling::default())?; // what the result is compressed on
     /// let search = Search::new(recipe.clone()).finals_on(all);
     /// let targets = [Target::Tcr(0.8125), Target::Tcr(0.875)];
     /// for searched in search.allocate(&model, &calibration, &probe, &targets, None, &())? {

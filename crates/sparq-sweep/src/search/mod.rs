@@ -15,10 +15,10 @@ pub use allocate::{Contestant, Origin, Searched};
 pub use curves::{DamageCurves, Remaining, Unit};
 pub use target::Target;
 
+use crate::Result;
 use crate::store::{Store, fingerprint};
-use crate::{Observer, Result};
 use base::Base;
-use sparq_core::{Bits, Sparsity};
+use sparq_core::{Bits, Observer, Sparsity};
 use sparq_eval::identity;
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, LayerBudget, Recipe};
@@ -44,15 +44,15 @@ use whole_model::WholeModel;
 ///
 /// # Examples
 /// ```no_run
-/// use sparq_pipeline::{Calibration, Recipe};
+/// use sparq_pipeline::{Calibration, Recipe, Sampling};
 /// use sparq_sweep::Search;
 /// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
 /// let text = std::fs::read_to_string("c4.txt")?;
-/// let calibration = Calibration::from_text(model.tokenizer()?, &text, 8, 512, 0)?;
-/// let probe = Calibration::from_text(model.tokenizer()?, &text, 4, 512, 1)?;
+/// let calibration = Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 8, ..Sampling::default() })?;
+/// let probe = Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 4, length: 512, seed: 1 })?;
 /// let recipe: Recipe = "s=0.25,q=4,group=64".parse()?;
 /// let curves = Search::new(recipe.clone()).run(&model, &calibration, &probe, None, &())?;
-/// let searched = Recipe { allocation: Some(curves.allocate(0.8125)?), ..recipe };
+/// let searched = recipe.with_allocation(curves.allocate(0.8125)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -144,7 +144,9 @@ impl Search {
 
     /// The recipe of the walk and the trials. They skip the choice of damping, because ranking does not need it.
     fn trial(&self) -> Recipe {
-        Recipe { held_out: 0.0, ..self.recipe.clone() }
+        let mut recipe = self.recipe.clone();
+        recipe.held_out = 0.0;
+        recipe
     }
 
     /// Fingerprint of what is measured on `inputs` by `recipe`.

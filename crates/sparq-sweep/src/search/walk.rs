@@ -6,7 +6,8 @@ use super::solved_layers::SolvedLayers;
 use super::{DamageCurves, Remaining, Search, Unit, bits};
 use crate::store::{Store, fingerprint};
 use crate::sweep::compression_error;
-use crate::{Error, Observer, Result};
+use crate::{Error, Result};
+use sparq_core::Observer;
 use sparq_model::{BlockPlan, Linear, LinearId};
 use sparq_pipeline::{Calibration, LayerBudget, LayerReport, Survey};
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ impl Search {
         if let Some(curves) = store.get(key) {
             return Ok(curves);
         }
-        observer.step(1, 1, "every candidate, block by block");
+        observer.step(1, 1, &"every candidate, block by block");
         // Each layer is solved once without refit and descent: candidates rank the same, in less than half the time.
         let (plain, budgets) = (self.recipe.sketch(), self.budgets());
         let mut survey = Survey::new(base.model, &plain, &budgets, calibration).map_err(compression_error(&plain))?;
@@ -53,7 +54,7 @@ impl Search {
                 units.extend(measured);
             }
             probe.advance()?;
-            sparq_eval::Observer::progress(observer, index + 1, base.model.block_count(), "search");
+            observer.progress(index + 1, base.model.block_count(), &"blocks");
         }
         let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
         store.put(key, &curves)?;

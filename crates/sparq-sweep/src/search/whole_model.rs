@@ -1,9 +1,10 @@
 //! Models that are compressed by the whole recipe and judged on the probe text.
 
 use super::base::Base;
+use crate::Result;
 use crate::store::{Store, fingerprint};
 use crate::sweep::{compressed, judging_error};
-use crate::{Observer, Result};
+use sparq_core::Observer;
 use sparq_pipeline::{Allocation, Calibration, Recipe};
 
 /// Compresses one model on one text, with one allocation after another.
@@ -27,8 +28,8 @@ impl WholeModel<'_> {
         if let Some(known) = self.store.get(&key) {
             return Ok(known);
         }
-        self.observer.step(step.0, step.1, what);
-        let recipe = Recipe { allocation: Some(allocation.clone()), ..self.recipe.clone() };
+        self.observer.step(step.0, step.1, &what);
+        let recipe = self.recipe.clone().with_allocation(allocation.clone());
         let model = compressed(self.base.model, &recipe, self.calibration, self.observer)?.0;
         let divergence = self.base.divergence(&model).map_err(judging_error(&recipe))?;
         self.store.put(&key, &divergence)?;

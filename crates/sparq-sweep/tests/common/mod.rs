@@ -1,7 +1,7 @@
 //! The demo model of this repository, and texts drawn from it.
 
 use sparq_model::Model;
-use sparq_pipeline::Calibration;
+use sparq_pipeline::{Calibration, Sampling};
 use std::path::{Path, PathBuf};
 
 /// A file of the demo model.
@@ -17,5 +17,6 @@ pub(crate) fn model() -> Model {
 /// Sequences of the demo model's calibration text.
 pub(crate) fn draw(model: &Model, samples: usize, length: usize, seed: u64) -> Calibration {
     let text = std::fs::read_to_string(demo("calibration.txt")).expect("a text");
-    Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, samples, length, seed).expect("text")
+    Calibration::from_text(model.tokenizer().expect("a tokenizer"), &text, Sampling { samples, length, seed })
+        .expect("text")
 }

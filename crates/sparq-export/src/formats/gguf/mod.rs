@@ -6,7 +6,7 @@ use crate::float_type::round_all;
 use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, SolvedShape};
 use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
-use sparq_core::{CompressedLayer, Granularity, QuantScheme, Quantized, ScaleType};
+use sparq_core::{CompressedLayer, Granularity, Grid, QuantScheme, Quantized, ScaleType};
 use sparq_tensor::packing::gguf::{decode_rows, pack_rows, quantize_rows};
 use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
@@ -111,7 +111,8 @@ impl Gguf {
         shape.check(&layer)?;
         if let Some(quantized) = self.exact(&layer) {
             let size = quantized.scheme.granularity.size(shape.shape[1]);
-            let (codes, scales, zeros) = (quantized.codes.view(), quantized.scales.view(), quantized.zeros.view());
+            let (scales, zeros) = (quantized.scales(), quantized.zeros());
+            let (codes, scales, zeros) = (quantized.codes.view(), scales.view(), zeros.view());
             let bytes = pack_rows(dtype, codes, scales, zeros, size).ok_or_else(|| not_whole_blocks(shape))?;
             return Ok(writer.write_rows(name, &bytes)?);
         }
@@ -309,7 +310,7 @@ fn as_blocks_say(quantized: &Quantized) -> Array2<f32> {
     }
     let size = quantized.scheme.granularity.size(quantized.codes.ncols());
     Array2::from_shape_fn(quantized.codes.dim(), |(row, column)| {
-        let (scale, zero) = (quantized.scales[[row, column / size]], quantized.zeros[[row, column / size]]);
+        let Grid { scale, zero } = quantized.grids[[row, column / size]];
         let minimum = f16::from_f32(-scale * f32::from(zero)).to_f32();
         f32::from(quantized.codes[[row, column]]) * scale + minimum
     })

@@ -1,0 +1,35 @@
+use crate::{
+    CompressedLayer, LayerCompressor, LayerProblem, Mask, QuantScheme, Quantized, Result, Selection, SolveReport,
+};
+
+/// A method that rounds weights to a grid, alone or as the second half of a [`Solver`](crate::Solver).
+pub trait Quantizer: LayerCompressor {
+    /// The grid.
+    fn scheme(&self) -> QuantScheme;
+
+    /// Quantizes what `selection` keeps. What it removes becomes exactly zero and does not stretch any range.
+    ///
+    /// # Errors
+    /// As [`LayerCompressor::compress`]; [`CompressError::Shape`](crate::CompressError::Shape) if a mask does not fit;
+    /// [`CompressError::Conflict`](crate::CompressError::Conflict) for a rule that the method cannot follow.
+    fn quantize(&self, problem: &LayerProblem<'_>, selection: &Selection<'_>) -> Result<Rounded>;
+}
+
+/// What a quantizer leaves: codes, not yet a dense weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rounded {
+    /// Codes and grids.
+    pub quantized: Quantized,
+    /// What was kept; none if nothing was removed.
+    pub mask: Option<Mask>,
+    /// How it went.
+    pub report: SolveReport,
+}
+
+impl Rounded {
+    /// The layer, with its dense weight.
+    pub fn into_layer(self) -> CompressedLayer {
+        let Self { quantized, mask, report } = self;
+        CompressedLayer { weight: quantized.dequantize(), mask, quantized: Some(quantized), report }
+    }
+}

@@ -1,0 +1,291 @@
+use crate::{CompressError, Result};
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Bits per code, 2 to 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Bits(u8);
+
+impl Bits {
+    /// Two bits.
+    pub const B2: Bits = Bits(2);
+    /// Three bits.
+    pub const B3: Bits = Bits(3);
+    /// Four bits.
+    pub const B4: Bits = Bits(4);
+    /// Eight bits.
+    pub const B8: Bits = Bits(8);
+
+    /// # Errors
+    /// [`CompressError::Setting`] outside 2..=8.
+    pub fn new(bits: u8) -> Result<Self> {
+        if (2..=8).contains(&bits) {
+            Ok(Self(bits))
+        } else {
+            Err(CompressError::Setting {
+                name: "bits",
+                value: bits.to_string(),
+                expected: "2 to 8 bits per weight".into(),
+            })
+        }
+    }
+
+    /// The number of bits.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    /// Number of codes, `2^bits`.
+    pub fn levels(self) -> u32 {
+        1 << self.0
+    }
+
+    /// The largest code, `2^bits - 1`. Codes are unsigned: `0..=max_code`.
+    pub fn max_code(self) -> u8 {
+        ((1_u16 << self.0) - 1) as u8
+    }
+
+    /// The zero point of a symmetric grid, `2^(bits-1)`.
+    pub fn midpoint(self) -> u8 {
+        1 << (self.0 - 1)
+    }
+}
+
+impl TryFrom<u8> for Bits {
+    type Error = CompressError;
+    fn try_from(bits: u8) -> Result<Self> {
+        Self::new(bits)
+    }
+}
+
+impl From<Bits> for u8 {
+    fn from(bits: Bits) -> Self {
+        bits.0
+    }
+}
+
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How many weights share one scale and zero point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Granularity {
+    /// The whole matrix.
+    Tensor,
+    /// One output channel (a row).
+    Channel,
+    /// This many consecutive input channels of a row; the last group of a row may be short.
+    Group(usize),
+}
+
+impl Granularity {
+    /// Number of groups in a row of `width` input channels.
+    pub fn groups(self, width: usize) -> usize {
+        width.div_ceil(self.size(width)).max(1)
+    }
+
+    /// Input channels in a full group of a row of `width` channels; at least 1.
+    pub fn size(self, width: usize) -> usize {
+        match self {
+            Self::Tensor | Self::Channel => width,
+            Self::Group(size) => size.min(width),
+        }
+        .max(1)
+    }
+}
+
+impl fmt::Display for Granularity {
+    /// The size of a group, `channel` or `tensor`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tensor => f.write_str("tensor"),
+            Self::Channel => f.write_str("channel"),
+            Self::Group(size) => size.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Granularity {
+    type Err = CompressError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let expected = "a number of input channels, channel or tensor";
+        match text {
+            "tensor" => Ok(Self::Tensor),
+            "channel" => Ok(Self::Channel),
+            size => match size.parse() {
+                Ok(size) if size > 0 => Ok(Self::Group(size)),
+                _ => Err(CompressError::Setting { name: "group size", value: size.into(), expected: expected.into() }),
+            },
+        }
+    }
+}
+
+/// The number type scales are stored in. A scale is rounded to it **before** codes are chosen, so that the file gives
+/// back exactly what the solver saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ScaleType {
+    /// IEEE half precision, 16 bits.
+    #[default]
+    F16,
+    /// bfloat16, 16 bits.
+    Bf16,
+    /// Single precision, 32 bits: nothing is rounded.
+    F32,
+}
+
+impl ScaleType {
+    /// Rounds a positive scale to this type, never to zero or infinity.
+    ///
+    /// ```
+    /// use sparq_core::ScaleType;
+    /// assert_eq!(ScaleType::F16.round(0.1), 0.099975586);
+    /// assert!(ScaleType::F16.round(1e-30) > 0.0);
+    /// assert_eq!(ScaleType::F16.round(1e30), 65504.0);
+    /// ```
+    pub fn round(self, scale: f32) -> f32 {
+        // Below the smallest normal number a half loses precision bit by bit; codes absorb a scale that is too large
+        // better than one that is off by half its value.
+        let (least, most) = self.range();
+        let scale = scale.clamp(least, most);
+        match self {
+            Self::F16 => f16::from_f32(scale).to_f32(),
+            Self::Bf16 => bf16::from_f32(scale).to_f32(),
+            Self::F32 => scale,
+        }
+    }
+
+    /// The smallest and the largest scale that [`round`](Self::round) gives.
+    pub fn range(self) -> (f32, f32) {
+        match self {
+            Self::F16 => (f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32()),
+            Self::Bf16 => (bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32()),
+            Self::F32 => (f32::MIN_POSITIVE, f32::MAX),
+        }
+    }
+
+    /// Bits of storage.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::F16 | Self::Bf16 => 16,
+            Self::F32 => 32,
+        }
+    }
+}
+
+/// The grid weights are rounded to.
+///
+/// Values are `scale · (code - zero)`, codes `0..=2^bits - 1`. A **symmetric** grid has `zero = 2^(bits-1)` and
+/// `scale = max|w| / ((2^bits - 1) / 2)`, always mirrored, so `-max|w|` is met within half a step and `+max|w|` falls
+/// one step short of it at most. An **asymmetric** grid spans `[min(w, 0), max(w, 0)]` and its zero point is a code, so
+/// `0.0` is on every grid and a pruned weight stays exactly zero.
+///
+/// # Examples
+/// ```
+/// use sparq_core::{Bits, Granularity, QuantScheme};
+/// let scheme = QuantScheme::new(Bits::B4).group(128)?.asymmetric();
+/// assert_eq!(scheme.granularity, Granularity::Group(128));
+/// assert_eq!(scheme.stored_bits_per_weight(4096, 4096), 4.0 + (16.0 + 4.0) / 128.0);
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct QuantScheme {
+    /// Bits per code.
+    pub bits: Bits,
+    /// Who shares a scale.
+    pub granularity: Granularity,
+    /// Whether the zero point is fixed in the middle.
+    pub symmetric: bool,
+    /// Storage type of scales.
+    pub scale_type: ScaleType,
+}
+
+impl QuantScheme {
+    /// Symmetric, one scale for each output channel, scales in `f16`.
+    pub fn new(bits: Bits) -> Self {
+        Self { bits, granularity: Granularity::Channel, symmetric: true, scale_type: ScaleType::F16 }
+    }
+
+    /// One scale for each `size` input channels of a row.
+    ///
+    /// # Errors
+    /// [`CompressError::Setting`] if `size` is 0.
+    pub fn group(mut self, size: usize) -> Result<Self> {
+        if size == 0 {
+            return Err(CompressError::Setting {
+                name: "group size",
+                value: "0".into(),
+                expected: "at least 1".into(),
+            });
+        }
+        self.granularity = Granularity::Group(size);
+        Ok(self)
+    }
+
+    /// With this granularity.
+    pub fn granularity(mut self, granularity: Granularity) -> Self {
+        self.granularity = granularity;
+        self
+    }
+
+    /// With a zero point for each group.
+    pub fn asymmetric(mut self) -> Self {
+        self.symmetric = false;
+        self
+    }
+
+    /// With scales stored in `scale_type`.
+    pub fn scale_type(mut self, scale_type: ScaleType) -> Self {
+        self.scale_type = scale_type;
+        self
+    }
+
+    /// Mean bits stored for each weight of an `[out, in]` layer: codes, scales, and zero points if asymmetric. Masks
+    /// cost nothing, since a removed weight is a code that means 0.0.
+    pub fn stored_bits_per_weight(&self, rows: usize, width: usize) -> f64 {
+        if rows == 0 || width == 0 {
+            return 0.0;
+        }
+        let parameters = match self.granularity {
+            Granularity::Tensor => 1,
+            _ => rows * self.granularity.groups(width),
+        };
+        let zero_bits = if self.symmetric { 0 } else { u32::from(self.bits.get()) };
+        f64::from(self.bits.get())
+            + parameters as f64 * f64::from(self.scale_type.bits() + zero_bits) / (rows * width) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_checked() {
+        assert!(Bits::new(1).is_err() && Bits::new(9).is_err());
+        assert_eq!((Bits::B8.max_code(), Bits::B8.midpoint()), (255, 128));
+        assert_eq!(serde_json::from_str::<Bits>("3").ok(), Some(Bits::B3));
+        assert!(serde_json::from_str::<Bits>("12").is_err());
+    }
+
+    #[test]
+    fn a_short_last_group_counts() {
+        assert_eq!(Granularity::Group(64).groups(172), 3);
+        assert_eq!(Granularity::Group(64).groups(0), 1);
+        assert_eq!(Granularity::Group(512).size(172), 172);
+        for text in ["64", "channel", "tensor"] {
+            assert_eq!(text.parse::<Granularity>().expect("valid").to_string(), text);
+        }
+        assert!("0".parse::<Granularity>().is_err() && "row".parse::<Granularity>().is_err());
+    }
+}

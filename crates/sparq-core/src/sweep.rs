@@ -1,0 +1,580 @@
+use crate::{ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection};
+use ndarray::{Array2, ArrayView2, s};
+use rayon::prelude::*;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Columns whose updates are gathered before they reach the rest of the matrix as one product ("lazy batch"), the
+/// value of the reference implementations.
+const BLOCK_COLUMNS: usize = 128;
+/// Rows one task works through: enough to share a block of `U` in cache.
+const ROWS_PER_TASK: usize = 16;
+
+/// The column loop.
+///
+/// For column `j`, with `w'` what the plugs make of `w`:
+///
+/// ```text
+/// e           = (w[:, j] - w'[:, j]) / U[j, j]
+/// w[:, j+1:] -= e · U[j, j+1:]
+/// ```
+///
+/// so every error, of removing and of rounding alike, is compensated by the columns still to come (Frantar & Alistarh
+/// 2023, arXiv:2301.00774; Frantar et al. 2022, arXiv:2210.17323). Errors reach columns inside the current block at
+/// once and the columns behind it as one matrix product. Blocks never cut a pattern in two, and a group only if it is
+/// larger than a block: then its grid is fitted where it begins, on values that every column before it has updated.
+///
+/// Cost: `out · in²` multiply-adds; memory: codes and mask (2 bytes a weight) beside the weight. Same bits for any
+/// number of threads. See the [crate example](crate).
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnSweep<'a> {
+    factor: &'a InverseFactor,
+    block_columns: usize,
+}
+
+/// What a sweep leaves. Input channels are in their own order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Swept {
+    /// The new weight, `[out, in]`.
+    pub weight: Array2<f32>,
+    /// What was kept; none under [`Selection::All`].
+    pub mask: Option<Mask>,
+    /// Codes, `[out, in]`; empty under [`Rounding::None`].
+    pub codes: Array2<u8>,
+    /// Grids, `[out, groups]`; empty under [`Rounding::None`].
+    pub grids: Array2<Grid>,
+}
+
+impl<'a> ColumnSweep<'a> {
+    /// A sweep over the columns of `factor`.
+    pub fn new(factor: &'a InverseFactor) -> Self {
+        Self { factor, block_columns: BLOCK_COLUMNS }
+    }
+
+    /// Gathers updates over this many columns (at least 1). [`Selection::PerBlock`] rules choose inside such a block,
+    /// so for them it changes the result.
+    pub fn block_columns(mut self, columns: usize) -> Self {
+        self.block_columns = columns.max(1);
+        self
+    }
+
+    /// Sweeps `weight`, `[out, in]`. Columns are visited in the order of the factor; everything that goes in and comes out
+    /// has its input channels in their own order.
+    ///
+    /// # Errors
+    /// [`CompressError::Shape`] if the factor, a fixed mask or static grids do not fit the weight;
+    /// [`CompressError::Indivisible`] if a [`RowRule`](crate::RowRule)'s columns do not divide the width;
+    /// [`CompressError::Conflict`] for act-order with a [`RowRule`](crate::RowRule) or with grids that are fitted while
+    /// the sweep goes on, both of which need neighbouring channels.
+    pub fn run(&self, weight: Array2<f32>, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Result<Swept> {
+        self.check(&weight, selection, rounding)?;
+        let Some(order) = self.factor.order() else { return Ok(self.run_in_order(weight, selection, rounding)) };
+        let permuted = match selection {
+            Selection::Fixed(mask) => Selection::Fixed(Cow::Owned(Mask::new(order.permute_columns(mask.view())))),
+            other => other.clone(),
+        };
+        let swept = self.run_in_order(order.permute_columns(weight.view()), &permuted, rounding);
+        Ok(Swept {
+            weight: order.restore_columns(swept.weight.view()),
+            mask: swept.mask.map(|mask| Mask::new(order.restore_columns(mask.view()))),
+            codes: if swept.codes.is_empty() { swept.codes } else { order.restore_columns(swept.codes.view()) },
+            grids: swept.grids,
+        })
+    }
+
+    /// The sweep, over a weight and a mask whose columns are in the order of the factor.
+    fn run_in_order(&self, weight: Array2<f32>, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Swept {
+        // Rows are swept as slices; a permuted or transposed matrix is laid out row by row first.
+        let mut weight = if weight.is_standard_layout() { weight } else { weight.as_standard_layout().into_owned() };
+        let (rows, width) = weight.dim();
+        let mut kept = match selection {
+            Selection::Fixed(mask) => mask.view().as_standard_layout().into_owned(),
+            _ => Array2::from_elem((rows, width), true),
+        };
+        let rounds = !matches!(rounding, Rounding::None);
+        let mut codes = Array2::<u8>::zeros(if rounds { (rows, width) } else { (rows, 1) });
+        let mut grids = match rounding {
+            Rounding::Static { grids, .. } => grids.as_standard_layout().into_owned(),
+            _ => Array2::from_elem((rows, rounding.groups(width).max(1)), Grid { scale: 1.0, zero: 0 }),
+        };
+        let group_of = groups_of(width, rounding.group_size(), self.factor.order());
+        if rows > 0 && width > 0 {
+            for columns in self.blocks(width, selection, rounding) {
+                if let Selection::PerBlock(rule) = selection {
+                    rule.select(
+                        columns.clone(),
+                        weight.slice(s![.., columns.clone()]),
+                        &self.factor.diagonal()[columns.clone()],
+                        kept.slice_mut(s![.., columns.clone()]),
+                    );
+                }
+                let block = Block {
+                    first: columns.start,
+                    diagonal: self.factor.diagonal(),
+                    upper: self.factor.block(columns.clone()),
+                    group_of: &group_of,
+                    selection,
+                    rounding,
+                    max_code: rounding.max_code(),
+                };
+                let mut errors = Array2::<f32>::zeros((rows, columns.len()));
+                block.sweep_rows(&mut weight, &mut kept, &mut codes, &mut grids, &mut errors);
+                if let Some(right) = self.factor.right_of(columns.clone()).filter(|right| right.ncols() > 0) {
+                    sparq_linalg::gemm(-1.0, errors.view(), right, 1.0, weight.slice_mut(s![.., columns.end..]));
+                }
+            }
+        }
+        let mask = (!matches!(selection, Selection::All)).then(|| Mask::new(kept));
+        if !rounds {
+            // Scratch space, so that rows can be walked through together.
+            (codes, grids) = (Array2::zeros((0, 0)), Array2::from_shape_fn((0, 0), |_| Grid { scale: 1.0, zero: 0 }));
+        }
+        Swept { weight, mask, codes, grids }
+    }
+
+    fn check(&self, weight: &Array2<f32>, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Result<()> {
+        let (rows, width) = weight.dim();
+        let shape = |what, got, expected| CompressError::check_shape("sweep", what, got, expected);
+        let order = self.factor.width();
+        shape("inverse factor", (order, order), (width, width))?;
+        match selection {
+            Selection::Fixed(mask) => shape("mask", mask.dim(), (rows, width))?,
+            Selection::PerRow(rule) if rule.columns() == 0 || !width.is_multiple_of(rule.columns()) => {
+                return Err(CompressError::Indivisible { layer: "sweep".to_owned(), width, of: rule.columns() });
+            }
+            _ => {}
+        }
+        if let Rounding::Dynamic { group_size: 0, .. } = rounding {
+            let expected = "at least one column".into();
+            return Err(CompressError::Setting { name: "group size", value: "0".to_owned(), expected });
+        }
+        if let Rounding::Static { grids, group_size, .. } = rounding {
+            shape("static grids", grids.dim(), (rows, width.div_ceil((*group_size).max(1)).max(1)))?;
+        }
+        let neighbours = match (selection, rounding) {
+            (Selection::PerRow(_), _) => "an N:M pattern that is chosen along the sweep",
+            (_, Rounding::Dynamic { .. }) => "grids that are fitted along the sweep",
+            _ => return Ok(()),
+        };
+        match self.factor.order() {
+            None => Ok(()),
+            Some(_) => Err(CompressError::Conflict {
+                first: "act-order".into(),
+                second: neighbours.into(),
+                reason:
+                    "neighbouring channels are visited apart; choose the mask before the sweep, or leave act-order off"
+                        .into(),
+            }),
+        }
+    }
+
+    /// Cuts the columns into blocks that hold whole groups and whole patterns (or lie inside one group).
+    fn blocks(&self, width: usize, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Vec<Range<usize>> {
+        let pattern = match selection {
+            Selection::PerRow(rule) => rule.columns().max(1),
+            _ => 1,
+        };
+        let (group, stale) = match rounding {
+            Rounding::Dynamic { group_size, stale, .. } => ((*group_size).clamp(1, width), *stale),
+            _ => (1, false),
+        };
+        let of_patterns = (self.block_columns / pattern).max(1) * pattern;
+        if stale {
+            return cut(0..width, of_patterns);
+        }
+        if group > self.block_columns && group.is_multiple_of(pattern) {
+            return cut(0..width, group).into_iter().flat_map(|columns| cut(columns, of_patterns)).collect();
+        }
+        let unit = least_common_multiple(group, pattern);
+        cut(0..width, (self.block_columns / unit).max(1).saturating_mul(unit))
+    }
+}
+
+/// The group of each column in the order of the sweep.
+fn groups_of(width: usize, group_size: usize, order: Option<&ColumnOrder>) -> Vec<usize> {
+    let channel = |column: usize| order.map_or(column, |order| order.columns()[column]);
+    (0..width).map(|column| channel(column) / group_size).collect()
+}
+
+fn cut(columns: Range<usize>, length: usize) -> Vec<Range<usize>> {
+    let end = columns.end;
+    columns.step_by(length).map(|first| first..end.min(first.saturating_add(length))).collect()
+}
+
+fn least_common_multiple(x: usize, y: usize) -> usize {
+    let (mut a, mut b) = (x, y);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    (x / a.max(1)).saturating_mul(y)
+}
+
+/// One block of columns and the plugs.
+struct Block<'a> {
+    first: usize,
+    diagonal: &'a [f32],
+    upper: Option<ArrayView2<'a, f32>>,
+    /// Group of each column.
+    group_of: &'a [usize],
+    selection: &'a Selection<'a>,
+    rounding: &'a Rounding<'a>,
+    max_code: u8,
+}
+
+/// One row of everything.
+struct Row<'a> {
+    weight: &'a mut [f32],
+    kept: &'a mut [bool],
+    codes: &'a mut [u8],
+    grids: &'a mut [Grid],
+    errors: &'a mut [f32],
+}
+
+impl Block<'_> {
+    fn sweep_rows(
+        &self,
+        weight: &mut Array2<f32>,
+        kept: &mut Array2<bool>,
+        codes: &mut Array2<u8>,
+        grids: &mut Array2<Grid>,
+        errors: &mut Array2<f32>,
+    ) {
+        let tasks = rows_of(weight).zip(rows_of(kept)).zip(rows_of(codes)).zip(rows_of(grids)).zip(rows_of(errors));
+        tasks.for_each(|((((weight, kept), codes), grids), errors)| {
+            let mut expected = Vec::new();
+            for ((((weight, kept), codes), grids), errors) in weight.zip(kept).zip(codes).zip(grids).zip(errors) {
+                self.sweep_row(Row { weight, kept, codes, grids, errors }, &mut expected);
+            }
+        });
+    }
+
+    /// Sweeps one row. `expected` is scratch space.
+    fn sweep_row(&self, row: Row<'_>, expected: &mut Vec<bool>) {
+        let length = row.errors.len();
+        let end = self.first + length;
+        if let Rounding::Dynamic { fit, group_size, stale: true } = self.rounding {
+            for start in (self.first..end).filter(|column| column.is_multiple_of(*group_size)) {
+                let group = start..row.weight.len().min(start + group_size);
+                row.grids[start / group_size] = fit.fit(&row.weight[group], &[]);
+            }
+        }
+        let mut decided = match self.selection {
+            Selection::PerRow(_) => self.first,
+            _ => row.weight.len(),
+        };
+        for offset in 0..length {
+            let column = self.first + offset;
+            if let Selection::PerRow(rule) = self.selection
+                && column == decided
+            {
+                decided += rule.columns();
+                let columns = column..decided;
+                rule.select(&row.weight[columns.clone()], &self.diagonal[columns.clone()], &mut row.kept[columns]);
+            }
+            let group = self.group_of[column];
+            if let Rounding::Dynamic { fit, group_size, stale: false } = self.rounding
+                && column.is_multiple_of(*group_size)
+            {
+                let columns = column..row.weight.len().min(column + group_size);
+                self.expect(&row, columns.clone(), decided, expected);
+                row.grids[group] = fit.fit(&row.weight[columns], expected);
+            }
+            let value = row.weight[column];
+            let replaced = match (row.kept[column], self.rounding) {
+                (true, Rounding::None) => value,
+                (true, _) => {
+                    let code = row.grids[group].encode(value, self.max_code);
+                    row.codes[column] = code;
+                    row.grids[group].decode(code)
+                }
+                (false, rounding) => {
+                    if !matches!(rounding, Rounding::None) {
+                        row.codes[column] = row.grids[group].zero;
+                    }
+                    0.0
+                }
+            };
+            row.weight[column] = replaced;
+            let error = (value - replaced) / self.diagonal[column];
+            row.errors[offset] = error;
+            if error != 0.0
+                && let Some(upper) = self.upper.as_ref().and_then(|upper| upper.row(offset).to_slice())
+            {
+                let rest = &mut row.weight[column + 1..end];
+                for (value, spread) in rest.iter_mut().zip(&upper[offset + 1..]) {
+                    *value -= error * spread;
+                }
+            }
+        }
+    }
+
+    /// What of `columns` is kept, as far as it is decided, and what the rule would keep now of the rest.
+    fn expect(&self, row: &Row<'_>, columns: Range<usize>, decided: usize, expected: &mut Vec<bool>) {
+        expected.clear();
+        if matches!(self.selection, Selection::All) {
+            return;
+        }
+        expected.extend_from_slice(&row.kept[columns.clone()]);
+        if let Selection::PerRow(rule) = self.selection {
+            let mut from = decided.max(columns.start);
+            while from + rule.columns() <= columns.end {
+                let next = from..from + rule.columns();
+                let here = &mut expected[from - columns.start..from - columns.start + rule.columns()];
+                here.fill(true);
+                rule.select(&row.weight[next.clone()], &self.diagonal[next], here);
+                from += rule.columns();
+            }
+        }
+    }
+}
+
+/// Tasks of a few rows each, every one an iterator over its rows.
+fn rows_of<T: Send>(matrix: &mut Array2<T>) -> impl IndexedParallelIterator<Item = std::slice::ChunksExactMut<'_, T>> {
+    let width = matrix.ncols().max(1);
+    matrix
+        .as_slice_mut()
+        .unwrap_or_default()
+        .par_chunks_mut(width * ROWS_PER_TASK)
+        .map(move |rows| rows.chunks_exact_mut(width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{correlated_hessian, random};
+    use crate::{BlockRule, Curvature, Damping, GridFit, Hessian, RowRule};
+    use ndarray::{Array1, ArrayViewMut2, Axis};
+    use proptest::prelude::*;
+
+    fn curvature(width: usize, seed: u64, damping: f64) -> Curvature {
+        Curvature::new(correlated_hessian(width, seed)).with_damping(Damping::new(damping).expect("valid"))
+    }
+
+    /// A grid that spans the largest magnitude.
+    #[derive(Debug)]
+    struct AbsMax;
+
+    impl GridFit for AbsMax {
+        fn max_code(&self) -> u8 {
+            15
+        }
+        fn fit(&self, values: &[f32], kept: &[bool]) -> Grid {
+            let stays = |index: usize| kept.get(index).copied().unwrap_or(true);
+            let max =
+                values.iter().enumerate().filter(|(i, _)| stays(*i)).fold(0.0_f32, |max, (_, v)| max.max(v.abs()));
+            Grid { scale: if max > 0.0 { max / 7.0 } else { 1.0 }, zero: 8 }
+        }
+    }
+
+    /// Keeps the larger half of each pair.
+    #[derive(Debug)]
+    struct OneOfTwo;
+
+    impl RowRule for OneOfTwo {
+        fn columns(&self) -> usize {
+            2
+        }
+        fn select(&self, values: &[f32], diagonal: &[f32], kept: &mut [bool]) {
+            let first = (values[0] / diagonal[0]).abs() >= (values[1] / diagonal[1]).abs();
+            kept.copy_from_slice(&[first, !first]);
+        }
+    }
+
+    /// Removes values below a bound.
+    #[derive(Debug)]
+    struct Below(f32);
+
+    impl BlockRule for Below {
+        fn select(&self, _: Range<usize>, values: ArrayView2<'_, f32>, _: &[f32], mut kept: ArrayViewMut2<'_, bool>) {
+            kept.zip_mut_with(&values, |kept, value| *kept = value.abs() >= self.0);
+        }
+    }
+
+    /// The textbook form: eliminates one column of the inverse Hessian at a time, in f64, without blocks.
+    fn textbook(
+        weight: &Array2<f32>,
+        hessian: &Hessian,
+        damping: f64,
+        mask: Option<&Mask>,
+        scale: Option<f64>,
+    ) -> Array2<f64> {
+        let Hessian::Full { matrix, .. } = hessian else { panic!("a full Hessian is needed") };
+        let n = matrix.nrows();
+        let mean = matrix.diag().iter().map(|v| f64::from(*v)).sum::<f64>() / n as f64;
+        let mut h = matrix.mapv(f64::from);
+        for i in 0..n {
+            h[[i, i]] += damping * mean;
+        }
+        let mut inverse = invert(&h);
+        let mut w = weight.mapv(f64::from);
+        for j in 0..n {
+            for r in 0..w.nrows() {
+                let kept = mask.is_none_or(|mask| mask.view()[[r, j]]);
+                let new = match (kept, scale) {
+                    (false, _) => 0.0,
+                    (true, None) => w[[r, j]],
+                    (true, Some(scale)) => scale * (w[[r, j]] / scale).round_ties_even().clamp(-8.0, 7.0),
+                };
+                let delta = (w[[r, j]] - new) / inverse[[j, j]];
+                for k in j..n {
+                    w[[r, k]] -= delta * inverse[[j, k]];
+                }
+                w[[r, j]] = new;
+            }
+            let pivot = inverse[[j, j]];
+            let row: Array1<f64> = inverse.row(j).to_owned();
+            for a in 0..n {
+                for b in 0..n {
+                    inverse[[a, b]] -= row[a] * row[b] / pivot;
+                }
+            }
+        }
+        w
+    }
+
+    fn invert(matrix: &Array2<f64>) -> Array2<f64> {
+        let n = matrix.nrows();
+        let (mut a, mut inverse) = (matrix.clone(), Array2::<f64>::eye(n));
+        for i in 0..n {
+            let pivot = a[[i, i]];
+            a.row_mut(i).mapv_inplace(|v| v / pivot);
+            inverse.row_mut(i).mapv_inplace(|v| v / pivot);
+            for r in (0..n).filter(|&r| r != i) {
+                let factor = a[[r, i]];
+                let (row, inverse_row) = (a.row(i).to_owned(), inverse.row(i).to_owned());
+                a.row_mut(r).scaled_add(-factor, &row);
+                inverse.row_mut(r).scaled_add(-factor, &inverse_row);
+            }
+        }
+        inverse
+    }
+
+    #[test]
+    fn agrees_with_the_textbook_elimination() {
+        let (weight, curvature) = (random(5, 150, 1), curvature(150, 2, 0.05));
+        let mask = Mask::new(random(5, 150, 3).mapv(|value| value > 0.0));
+        let sweep = ColumnSweep::new(curvature.factor());
+        let swept = sweep.run(weight.clone(), &Selection::of_mask(Some(&mask)), &Rounding::None).expect("fits");
+        let expected = textbook(&weight, curvature.hessian(), 0.05, Some(&mask), None);
+        for (x, y) in swept.weight.iter().zip(&expected) {
+            assert!((f64::from(*x) - y).abs() < 2e-3 * (1.0 + y.abs()), "{x} {y}");
+        }
+        let grids = Array2::from_elem((5, 1), Grid { scale: 0.25, zero: 8 });
+        let rounding = Rounding::Static { grids: &grids, group_size: 150, max_code: 15 };
+        let swept = sweep.run(weight.clone(), &Selection::All, &rounding).expect("fits");
+        let expected = textbook(&weight, curvature.hessian(), 0.05, None, Some(0.25));
+        let same = swept.weight.iter().zip(&expected).filter(|(x, y)| (f64::from(**x) - **y).abs() < 1e-6).count();
+        assert!(same * 100 >= swept.weight.len() * 99, "{same} of {}", swept.weight.len());
+    }
+
+    #[test]
+    fn act_order_is_the_sweep_of_the_permuted_problem() {
+        let (rows, width, group) = (7, 40, 8);
+        let (weight, plain) = (random(rows, width, 1), curvature(width, 2, 0.05));
+        let diagonal = plain.hessian().diagonal().expect("known");
+        let order = ColumnOrder::by_activation(diagonal.view());
+        // The oracle: everything is permuted by hand, and each column has a grid of its own.
+        let Hessian::Full { matrix, tokens } = plain.hessian().clone() else { unreachable!() };
+        let permuted = plain.with_hessian(Hessian::Full { matrix: order.permute_both(matrix.view()), tokens });
+        let mask = Mask::new(random(rows, width, 3).mapv(|value| value > -0.5));
+        let grids = random(rows, width / group, 4).mapv(|value| Grid { scale: 0.2 + 0.05 * value, zero: 8 });
+        let of_columns = Array2::from_shape_fn((rows, width), |(row, at)| grids[[row, order.columns()[at] / group]]);
+        let by_hand = ColumnSweep::new(permuted.factor())
+            .run(
+                order.permute_columns(weight.view()),
+                &Selection::Fixed(Cow::Owned(Mask::new(order.permute_columns(mask.view())))),
+                &Rounding::Static { grids: &of_columns, group_size: 1, max_code: 15 },
+            )
+            .expect("fits");
+        let ordered = curvature(width, 2, 0.05).act_order(true);
+        let rounding = Rounding::Static { grids: &grids, group_size: group, max_code: 15 };
+        let swept = ColumnSweep::new(ordered.factor()).run(weight.clone(), &Selection::of_mask(Some(&mask)), &rounding);
+        let swept = swept.expect("fits");
+        assert_eq!(swept.weight, order.restore_columns(by_hand.weight.view()));
+        assert_eq!(swept.mask.as_ref(), Some(&mask));
+        let in_place =
+            ColumnSweep::new(plain.factor()).run(weight, &Selection::of_mask(Some(&mask)), &rounding).expect("fits");
+        assert_ne!(swept.weight, in_place.weight, "the order matters");
+    }
+
+    #[test]
+    fn the_sweep_beats_plain_rounding_on_its_tokens() {
+        let (weight, curvature) = (random(8, 64, 5), curvature(64, 6, 0.01));
+        let rounding = Rounding::Dynamic { fit: &AbsMax, group_size: 16, stale: false };
+        let error = |factor: &InverseFactor| {
+            let swept = ColumnSweep::new(factor).run(weight.clone(), &Selection::All, &rounding).expect("fits");
+            crate::relative_output_error(weight.view(), swept.weight.view(), curvature.hessian())
+        };
+        let (compensated, plain) = (error(curvature.factor()), error(&InverseFactor::identity(64, None)));
+        assert!(compensated < 0.8 * plain, "{compensated} {plain}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn codes_masks_and_weights_agree(
+            rows in 1_usize..40, pairs in 1_usize..90, group in 1_usize..200, block in 1_usize..140, which in 0_usize..4, stale: bool, seed in 0_u64..50,
+        ) {
+            let width = 2 * pairs;
+            let (weight, curvature) = (random(rows, width, seed), curvature(width, seed + 1, 0.1));
+            let mask = Mask::new(random(rows, width, seed + 2).mapv(|value| value > 0.0));
+            let below = Below(0.4);
+            let selection = [
+                Selection::All, Selection::of_mask(Some(&mask)), Selection::PerBlock(&below), Selection::PerRow(&OneOfTwo),
+            ];
+            let selection = &selection[which];
+            let rounding = Rounding::Dynamic { fit: &AbsMax, group_size: group, stale };
+            let sweep = ColumnSweep::new(curvature.factor()).block_columns(block);
+            let swept = sweep.run(weight.clone(), selection, &rounding).expect("fits");
+            let (codes, grids) = (&swept.codes, &swept.grids);
+            for ((row, column), &value) in swept.weight.indexed_iter() {
+                let grid = grids[[row, column / group]];
+                prop_assert!(codes[[row, column]] <= 15);
+                prop_assert_eq!(value.to_bits(), grid.decode(codes[[row, column]]).to_bits());
+                if swept.mask.as_ref().is_some_and(|mask| !mask.view()[[row, column]]) {
+                    prop_assert_eq!(value.to_bits(), 0);
+                }
+            }
+            if which == 3 {
+                let mask = swept.mask.clone().expect("selected");
+                for row in mask.view().axis_iter(Axis(0)) {
+                    for pair in row.exact_chunks(2) {
+                        prop_assert_eq!(pair.iter().filter(|kept| **kept).count(), 1);
+                    }
+                }
+            }
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a thread pool");
+            let again = pool.install(|| sweep.run(weight, selection, &rounding)).expect("fits");
+            prop_assert_eq!(swept, again);
+        }
+    }
+
+    #[test]
+    fn the_memory_layout_is_of_no_consequence() {
+        let (weight, factor) = (random(5, 6, 1), InverseFactor::identity(6, None));
+        let rounding = Rounding::Dynamic { fit: &AbsMax, group_size: 3, stale: false };
+        let run = |weight| ColumnSweep::new(&factor).run(weight, &Selection::All, &rounding).expect("fits");
+        let columns_first = weight.t().as_standard_layout().into_owned().reversed_axes();
+        assert!(!columns_first.is_standard_layout());
+        assert_eq!(run(columns_first), run(weight));
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let factor = InverseFactor::identity(3, None);
+        let sweep = ColumnSweep::new(&factor);
+        let weight = Array2::zeros((2, 3));
+        let small = Mask::all((2, 2));
+        assert!(matches!(
+            sweep.run(Array2::zeros((2, 4)), &Selection::All, &Rounding::None),
+            Err(CompressError::Shape { what: "inverse factor", .. })
+        ));
+        assert!(sweep.run(weight.clone(), &Selection::of_mask(Some(&small)), &Rounding::None).is_err());
+        assert!(matches!(
+            sweep.run(weight.clone(), &Selection::PerRow(&OneOfTwo), &Rounding::None),
+            Err(CompressError::Indivisible { width: 3, of: 2, .. })
+        ));
+        let empty = sweep.run(Array2::zeros((0, 3)), &Selection::All, &Rounding::None).expect("nothing to do");
+        assert_eq!(empty.weight.dim(), (0, 3));
+    }
+}

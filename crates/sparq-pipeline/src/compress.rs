@@ -1,0 +1,318 @@
+use crate::partial::{self, CHECKPOINT};
+use crate::sink::SOLUTION;
+use crate::{Calibration, CompressionReport, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink};
+use sparq_core::Observer;
+use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
+use sparq_model::Model;
+use sparq_tensor::PlannedSize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Compresses a model: into a checkpoint ([`to`](Self::to)), in memory ([`in_memory`](Self::in_memory)), or into a [`Sink`](crate::Sink)
+/// of your own ([`into_sink`](Self::into_sink)).
+///
+/// | setting | default | meaning |
+/// |---|---|---|
+/// | [`recipe`](Self::recipe) | 25 % + 4 bits, balanced | what is done to every layer |
+/// | [`calibration`](Self::calibration) | none | text; needed by all recipes but those without data |
+/// | [`observer`](Self::observer) | `()` | receives progress, may stop the run |
+/// | [`strict`](Self::strict) | no | fallbacks that may make the result worse are errors |
+/// | [`memory_budget`](Self::memory_budget) | none | bytes; activations beyond it wait in a file |
+/// | [`stop_after`](Self::stop_after) | never | stop once so many blocks are done |
+/// | [`export`](Self::export) | `ExportSettings::default()` | number types, size of files, overwriting |
+/// | [`restart`](Self::restart) | no | discard an unfinished run |
+/// | [`keep_solution`](Self::keep_solution) | yes | leave `sparq/` in the output |
+///
+/// Same model, recipe and calibration, same bits, for any number of threads and interruptions.
+///
+/// # Examples
+/// ```no_run
+/// use sparq_export::Dense;
+/// use sparq_model::Model;
+/// use sparq_pipeline::{Calibration, Compress, Recipe, Sampling};
+/// let model = Model::open("models/SmolLM2-135M")?;
+/// let text = std::fs::read_to_string("calibration.txt")?;
+/// let calibration = Calibration::from_text(model.tokenizer()?, &text, Sampling::default())?;
+/// let recipe = Recipe::builder().sparsity(0.25).bits(4).group(64).build()?;
+/// let done = Compress::new(&model).recipe(recipe).calibration(&calibration).to("out/smollm2-joint", &Dense)?;
+/// println!("{} bytes stored", done.export.stored_bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Compress<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) recipe: Recipe,
+    pub(crate) calibration: Option<&'a Calibration>,
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) strict: bool,
+    pub(crate) stop_after: Option<usize>,
+    pub(crate) memory_budget: Option<u64>,
+    /// Where activations wait that the budget does not hold.
+    pub(crate) waiting_in: Option<PathBuf>,
+    export: ExportSettings,
+    restart: bool,
+    keep_solution: bool,
+}
+
+impl fmt::Debug for Compress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compress").field("recipe", &self.recipe).finish_non_exhaustive()
+    }
+}
+
+/// What a compression into a checkpoint has made.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Done {
+    /// How the layers came out.
+    pub compression: CompressionReport,
+    /// What was written.
+    pub export: ExportReport,
+}
+
+impl<'a> Compress<'a> {
+    /// Of `model`, according to the recommended recipe.
+    pub fn new(model: &'a Model) -> Self {
+        Self {
+            model,
+            recipe: Recipe::default(),
+            calibration: None,
+            observer: &(),
+            strict: false,
+            stop_after: None,
+            memory_budget: None,
+            waiting_in: None,
+            export: ExportSettings::default(),
+            restart: false,
+            keep_solution: true,
+        }
+    }
+
+    /// According to this recipe.
+    #[must_use]
+    pub fn recipe(self, recipe: Recipe) -> Self {
+        Self { recipe, ..self }
+    }
+
+    /// Calibrated on this text; may be missing if the recipe needs no data.
+    #[must_use]
+    pub fn calibration(self, calibration: impl Into<Option<&'a Calibration>>) -> Self {
+        Self { calibration: calibration.into(), ..self }
+    }
+
+    /// Tells `observer` of progress, and stops when it says so.
+    #[must_use]
+    pub fn observer(self, observer: &'a dyn Observer) -> Self {
+        Self { observer, ..self }
+    }
+
+    /// Treats a fallback that may make the result worse
+    /// ([`Fallback::is_degradation`](sparq_core::Fallback::is_degradation)) as an error.
+    #[must_use]
+    pub fn strict(self, on: bool) -> Self {
+        Self { strict: on, ..self }
+    }
+
+    /// Stops once this many blocks are done in this run.
+    #[must_use]
+    pub fn stop_after(self, blocks: impl Into<Option<usize>>) -> Self {
+        Self { stop_after: blocks.into(), ..self }
+    }
+
+    /// Keeps the predicted peak of memory within `bytes`: calibration batches that do not fit wait in a file without a name,
+    /// beside other unfinished work or in the directory of [`waiting_in`](Self::waiting_in). Costs time, changes no bit of
+    /// the result.
+    #[must_use]
+    pub fn memory_budget(self, bytes: impl Into<Option<u64>>) -> Self {
+        Self { memory_budget: bytes.into(), ..self }
+    }
+
+    /// The directory for activations that a memory budget does not hold.
+    #[must_use]
+    pub fn waiting_in(self, directory: impl Into<PathBuf>) -> Self {
+        Self { waiting_in: Some(directory.into()), ..self }
+    }
+
+    /// Written like this.
+    #[must_use]
+    pub fn export(self, settings: ExportSettings) -> Self {
+        Self { export: settings, ..self }
+    }
+
+    /// Discards an unfinished run, whatever its settings.
+    #[must_use]
+    pub fn restart(self, on: bool) -> Self {
+        Self { restart: on, ..self }
+    }
+
+    /// Leaves the solution in the output.
+    #[must_use]
+    pub fn keep_solution(self, on: bool) -> Self {
+        Self { keep_solution: on, ..self }
+    }
+
+    /// What will be done, and the memory it takes.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`] and [`Plan::within`].
+    pub fn plan(&self) -> Result<Plan> {
+        let plan = Plan::new(self.model, &self.recipe, self.calibration)?;
+        match self.memory_budget {
+            Some(bytes) => plan.within(bytes),
+            None => Ok(plan),
+        }
+    }
+
+    /// Where the work on `destination` is kept until everything is done.
+    pub fn partial(destination: &Path) -> PathBuf {
+        named(destination, ".partial")
+    }
+
+    /// What [`to`](Self::to) refuses before any work, unfinished runs apart.
+    ///
+    /// # Errors
+    /// [`Error::Export`](crate::Error::Export) if the format cannot hold what the recipe makes,
+    /// [`Error::Tensor`](crate::Error::Tensor) if the destination exists or, to be overwritten, is no checkpoint; what
+    /// [`plan`](Self::plan) refuses.
+    pub fn check(&self, destination: impl AsRef<Path>, format: &dyn ExportFormat) -> Result<()> {
+        let destination = destination.as_ref();
+        sparq_tensor::check_replaceable(destination, self.export.overwrite)?;
+        sparq_tensor::check_apart(destination, self.model.checkpoint().path())?;
+        // What a single file was made of lies beside it, and must not be lost to another run's.
+        let (beside, is_resumed) = (beside(destination), Self::partial(destination).join(CHECKPOINT).is_file());
+        let is_kept_beside = format.is_one_file() && self.keep_solution;
+        if is_kept_beside && !self.export.overwrite && !is_resumed && beside.exists() {
+            return Err(sparq_tensor::Error::DestinationExists { path: beside }.into());
+        }
+        self.plan()?;
+        let announced = announced(self.model, &self.recipe)?;
+        Ok(sparq_export::check(self.model.checkpoint(), &announced, format, &self.export)?)
+    }
+
+    /// Compresses into a checkpoint at `destination` in `format`, and survives interruptions.
+    ///
+    /// Until everything is done, work is kept beside the destination, in `DESTINATION.partial`: the layers solved so far and
+    /// what is needed to go on. The same call made again continues there, and ends with the same bytes as one that was never
+    /// interrupted. The destination appears whole, as the last step. Inside it (beside it, if it is a single file), `sparq/`
+    /// keeps the solution (codes, scales, zero points, masks), so that other formats can be made of it without solving again.
+    ///
+    /// # Errors
+    /// Before any work: those of [`check`](Self::check); [`Error::OtherRun`](crate::Error::OtherRun) if an unfinished run has
+    /// other settings, [`Error::Busy`](crate::Error::Busy) if it is still running. Later:
+    /// [`Error::Stopped`](crate::Error::Stopped), [`Error::Strict`](crate::Error::Strict), and what reading and writing
+    /// report; the unfinished run then stays as it is, and nothing is at the destination.
+    pub fn to(&self, destination: impl AsRef<Path>, format: &dyn ExportFormat) -> Result<Done> {
+        let destination = destination.as_ref();
+        let source = self.model.checkpoint();
+        let (partial, beside) = (Self::partial(destination), beside(destination));
+        if destination.exists() {
+            partial::remove_remains(&partial)?;
+        }
+        self.check(destination, format)?;
+        let fingerprint = Fingerprint::new(self.model, &self.recipe, self.calibration)?;
+
+        let lock = partial::open(&partial, &beside, self.restart)?;
+        let mut sink = SolutionSink::open(&partial, fingerprint, self.recipe.act_order)?;
+        let waiting_in = self.waiting_in.clone().or_else(|| Some(partial.clone()));
+        let mut compression = Self { waiting_in, ..self.clone() }.into_sink(&mut sink)?;
+        let solution = sink.finish()?;
+        self.model.release_embeddings(); // an export has its own copy of what it writes
+        let checkpoint = partial.join(CHECKPOINT);
+        let settings = ExportSettings { overwrite: false, ..self.export };
+        let mut export = (compression.profile)
+            .time(Phase::Export, 0, || export(source, &solution, format, &checkpoint, &settings))?;
+        compression.profile.look_at_memory();
+        drop(solution);
+        self.keep(&partial, &beside)?;
+        sparq_tensor::move_checkpoint(&checkpoint, destination, self.export.overwrite)?;
+        export.path = destination.to_path_buf();
+        drop(lock);
+        partial::remove(&partial)?;
+        Ok(Done { compression, export })
+    }
+
+    /// Compresses in memory, ready to be evaluated; needs room for all blocks as `f32`.
+    ///
+    /// # Errors
+    /// Those of [`into_sink`](Self::into_sink).
+    pub fn in_memory(&self) -> Result<(Model, CompressionReport)> {
+        let mut sink = MemorySink::new();
+        let report = self.into_sink(&mut sink)?;
+        Ok((sink.into_model(self.model)?, report))
+    }
+
+    /// Moves the solution to where the output will have it: inside a directory, beside a single file.
+    fn keep(&self, partial: &Path, beside: &Path) -> Result<()> {
+        let (from, checkpoint) = (partial.join(SOLUTION), partial.join(CHECKPOINT));
+        let is_directory = checkpoint.is_dir();
+        let to = if is_directory { checkpoint.join(SOLUTION) } else { beside.to_path_buf() };
+        if !is_directory && self.export.overwrite {
+            // What the file that goes was made of, it or nothing: never the next one's.
+            partial::remove(&to)?;
+        }
+        if !self.keep_solution {
+            return Ok(());
+        }
+        std::fs::rename(&from, &to).map_err(|error| sparq_tensor::Error::io("move the solution to", &to)(error).into())
+    }
+}
+
+/// Where the solution of a single file goes.
+fn beside(destination: &Path) -> PathBuf {
+    named(destination, ".sparq")
+}
+
+/// A path with this after its name.
+fn named(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// What `recipe` will make of `model` in `format`, on disk: known before anything is solved.
+///
+/// # Errors
+/// [`Error::Export`] if the format cannot hold it, [`Error::Recipe`] for targets that are no globs.
+///
+/// # Examples
+/// ```no_run
+/// use sparq_export::{ExportSettings, Gguf};
+/// use sparq_pipeline::{Recipe, planned_size};
+/// let model = sparq_model::Model::open("models/SmolLM2-135M")?;
+/// let recipe: Recipe = "s=0,q=4,group=64".parse()?;
+/// let size = planned_size(&model, &recipe, &Gguf::default(), &ExportSettings::default())?;
+/// println!("{} bytes, metadata and tokenizer among them", size.file_bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn planned_size(
+    model: &Model,
+    recipe: &Recipe,
+    format: &dyn ExportFormat,
+    settings: &ExportSettings,
+) -> Result<PlannedSize> {
+    Ok(sparq_export::planned_size(model.checkpoint(), &announced(model, recipe)?, format, settings)?)
+}
+
+/// What the recipe will make of every layer, for formats to refuse before any work.
+fn announced(model: &Model, recipe: &Recipe) -> Result<Vec<SolvedShape>> {
+    let targets = recipe.targets.build()?;
+    let mut layers = Vec::new();
+    for index in 0..model.block_count() {
+        let plan = model.block_plan(index)?;
+        let chosen = plan.linears().iter().filter(|linear| targets.contains(&linear.name));
+        layers.extend(chosen.filter_map(|linear| {
+            let budget = recipe.budget(&linear.name);
+            let (scheme, pruned) = (recipe.scheme_of(budget), !budget.sparsity.is_dense());
+            let shape = SolvedShape {
+                name: linear.name.clone(),
+                shape: [linear.out_features, linear.in_features],
+                scheme,
+                pruned,
+                act_order: recipe.act_order,
+                part: None,
+            };
+            (scheme.is_some() || pruned).then(|| shape.stored(&linear.stored))
+        }));
+    }
+    Ok(layers)
+}
