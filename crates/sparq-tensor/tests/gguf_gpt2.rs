@@ -5,7 +5,8 @@ mod common;
 
 use common::{Gguf, Kv};
 use serde_json::{Value, json};
-use sparq_tensor::packing::gguf::{decode_rows, quantize_rows};
+use sparq_tensor::codec::decode_rows;
+use sparq_tensor::codec::ggml::quantize_rows;
 use sparq_tensor::{
     Checkpoint, CheckpointWriter, DType, Error, GgufWriter, TensorInGguf, TensorInfo, TensorPart, TensorSpec,
     WriteOptions,

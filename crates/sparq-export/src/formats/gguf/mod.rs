@@ -7,7 +7,8 @@ use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLaye
 use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, QuantScheme, Quantized, ScaleType};
-use sparq_tensor::packing::gguf::{decode_rows, pack_rows, quantize_rows};
+use sparq_tensor::codec::decode_rows;
+use sparq_tensor::codec::ggml::{pack_rows, quantize_rows};
 use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
