@@ -8,9 +8,9 @@ use super::config::{CompressedTensors, Grid};
 use super::{WordLayout, read_whole_codes, unpack_zero_points};
 use crate::codec::packed::{Groups, Layout, PackedWeight, Part, SCALE_TYPES};
 use crate::codec::stream::read_stream;
-use crate::dtype::checked_elements;
 use crate::entry::Loaded;
 use crate::mmap::MappedFile;
+use crate::size::checked_elements;
 use crate::{DType, Error, Fault, Packing, Result};
 
 /// Replaces the parts of quantized weights in `loaded` by the weights. `path` is the file that `config` is from.

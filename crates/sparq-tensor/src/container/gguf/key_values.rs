@@ -1,6 +1,7 @@
 //! Metadata on its way into a GGUF file.
 
-use super::metadata::{Metadata, Value, ValueType};
+use super::metadata::Metadata;
+use super::value::{Value, ValueType};
 
 /// Serialised metadata entries.
 #[derive(Debug, Default)]

@@ -3,7 +3,25 @@
 use std::collections::BTreeSet;
 
 use super::METADATA;
-use crate::{Error, Result, TensorSpec, limits};
+use crate::{DType, Error, Result, limits};
+
+/// A tensor to be written: name, shape (outermost dimension first) and element type on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The name, unique in the checkpoint.
+    pub name: String,
+    /// The shape, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// The element type on disk; none of the block-quantized ones.
+    pub dtype: DType,
+}
+
+impl TensorSpec {
+    /// A specification.
+    pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>, dtype: DType) -> Self {
+        Self { name: name.into(), shape: shape.into(), dtype }
+    }
+}
 
 /// The first bytes of a file and the positions of its tensors.
 #[derive(Debug)]

@@ -9,32 +9,15 @@ use ndarray::ArrayViewD;
 use tempfile::TempDir;
 
 use super::directory::is_plain_file_name;
-use super::layout::{check_names, layout};
+use super::layout::{TensorSpec, check_names, layout};
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::codec::{plain, tensor};
 use crate::destination::{check_destination, sync_directory, temporary_directory};
-use crate::{DType, Error, Result, StagedCheckpoint};
+use crate::staged::{StagedCheckpoint, Written};
+use crate::{Error, Result};
 
 /// Elements encoded at a time: bounds the memory a write takes beyond the tensor itself.
 const CHUNK: usize = 1 << 16;
-
-/// A tensor to be written: name, shape (outermost dimension first) and element type on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// The name, unique in the checkpoint.
-    pub name: String,
-    /// The shape, outermost dimension first.
-    pub shape: Vec<usize>,
-    /// The element type on disk; none of the block-quantized ones.
-    pub dtype: DType,
-}
-
-impl TensorSpec {
-    /// A specification.
-    pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>, dtype: DType) -> Self {
-        Self { name: name.into(), shape: shape.into(), dtype }
-    }
-}
 
 /// How a checkpoint is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,18 +32,6 @@ impl Default for WriteOptions {
     fn default() -> Self {
         Self { max_shard_bytes: 5_000_000_000, overwrite: false }
     }
-}
-
-/// What [`CheckpointWriter::finish`] or [`StagedCheckpoint::publish`] made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Written {
-    /// The directory.
-    pub path: PathBuf,
-    /// Bytes of tensors, without headers and side files.
-    pub bytes: u64,
-    /// The number of weight files.
-    pub shards: usize,
 }
 
 /// Writes a safetensors checkpoint directory in which tensors may arrive in any order and only one needs to be in
@@ -352,6 +323,7 @@ fn write_new_file(path: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DType;
 
     #[test]
     fn shards_follow_the_plan_and_the_limit() {
