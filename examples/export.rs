@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use common::format::{FormatArgs, print_report};
 use sparq::export::{ExportSettings, Solution, export};
-use sparq::tensor::Checkpoint;
+use sparq::model::open_checkpoint;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -57,8 +57,8 @@ fn convert(arguments: &Arguments) -> Result<()> {
     }
     let demo = if arguments.model.is_none() { Some(common::demo::Demo::unpack()?) } else { None };
     let source = match (&arguments.model, &demo) {
-        (Some(model), _) => Checkpoint::open(common::hub::resolve(model)?)?,
-        (None, Some(demo)) => Checkpoint::open(demo.directory())?,
+        (Some(model), _) => open_checkpoint(common::hub::resolve(model)?)?,
+        (None, Some(demo)) => open_checkpoint(demo.directory())?,
         (None, None) => bail!("no model"),
     };
     let solution = Solution::open(solution_directory(&arguments.solution))?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::arrangement::Arrangement;
 use crate::codec::{plain, present, tensor};
-use crate::container::gguf::metadata::Metadata;
+use crate::container::gguf::family::Families;
 use crate::container::gguf::read::{self as gguf, Synthesised};
 use crate::container::safetensors::{self, directory};
 use crate::content_hash::content_hash;
@@ -70,6 +70,7 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
     config: Option<Value>,
     synthesised: Option<Synthesised>,
+    families: Families,
     /// Whether quantized weights are presented as dense ones.
     presents_packed: bool,
     /// Once somebody asked for it.
@@ -77,7 +78,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: a directory, a `.safetensors` file or a `.gguf` file.
+    /// Opens a checkpoint that needs no knowledge of families of models: a directory, or a `.safetensors` file.
+    ///
+    /// # Errors
+    /// [`Error::NoFamilies`] for a GGUF file, and those of [`open_with`](Self::open_with).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &[])
+    }
+
+    /// Opens a checkpoint: a directory, a `.safetensors` file, or a `.gguf` file of one of `families`. A GGUF file can be
+    /// made of a checkpoint whose family is among them.
     ///
     /// A directory holds `model.safetensors`, or `model.safetensors.index.json` with its shards, or exactly one
     /// `.gguf` file, looked for in this order. For a single `.safetensors` file, `config.json` and the tokenizer's
@@ -88,10 +98,11 @@ impl Checkpoint {
     /// header contradicts the format or the file's size; [`Error::MissingFile`] and [`Error::MissingTensor`] for an
     /// incomplete set of shards; [`Error::UnsupportedArchitecture`], [`Error::MissingMetadata`] and others for GGUF
     /// files that cannot be translated.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn open_with(path: impl AsRef<Path>, families: Families) -> Result<Self> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
-        let (mut loaded, synthesised) = if metadata.is_dir() { open_directory(path)? } else { open_file(path)? };
+        let (mut loaded, synthesised) =
+            if metadata.is_dir() { open_directory(path, families)? } else { open_file(path, families)? };
         let directory = if metadata.is_dir() {
             path.to_path_buf()
         } else {
@@ -107,12 +118,17 @@ impl Checkpoint {
         }
         let Loaded { files, tensors } = loaded;
         let (path, content_hash) = (path.to_path_buf(), OnceLock::new());
-        Ok(Self { path, directory, files, tensors, config, synthesised, presents_packed, content_hash })
+        Ok(Self { path, directory, files, tensors, config, synthesised, families, presents_packed, content_hash })
     }
 
-    /// The path given to [`open`](Self::open).
+    /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The families of models given to [`open_with`](Self::open_with).
+    pub fn families(&self) -> Families {
+        self.families
     }
 
     /// What kind of files the tensors come from.
@@ -354,9 +370,9 @@ impl Checkpoint {
         &self.directory
     }
 
-    /// The metadata of a GGUF file, with the file's bytes.
-    pub(crate) fn gguf_metadata(&self) -> Option<(&Metadata, &[u8])> {
-        self.synthesised.as_ref().map(|synthesised| (synthesised.metadata(), self.files[0].bytes()))
+    /// A GGUF file's own, with the file's bytes.
+    pub(crate) fn gguf(&self) -> Option<(&Synthesised, &[u8])> {
+        self.synthesised.as_ref().map(|synthesised| (synthesised, self.files[0].bytes()))
     }
 
     /// A tensor as it is on disk.
@@ -392,10 +408,10 @@ impl Checkpoint {
     }
 }
 
-fn open_file(path: &Path) -> Result<(Loaded, Option<Synthesised>)> {
+fn open_file(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some(extension) if extension.eq_ignore_ascii_case("safetensors") => Ok((directory::open_file(path)?, None)),
-        Some(extension) if extension.eq_ignore_ascii_case("gguf") => open_gguf(path),
+        Some(extension) if extension.eq_ignore_ascii_case("gguf") => open_gguf(path, families),
         _ => Err(Error::NotACheckpoint {
             path: path.to_path_buf(),
             reason: "expected a directory, a .safetensors file or a .gguf file".into(),
@@ -403,11 +419,11 @@ fn open_file(path: &Path) -> Result<(Loaded, Option<Synthesised>)> {
     }
 }
 
-fn open_gguf(path: &Path) -> Result<(Loaded, Option<Synthesised>)> {
-    gguf::open(path).map(|(loaded, synthesised)| (loaded, Some(synthesised)))
+fn open_gguf(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
+    gguf::open(path, families).map(|(loaded, synthesised)| (loaded, Some(synthesised)))
 }
 
-fn open_directory(path: &Path) -> Result<(Loaded, Option<Synthesised>)> {
+fn open_directory(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
     if let Some(loaded) = directory::open_directory(path)? {
         return Ok((loaded, None));
     }
@@ -422,7 +438,7 @@ fn open_directory(path: &Path) -> Result<(Loaded, Option<Synthesised>)> {
         }
     }
     match gguf_files.as_slice() {
-        [one] => open_gguf(one),
+        [one] => open_gguf(one, families),
         many => {
             let (single, index) = (safetensors::SINGLE_FILE, safetensors::INDEX_FILE);
             let mut reason = if many.is_empty() {

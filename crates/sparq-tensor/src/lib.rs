@@ -13,6 +13,7 @@ mod entry;
 mod error;
 mod fault;
 mod files;
+pub mod gguf;
 mod limits;
 mod mmap;
 mod part;

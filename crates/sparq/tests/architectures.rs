@@ -6,9 +6,9 @@ use sparq::export::{
     CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, Gptq, Solution,
     SolvedInMemory, export,
 };
-use sparq::model::ExpertTokens;
+use sparq::model::{ExpertTokens, open_checkpoint};
 use sparq::pipeline::{CompressionReport, Job, MemorySink, compress};
-use sparq::tensor::{Checkpoint, DType, TensorData, write_safetensors_file};
+use sparq::tensor::{DType, TensorData, write_safetensors_file};
 use sparq::{Calibration, Model, Recipe};
 use sparq_core::Fallback;
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ fn shapes(model: &Model) -> Vec<(String, Vec<usize>)> {
 /// A copy of a fixture with its tensors changed.
 fn altered(name: &str, change: impl FnOnce(&mut Vec<(String, ArrayD<f32>)>)) -> tempfile::TempDir {
     let folder = fixtures().into_iter().find(|folder| label(folder) == name).expect("the fixture");
-    let source = Checkpoint::open(&folder).expect("opens");
+    let source = open_checkpoint(&folder).expect("opens");
     let directory = tempfile::tempdir().expect("a directory");
     let read = |name: &str| (name.to_owned(), source.read(name).expect("readable"));
     let mut contents: Vec<_> = source.tensors().map(|tensor| read(&tensor.name)).collect();

@@ -1,6 +1,9 @@
 use super::Architecture;
+use super::gguf::{self, Defaults};
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
+use serde_json::Value;
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Keys, Layout};
 
 /// Window of a config that does not mention any; `null` means none.
 const DEFAULT_WINDOW: usize = 4096;
@@ -11,7 +14,7 @@ pub(super) struct Mistral;
 
 impl Architecture for Mistral {
     fn model_type(&self) -> &'static str {
-        "mistral"
+        GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -22,5 +25,32 @@ impl Architecture for Mistral {
         };
         config.windows = vec![window; config.layers];
         Ok(config)
+    }
+}
+
+const GGUF: Conventions =
+    Conventions { architecture: "llama", model_type: "mistral", interleaves_heads: true, ..gguf::DECODER };
+
+impl Family for Mistral {
+    fn conventions(&self) -> &'static Conventions {
+        &GGUF
+    }
+
+    fn is_in(&self, keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
+        Ok(keys.integer("expert_count")?.unwrap_or(0) == 0 && gguf::window(keys)?.is_some())
+    }
+
+    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
+        let mut config = gguf::config(model, &GGUF, "MistralForCausalLM")?;
+        gguf::add_window(model, false, &mut config)?;
+        Ok(config)
+    }
+
+    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
+        let layout = gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)?;
+        if let Some(window) = fields.optional("sliding_window")? {
+            entries.u32("attention.sliding_window", window);
+        }
+        Ok(layout)
     }
 }

@@ -7,6 +7,7 @@
 mod decoder;
 mod experts;
 mod gemma3;
+mod gguf;
 mod gpt2;
 mod llama;
 mod mistral;
@@ -20,10 +21,31 @@ mod qwen3_moe;
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{Error, ModelConfig, Result};
+use sparq_tensor::gguf::Families;
 use std::fmt;
 
 /// All families, in alphabetical order.
 const ARCHITECTURES: &[&dyn Architecture] = &[
+    &gemma3::Gemma3,
+    &gpt2::Gpt2,
+    &llama::Llama,
+    &mistral::Mistral,
+    &mixtral::Mixtral,
+    &olmo2::Olmo2,
+    &phi3::Phi3,
+    &qwen2::Qwen2,
+    &qwen3::Qwen3,
+    &qwen3_moe::Qwen3Moe,
+];
+
+/// Families that GGUF files can be read and written of: a family says itself how, in its own file.
+///
+/// # Examples
+/// ```no_run
+/// let checkpoint = sparq_tensor::Checkpoint::open_with("model.gguf", sparq_model::GGUF_FAMILIES)?;
+/// # Ok::<(), sparq_tensor::Error>(())
+/// ```
+pub const GGUF_FAMILIES: Families = &[
     &gemma3::Gemma3,
     &gpt2::Gpt2,
     &llama::Llama,

@@ -1,7 +1,10 @@
+use super::gguf::{self, Defaults};
 use super::{Architecture, Has, decoder};
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
+use serde_json::Value;
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout, Role};
 
 /// OLMo 2: no norm before attention and feed-forward layer but one after each, and norms over all query heads and over
 /// all key heads together.
@@ -10,7 +13,7 @@ pub(super) struct Olmo2;
 
 impl Architecture for Olmo2 {
     fn model_type(&self) -> &'static str {
-        "olmo2"
+        GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -29,5 +32,36 @@ impl Architecture for Olmo2 {
         decoder::feed_forward(&mut plan);
         plan.norms.after_feed_forward = Some(plan.norm("post_feedforward_layernorm", config.hidden_size));
         plan.build()
+    }
+}
+
+const GGUF: Conventions = Conventions {
+    architecture: "olmo2",
+    model_type: "olmo2",
+    modules: &[
+        &[
+            ("post_attention_norm", "post_attention_layernorm", Role::Norm),
+            ("post_ffw_norm", "post_feedforward_layernorm", Role::Norm),
+        ],
+        gguf::MODULES,
+    ],
+    ..gguf::DECODER
+};
+
+impl Family for Olmo2 {
+    fn conventions(&self) -> &'static Conventions {
+        &GGUF
+    }
+
+    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
+        let mut config = gguf::config(model, &GGUF, "Olmo2ForCausalLM")?;
+        gguf::add_window(model, true, &mut config)?;
+        Ok(config)
+    }
+
+    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
+        let layout = gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)?;
+        gguf::refuse_window(fields, &GGUF)?;
+        Ok(layout)
     }
 }

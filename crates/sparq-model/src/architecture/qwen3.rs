@@ -1,7 +1,10 @@
+use super::gguf::{self, Defaults};
 use super::{Architecture, Has, decoder, qwen2};
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
+use serde_json::Value;
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout};
 
 /// Components of a head of a config that does not say.
 const DEFAULT_HEAD_DIM: usize = 128;
@@ -12,7 +15,7 @@ pub(super) struct Qwen3;
 
 impl Architecture for Qwen3 {
     fn model_type(&self) -> &'static str {
-        "qwen3"
+        GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -31,5 +34,26 @@ impl Architecture for Qwen3 {
         plan.norms.before_feed_forward = Some(plan.norm("post_attention_layernorm", config.hidden_size));
         decoder::feed_forward(&mut plan);
         plan.build()
+    }
+}
+
+const GGUF: Conventions = Conventions { architecture: "qwen3", model_type: "qwen3", ..gguf::DECODER };
+
+impl Family for Qwen3 {
+    fn conventions(&self) -> &'static Conventions {
+        &GGUF
+    }
+
+    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
+        let mut config = gguf::config(model, &GGUF, "Qwen3ForCausalLM")?;
+        gguf::add_window(model, true, &mut config)?;
+        Ok(config)
+    }
+
+    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
+        let defaults = Defaults { head_dimension: Some(DEFAULT_HEAD_DIM as u32), ..Defaults::LLAMA };
+        let layout = gguf::describe(fields, &GGUF, defaults, entries)?;
+        gguf::refuse_window(fields, &GGUF)?;
+        Ok(layout)
     }
 }

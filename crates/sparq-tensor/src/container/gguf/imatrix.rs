@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::architecture::Architecture;
 use super::key_values::{KeyValues, put_string};
-use super::{names, parse};
+use super::parse;
 use crate::codec::tensor;
 use crate::mmap::MappedFile;
 use crate::{DType, Error, Fault, Result, whole_files};
@@ -19,7 +18,7 @@ use crate::{DType, Error, Fault, Result, whole_files};
 /// let directory = tempfile::tempdir()?;
 /// let path = directory.path().join("imatrix.gguf");
 /// let layer = Importance {
-///     layer: "model.layers.0.mlp.down_proj".into(),
+///     tensor: "blk.0.ffn_down.weight".into(),
 ///     sums: vec![4.0, 0.5, 9.0],
 ///     tokens: 16,
 /// };
@@ -29,8 +28,8 @@ use crate::{DType, Error, Fault, Result, whole_files};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Importance {
-    /// Full module name, such as `model.layers.3.mlp.down_proj`.
-    pub layer: String,
+    /// GGUF's name of the weight, such as `blk.3.ffn_down.weight`.
+    pub tensor: String,
     /// Sum of squares of every input channel, `[in]`.
     pub sums: Vec<f32>,
     /// Tokens summed over.
@@ -44,7 +43,7 @@ const COUNTS: &str = ".counts";
 /// calibration text, `chunk_size` the tokens of one sequence. `llama-quantize --imatrix` reads it.
 ///
 /// # Errors
-/// [`Error::InvalidPlan`] for a layer without a name in GGUF, and for sums that are not finite; [`Error::Io`].
+/// [`Error::InvalidPlan`] for sums that are not finite; [`Error::Io`].
 pub fn write_imatrix(path: impl AsRef<Path>, layers: &[Importance], dataset: &str, chunk_size: u32) -> Result<()> {
     let mut entries = KeyValues::default();
     entries.string("general.type", "imatrix");
@@ -56,11 +55,10 @@ pub fn write_imatrix(path: impl AsRef<Path>, layers: &[Importance], dataset: &st
 
     let mut tensors = Vec::new();
     for layer in layers {
-        let invalid = |reason: &str| Error::InvalidPlan { tensor: layer.layer.clone(), reason: reason.to_owned() };
-        let (name, ..) = names::to_gguf(Architecture::Qwen3, &format!("{}.weight", layer.layer))
-            .ok_or_else(|| invalid("GGUF has no name for the layer"))?;
+        let name = &layer.tensor;
         if layer.sums.is_empty() || layer.sums.iter().any(|sum| !sum.is_finite()) {
-            return Err(invalid("its sums of squares must be finite numbers"));
+            let reason = "its sums of squares must be finite numbers".to_owned();
+            return Err(Error::InvalidPlan { tensor: name.clone(), reason });
         }
         let bytes = layer.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>();
         tensors.push((format!("{name}{SUMS}"), layer.sums.len() as u64, bytes));
@@ -92,8 +90,8 @@ pub fn write_imatrix(path: impl AsRef<Path>, layers: &[Importance], dataset: &st
     .map(drop)
 }
 
-/// Reads an importance matrix in GGUF form, in the order of the file. Layers that have no Hugging Face name here are
-/// left out.
+/// Reads an importance matrix in GGUF form, in the order of the file. Sums of experts, a row for each in one tensor, are left
+/// out.
 ///
 /// # Errors
 /// [`Error::Malformed`], [`Error::MalformedTensor`], [`Error::Unsupported`] if it is a GGUF file of another kind,
@@ -127,13 +125,13 @@ pub fn read_imatrix(path: impl AsRef<Path>) -> Result<Vec<Importance>> {
     let mut layers = Vec::new();
     for tensor in &container.tensors {
         let Some(name) = tensor.name.strip_suffix(SUMS) else { continue };
-        // Files do not say which architecture they are of: these are the names that most have.
-        let Some((weight, _)) = names::translate(Architecture::Qwen3, name, u64::MAX) else { continue };
-        let Some(layer) = weight.strip_suffix(".weight") else { continue };
+        if tensor.shape.iter().rev().skip(1).any(|&rows| rows != 1) {
+            continue;
+        }
         let counts = container.tensors.iter().find(|other| other.name.strip_suffix(COUNTS) == Some(name));
         let counts = counts.map(&values).transpose()?;
         let tokens = counts.and_then(|counts| counts.first().copied()).unwrap_or(1.0);
-        layers.push(Importance { layer: layer.to_owned(), sums: values(tensor)?, tokens: tokens.max(0.0) as u64 });
+        layers.push(Importance { tensor: name.to_owned(), sums: values(tensor)?, tokens: tokens.max(0.0) as u64 });
     }
     Ok(layers)
 }

@@ -10,6 +10,30 @@ pub(super) struct KeyValues {
     pub(super) count: u64,
 }
 
+/// Metadata below an architecture's prefix on its way into a GGUF file: `u32("block_count", 2)` adds `llama.block_count`.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    pub(super) entries: &'a mut KeyValues,
+    pub(super) prefix: &'static str,
+}
+
+impl Entries<'_> {
+    /// Adds an unsigned integer.
+    pub fn u32(&mut self, suffix: &str, value: u32) {
+        self.entries.u32(&format!("{}.{suffix}", self.prefix), value);
+    }
+
+    /// Adds a float.
+    pub fn f32(&mut self, suffix: &str, value: f32) {
+        self.entries.f32(&format!("{}.{suffix}", self.prefix), value);
+    }
+
+    /// Adds a string.
+    pub fn string(&mut self, suffix: &str, value: &str) {
+        self.entries.string(&format!("{}.{suffix}", self.prefix), value);
+    }
+}
+
 impl KeyValues {
     fn entry(&mut self, key: &str, value_type: ValueType) -> &mut Vec<u8> {
         put_string(&mut self.bytes, key);

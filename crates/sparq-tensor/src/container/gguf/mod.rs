@@ -1,16 +1,17 @@
 //! GGUF files, presented as Hugging Face checkpoints and written from such.
 
-mod architecture;
 mod config;
-mod gpt2;
+pub(crate) mod conventions;
+pub(crate) mod family;
+pub(crate) mod fields;
 pub(crate) mod imatrix;
-mod key_values;
+pub(crate) mod key_values;
 pub(crate) mod metadata;
-mod names;
+pub(crate) mod model;
+pub(crate) mod names;
 mod parse;
 pub(crate) mod read;
 mod reader;
-mod rope_scaling;
 pub(crate) mod tensor_in_gguf;
 mod to_metadata;
 mod to_tokenizer;

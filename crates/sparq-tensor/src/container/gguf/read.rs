@@ -3,21 +3,26 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::architecture::Architecture;
-use super::config::Dimensions;
+use super::conventions::Role;
+use super::family::{self, Families, Family};
 use super::metadata::Metadata;
-use super::names::Role;
-use super::rope_scaling::RopeFactors;
-use super::{config, names, parse, tokenizer, vocabulary};
+use super::model::{GgufModel, Keys, Sizes};
+use super::names::to_hugging_face;
+use super::{config, parse, tokenizer, vocabulary};
 use crate::arrangement::{Arrangement, HeadInterleaving};
 use crate::entry::{Entry, Loaded};
 use crate::mmap::MappedFile;
+use crate::read::decode_entry;
 use crate::{DType, Error, Fault, Result, TensorInfo};
 
 /// What a Hugging Face directory keeps in files beside the weights, made from metadata.
 #[derive(Debug)]
 pub(crate) struct Synthesised {
     pub(crate) config: serde_json::Value,
+    pub(crate) family: &'static dyn Family,
+    pub(super) sizes: Sizes,
+    /// Tensors of divisors of the rotary frequencies, by their names in the file.
+    pub(super) rope_factors: Vec<(&'static str, Vec<f32>)>,
     metadata: Metadata,
 }
 
@@ -39,20 +44,31 @@ impl Synthesised {
 }
 
 /// Opens a GGUF file.
-pub(crate) fn open(path: &Path) -> Result<(Loaded, Synthesised)> {
+pub(crate) fn open(path: &Path, families: Families) -> Result<(Loaded, Synthesised)> {
     let file = MappedFile::open(path)?;
     let container = parse::parse(path, file.bytes())?;
     let metadata = container.metadata;
     if let Some(parts) = metadata.integer("split.count")?.filter(|&parts| parts > 1) {
         return Err(metadata.unsupported("a GGUF file in several parts", format!("{parts} parts; merge them first")));
     }
-    let architecture = Architecture::from_metadata(&metadata)?;
-    let dimensions = Dimensions::from_metadata(&metadata, architecture)?;
+    if families.is_empty() {
+        return Err(Error::NoFamilies { path: path.to_path_buf() });
+    }
+    let family = family::of_file(families, &metadata)?;
+    let conventions = family.conventions();
+    let keys = Keys { metadata: &metadata, architecture: conventions.architecture };
+    let sizes = Sizes::of(&keys, conventions)?;
     let mut tensors = BTreeMap::new();
-    let mut rope_factors: [Option<Entry>; 3] = Default::default();
+    let mut rope_factors = Vec::new();
     for tensor in container.tensors {
-        let Some((name, role)) = names::translate(architecture, &tensor.name, dimensions.blocks) else {
-            return Err(metadata.unsupported(format!("a tensor of architecture {}", architecture.name()), tensor.name));
+        let factors = conventions.rope_factors.iter().copied().find(|name| *name == tensor.name);
+        let translated = match factors {
+            Some(name) => Some((name.to_owned(), Role::Other)),
+            None => to_hugging_face(family, &tensor.name, sizes.blocks),
+        };
+        let Some((name, role)) = translated else {
+            let what = format!("a tensor of architecture {}", conventions.architecture);
+            return Err(metadata.unsupported(what, tensor.name));
         };
         let bytes = tensor.range.len() as u64;
         let info = TensorInfo {
@@ -64,13 +80,13 @@ pub(crate) fn open(path: &Path) -> Result<(Loaded, Synthesised)> {
             packing: None,
         };
         let mut entry = Entry::plain(info, 0, tensor.range);
+        if let Some(name) = factors {
+            rope_factors.push((name, decode_entry(&entry, &file.bytes()[entry.range.clone()])?));
+            continue;
+        }
         match role {
-            Role::RopeFactors(which) => {
-                rope_factors[which] = Some(entry);
-                continue;
-            }
-            Role::QueryOrKey if architecture.interleaves_heads() => {
-                let interleaving = interleaving(path, &tensor.name, &entry.info, &dimensions)?;
+            Role::QueryOrKey if conventions.interleaves_heads => {
+                let interleaving = interleaving(path, &tensor.name, &entry.info, sizes.head_dimension)?;
                 entry.arrangement = Arrangement::Interleaved(interleaving);
             }
             Role::Conv1d if name.ends_with(".weight") => {
@@ -81,15 +97,14 @@ pub(crate) fn open(path: &Path) -> Result<(Loaded, Synthesised)> {
                 entry.arrangement = Arrangement::Transposed;
                 entry.info.shape.reverse();
             }
-            Role::Norm if architecture.norm_offset() != 0.0 => {
+            Role::Norm if conventions.norm_offset != 0.0 => {
                 if entry.info.dtype != DType::F32 {
                     return Err(metadata.unsupported("a norm of another type than F32", entry.info.dtype.to_string()));
                 }
-                entry.arrangement = Arrangement::Offset(architecture.norm_offset());
+                entry.arrangement = Arrangement::Offset(conventions.norm_offset);
             }
             Role::Experts => {
-                for (expert, entry) in experts(path, &tensor.name, &entry, dimensions.experts)?.into_iter().enumerate()
-                {
+                for (expert, entry) in experts(path, &tensor.name, &entry, sizes.experts)?.into_iter().enumerate() {
                     let name = name.replace('*', &expert.to_string());
                     let info = TensorInfo { name: name.clone(), ..entry.info };
                     tensors.insert(name, Entry { info, ..entry });
@@ -100,14 +115,11 @@ pub(crate) fn open(path: &Path) -> Result<(Loaded, Synthesised)> {
         }
         tensors.insert(name, entry);
     }
-    let decode = |entry: &Option<Entry>| match entry {
-        Some(entry) => crate::read::decode_entry(entry, &file.bytes()[entry.range.clone()]).map(Some),
-        None => Ok(None),
-    };
-    let [all, short, long] = &rope_factors;
-    let rope_factors = RopeFactors { all: decode(all)?, short: decode(short)?, long: decode(long)? };
-    let config = config::synthesise(&metadata, architecture, &dimensions, &tensors, &rope_factors)?;
-    Ok((Loaded { files: vec![file], tensors }, Synthesised { config, metadata }))
+    // As conventions list them, whatever the order of the file.
+    rope_factors.sort_by_key(|(name, _)| conventions.rope_factors.iter().position(|theirs| theirs == name));
+    let model = GgufModel { keys, sizes, tensors: &tensors, rope_factors: &rope_factors };
+    let config = config::synthesise(&metadata, family, &model)?;
+    Ok((Loaded { files: vec![file], tensors }, Synthesised { config, family, sizes, rope_factors, metadata }))
 }
 
 /// The matrices of all experts, `[experts, rows, columns]`, one by one.
@@ -129,7 +141,7 @@ fn experts(path: &Path, gguf_name: &str, all: &Entry, count: u64) -> Result<Vec<
     Ok((0..experts).map(one).collect())
 }
 
-fn interleaving(path: &Path, gguf_name: &str, info: &TensorInfo, dimensions: &Dimensions) -> Result<HeadInterleaving> {
+fn interleaving(path: &Path, gguf_name: &str, info: &TensorInfo, head_dimension: usize) -> Result<HeadInterleaving> {
     let refuse = |reason| {
         let fault = Fault::BadShape { shape: info.shape.clone(), reason };
         Err(Error::tensor(path, gguf_name, fault))
@@ -142,7 +154,6 @@ fn interleaving(path: &Path, gguf_name: &str, info: &TensorInfo, dimensions: &Di
     if !is_row_addressable {
         return refuse("a query or key projection is a matrix, its bias a vector of plain floats");
     }
-    let head_dimension = dimensions.head_dimension;
     if !head_dimension.is_multiple_of(2) || !info.shape[0].is_multiple_of(head_dimension) {
         return refuse("its rows are not a whole number of heads of even size");
     }

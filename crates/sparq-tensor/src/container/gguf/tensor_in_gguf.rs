@@ -1,5 +1,6 @@
-use super::architecture::Architecture;
-use super::names::{Role, to_gguf, translate};
+use super::conventions::Role;
+use super::family::of_model_type;
+use super::names::{to_gguf, to_hugging_face};
 use crate::Checkpoint;
 
 /// What a tensor of a checkpoint becomes in a GGUF file.
@@ -23,18 +24,18 @@ impl TensorInGguf {
     /// What the tensor of this name becomes; none if a file does without it (masks, which engines make themselves), or
     /// has no name for it, which [`GgufWriter::check`](crate::GgufWriter::check) refuses.
     pub fn of(source: &Checkpoint, name: &str) -> Option<Self> {
-        let own = source.gguf_metadata();
-        let architecture = match own {
-            Some((metadata, _)) => Architecture::from_metadata(metadata).ok()?,
-            None => Architecture::from_model_type(source.config().ok()?["model_type"].as_str()?)?,
+        let own = source.gguf();
+        let family = match own {
+            Some((file, _)) => file.family,
+            None => of_model_type(source.families(), source.config().ok()?["model_type"].as_str()?)?,
         };
-        let (gguf_name, role, expert) = to_gguf(architecture, name)?;
-        let (presented, _) = translate(architecture, &gguf_name, u64::MAX)?;
+        let (gguf_name, role, expert) = to_gguf(family, name)?;
+        let (presented, _) = to_hugging_face(family, &gguf_name, u64::MAX)?;
         Some(Self {
             name: gguf_name,
             presented: expert.map_or_else(|| presented.clone(), |expert| presented.replace('*', &expert.to_string())),
             transposed: role == Role::Conv1d && name.ends_with(".weight"),
-            offset: if role == Role::Norm && own.is_none() { architecture.norm_offset() } else { 0.0 },
+            offset: if role == Role::Norm && own.is_none() { family.conventions().norm_offset } else { 0.0 },
         })
     }
 }

@@ -6,14 +6,14 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayViewD;
-use serde_json::Value;
 use tempfile::TempDir;
 
-use super::architecture::Architecture;
+use super::conventions::Role;
+use super::family::Layout;
 use super::key_values::{KeyValues, put_string};
-use super::names::{ROPE_FACTORS, Role, to_gguf};
-use super::rope_scaling::{Lengths, Written};
-use super::to_metadata::{self, Description, Layout};
+use super::model::Sizes;
+use super::names::to_gguf;
+use super::to_metadata::{self, Description};
 use crate::arrangement::{Arrangement, HeadInterleaving};
 use crate::codec::{plain, tensor};
 use crate::container::safetensors::writer::for_each_chunk;
@@ -32,9 +32,9 @@ const ALIGNMENT: u64 = 32;
 /// # Examples
 ///
 /// ```no_run
-/// use sparq_tensor::{Checkpoint, DType, GgufWriter};
+/// use sparq_tensor::{DType, GgufWriter};
 ///
-/// let source = Checkpoint::open("models/SmolLM2-135M")?;
+/// let source = sparq_model::open_checkpoint("models/SmolLM2-135M")?;
 /// // Vectors must be F32; matrices may have any of GGUF's types.
 /// let types = |tensor: &sparq_tensor::TensorInfo| if tensor.shape.len() == 1 { DType::F32 } else { DType::F16 };
 /// let mut writer = GgufWriter::create("model.gguf", &source, types, Some(1), false)?;
@@ -311,12 +311,12 @@ fn nameless(info: &TensorInfo) -> Error {
 
 fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<FilePlan> {
     let description = describe(source)?;
-    let Description { architecture, layout: Layout { experts, .. }, .. } = description;
+    let Description { family, layout: Layout { experts, .. }, .. } = description;
     let mut tensors: Vec<Planned> = Vec::new();
     let (mut slots, mut names) = (BTreeMap::new(), BTreeSet::new());
-    for info in source.tensors().filter(|info| !architecture.leaves_out(&info.name)) {
+    for info in source.tensors().filter(|info| !family.leaves_out(&info.name)) {
         let invalid = |reason: String| Error::InvalidPlan { tensor: info.name.clone(), reason };
-        let Some((gguf_name, role, expert)) = to_gguf(architecture, &info.name) else {
+        let Some((gguf_name, role, expert)) = to_gguf(family, &info.name) else {
             return Err(nameless(info));
         };
         let dtype = dtype(info);
@@ -363,9 +363,10 @@ fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<Fil
 
 /// How the file has the elements of a tensor, or why it cannot.
 fn arrangement(description: &Description, role: Role, info: &TensorInfo, dtype: DType) -> Result<Arrangement, String> {
-    let Description { architecture, layout: Layout { head_dimension, .. }, .. } = *description;
+    let Description { family, layout: Layout { head_dimension, .. }, .. } = *description;
+    let conventions = family.conventions();
     match role {
-        Role::QueryOrKey if architecture.interleaves_heads() => {
+        Role::QueryOrKey if conventions.interleaves_heads => {
             let rows = info.shape.first().copied().unwrap_or(0);
             if !head_dimension.is_multiple_of(2) || head_dimension == 0 || !rows.is_multiple_of(head_dimension) {
                 return Err(format!("its rows are no whole heads of {head_dimension}, an even number"));
@@ -376,10 +377,10 @@ fn arrangement(description: &Description, role: Role, info: &TensorInfo, dtype: 
             Err(format!("the weight of a linear layer is a matrix, not of shape {:?}", info.shape))
         }
         Role::Conv1d if info.name.ends_with(".weight") => Ok(Arrangement::Transposed),
-        Role::Norm if architecture.norm_offset() != 0.0 && dtype != DType::F32 => {
+        Role::Norm if conventions.norm_offset != 0.0 && dtype != DType::F32 => {
             Err(format!("a norm must be F32, not {dtype}"))
         }
-        Role::Norm if architecture.norm_offset() != 0.0 => Ok(Arrangement::Offset(architecture.norm_offset())),
+        Role::Norm if conventions.norm_offset != 0.0 => Ok(Arrangement::Offset(conventions.norm_offset)),
         _ => Ok(Arrangement::AsPresented),
     }
 }
@@ -401,28 +402,14 @@ fn check_experts(tensors: &[Planned], slots: &BTreeMap<String, (Slot, usize)>, e
 
 /// Metadata of the source's own, if it is a GGUF file, or made for it.
 fn describe(source: &Checkpoint) -> Result<Description> {
-    let Some((metadata, file)) = source.gguf_metadata() else {
+    let Some((source_file, file)) = source.gguf() else {
         return to_metadata::describe(source, source.directory());
     };
-    let config = source.config()?;
-    let head_dimension = config["head_dim"].as_u64().unwrap_or(0) as usize;
     let mut entries = KeyValues::default();
-    entries.copy(metadata, file, is_kept);
-    let architecture = Architecture::from_metadata(metadata)?;
-    // Divisors are tensors of the source that it does not show.
-    let number = |key: &str| config[key].as_f64();
-    let theta = number("rope_theta").unwrap_or(10_000.0);
-    let by_tensor = |kind: &Value| kind == "llama3" || kind == "longrope";
-    let scaling = config.get("rope_scaling").filter(|scaling| by_tensor(&scaling["rope_type"]));
-    let rotated = (head_dimension as f64 * number("partial_rotary_factor").unwrap_or(1.0)) as usize;
-    let lengths = Lengths { now: 1.0, before: 1.0 }; // the file's own metadata says what follows from them
-    let rope_divisors = match super::rope_scaling::to_gguf(scaling, theta, rotated, lengths) {
-        Ok(Written::Divisors(divisors)) => vec![(ROPE_FACTORS[0], divisors)],
-        Ok(Written::LongRope(short, long, _)) => vec![(ROPE_FACTORS[1], short), (ROPE_FACTORS[2], long)],
-        _ => Vec::new(),
-    };
-    let experts = ["num_local_experts", "num_experts"].iter().find_map(|key| config[*key].as_u64()).unwrap_or(0);
-    Ok(Description { entries, architecture, layout: Layout { head_dimension, experts, rope_divisors } })
+    entries.copy(source_file.metadata(), file, is_kept);
+    let Sizes { head_dimension, experts, .. } = source_file.sizes;
+    let layout = Layout { head_dimension, experts, rope_divisors: source_file.rope_factors.clone() };
+    Ok(Description { entries, family: source_file.family, layout })
 }
 
 /// Whether an entry of another file's metadata is true of a file with other types and a layout of its own.

@@ -1,71 +1,45 @@
-//! The rotary embedding's scaling, from GGUF metadata and from the tensor `rope_freqs.weight`.
+//! The rotary embedding's scaling, from and to GGUF metadata and tensors of divisors.
 
 use std::f64::consts::TAU;
 
 use serde_json::{Value, json};
+use sparq_tensor::Result;
+use sparq_tensor::gguf::GgufModel;
 
-use super::architecture::Architecture;
-use super::config::Dimensions;
-use super::metadata::Metadata;
-use super::names::ROPE_FACTORS;
-use crate::{Error, Fault, Result};
+use super::{ALL_LENGTHS, LONG, SHORT};
 
-/// The value of `rope_scaling` in `config.json`: null, or an object with `rope_type` linear, yarn or llama3.
-pub(super) fn from_metadata(
-    metadata: &Metadata,
-    architecture: Architecture,
-    theta: f64,
-    dimensions: &Dimensions,
-    factors: &RopeFactors,
-) -> Result<Value> {
-    let prefix = architecture.name();
-    match factors {
-        RopeFactors { all: Some(factors), .. } => return llama3(metadata, theta, dimensions, factors),
-        RopeFactors { short: Some(short), long: Some(long), .. } => {
-            let factor = metadata.float(&format!("{prefix}.rope.scaling.attn_factor"))?;
-            return longrope(metadata, dimensions, short, long, factor);
-        }
-        RopeFactors { short: None, long: None, .. } => {}
-        _ => return Err(metadata.unsupported("rotary divisors", "short ones without long ones, or the reverse")),
+/// The value of `rope_scaling` in `config.json`: null, or an object with `rope_type` linear, yarn, llama3 or longrope.
+pub(super) fn from_metadata(model: &GgufModel<'_>, theta: f64) -> Result<Value> {
+    const TYPE: &str = "rope.scaling.type";
+    let keys = &model.keys;
+    match (model.rope_factors(ALL_LENGTHS), model.rope_factors(SHORT), model.rope_factors(LONG)) {
+        (Some(factors), ..) => return llama3(model, theta, factors),
+        (None, Some(short), Some(long)) => return longrope(model, short, long),
+        (None, None, None) => {}
+        _ => return Err(keys.unsupported("rotary divisors", "short ones without long ones, or the reverse")),
     }
-    let type_key = format!("{prefix}.rope.scaling.type");
-    let factor_key = format!("{prefix}.rope.scaling.factor");
-    let linear_key = format!("{prefix}.rope.scale_linear"); // before there were types
-    let (rope_type, factor) = match metadata.string(&type_key)? {
+    let (rope_type, factor) = match keys.string(TYPE)? {
         Some("none") => return Ok(Value::Null),
-        None => ("linear", metadata.float(&linear_key)?.filter(|&factor| factor != 1.0)),
-        Some("linear") => ("linear", metadata.float(&factor_key)?),
-        Some("yarn") => ("yarn", metadata.float(&factor_key)?),
-        Some(other) => return Err(metadata.unsupported(type_key, other)),
+        // Before there were types.
+        None => ("linear", keys.float("rope.scale_linear")?.filter(|&factor| factor != 1.0)),
+        Some("linear") => ("linear", keys.float("rope.scaling.factor")?),
+        Some("yarn") => ("yarn", keys.float("rope.scaling.factor")?),
+        Some(other) => return Err(keys.unsupported(keys.key(TYPE), other)),
     };
     let Some(factor) = factor.filter(|&factor| factor != 0.0) else { return Ok(Value::Null) };
     let mut scaling = json!({ "rope_type": rope_type, "factor": factor });
-    if let Some(length) = metadata.integer(&format!("{prefix}.rope.scaling.original_context_length"))? {
+    if let Some(length) = keys.integer("rope.scaling.original_context_length")? {
         scaling["original_max_position_embeddings"] = length.into();
     }
     Ok(scaling)
 }
 
-/// Values of the tensors of divisors: for all lengths, for short and for long sequences.
-#[derive(Debug, Default)]
-pub(super) struct RopeFactors {
-    pub(super) all: Option<Vec<f32>>,
-    pub(super) short: Option<Vec<f32>>,
-    pub(super) long: Option<Vec<f32>>,
-}
-
-fn longrope(
-    metadata: &Metadata,
-    dimensions: &Dimensions,
-    short: &[f32],
-    long: &[f32],
-    attention_factor: Option<f64>,
-) -> Result<Value> {
-    for (name, factors) in ROPE_FACTORS[1..].iter().zip([short, long]) {
-        if factors.len() != dimensions.rotated / 2 {
+fn longrope(model: &GgufModel<'_>, short: &[f32], long: &[f32]) -> Result<Value> {
+    let attention_factor = model.keys.float("rope.scaling.attn_factor")?;
+    for (name, factors) in [(SHORT, short), (LONG, long)] {
+        if factors.len() != model.sizes.rotated / 2 {
             let reason = "it needs one element per pair of a head's rotated elements";
-            let fault = Fault::BadShape { shape: vec![factors.len()], reason };
-            return Err(Error::tensor(metadata.file(), name, fault));
+            return Err(model.keys.wrong_length(name, factors.len(), reason));
         }
     }
     let mut scaling = json!({ "rope_type": "longrope", "short_factor": short, "long_factor": long });
@@ -172,17 +146,16 @@ fn wavelength(theta: f64, i: usize, head_dimension: usize) -> f64 {
 
 /// Finds the parameters that give these divisors. The file has only the result; published models differ in factor and
 /// original length.
-fn llama3(metadata: &Metadata, theta: f64, dimensions: &Dimensions, factors: &[f32]) -> Result<Value> {
-    let half = dimensions.head_dimension / 2;
+fn llama3(model: &GgufModel<'_>, theta: f64, factors: &[f32]) -> Result<Value> {
+    let half = model.sizes.head_dimension / 2;
     if factors.len() != half {
         let reason = "it needs one element per pair of a head's elements";
-        let fault = Fault::BadShape { shape: vec![factors.len()], reason };
-        return Err(Error::tensor(metadata.file(), "rope_freqs.weight", fault));
+        return Err(model.keys.wrong_length(ALL_LENGTHS, factors.len(), reason));
     }
     if factors.iter().all(|&factor| factor == 1.0) {
         return Ok(Value::Null);
     }
-    let wavelengths: Vec<f64> = (0..half).map(|i| wavelength(theta, i, dimensions.head_dimension)).collect();
+    let wavelengths: Vec<f64> = (0..half).map(|i| wavelength(theta, i, model.sizes.head_dimension)).collect();
     let factor = f64::from(factors.iter().copied().fold(f32::MIN, f32::max));
     for original_length in (10..=20).map(|power| f64::from(1 << power)) {
         let rule = Llama3 { factor, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_length };
@@ -201,5 +174,5 @@ fn llama3(metadata: &Metadata, theta: f64, dimensions: &Dimensions, factors: &[f
         }
     }
     let shown: Vec<String> = factors.iter().take(8).map(ToString::to_string).collect();
-    Err(metadata.unsupported("rope_freqs.weight other than by the rule of Llama 3", shown.join(", ")))
+    Err(model.keys.unsupported("rope_freqs.weight other than by the rule of Llama 3", shown.join(", ")))
 }
