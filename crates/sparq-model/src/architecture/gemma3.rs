@@ -1,10 +1,10 @@
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder};
 use crate::block::BlockPlan;
 use crate::config::{Fields, RopeConfig, activation, windows_by_name};
 use crate::{Activation, Error, ModelConfig, Result};
 use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout, Role};
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, GgufModel, Layout, Role};
 
 const DEFAULT_HEAD_DIM: usize = 256;
 const DEFAULT_WINDOW: usize = 4096;
@@ -21,7 +21,7 @@ pub(super) struct Gemma3;
 
 impl Architecture for Gemma3 {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -70,30 +70,28 @@ impl Architecture for Gemma3 {
     }
 }
 
-const GGUF: Conventions = Conventions {
-    architecture: "gemma3",
-    model_type: "gemma3_text",
-    modules: &[
-        &[
-            ("post_attention_norm", "post_attention_layernorm", Role::Norm),
-            ("ffn_norm", "pre_feedforward_layernorm", Role::Norm),
-            ("post_ffw_norm", "post_feedforward_layernorm", Role::Norm),
+impl Relative for Gemma3 {
+    const GGUF: Conventions = Conventions {
+        architecture: "gemma3",
+        model_type: "gemma3_text",
+        modules: &[
+            &[
+                ("post_attention_norm", "post_attention_layernorm", Role::Norm),
+                ("ffn_norm", "pre_feedforward_layernorm", Role::Norm),
+                ("post_ffw_norm", "post_feedforward_layernorm", Role::Norm),
+            ],
+            gguf::MODULES,
         ],
-        gguf::MODULES,
-    ],
-    norm_offset: 1.0,
-    ..gguf::DECODER
-};
+        norm_offset: 1.0,
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "Gemma3ForCausalLM";
+    const WINDOW: Window = Window::Kept;
+    const DEFAULT_HEAD: Option<u32> = Some(DEFAULT_HEAD_DIM as u32);
+    const DEFAULT_THETA: f64 = DEFAULT_THETA;
 
-impl Family for Gemma3 {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
+    fn complete_config(model: &GgufModel<'_>, config: &mut Value) -> sparq_tensor::Result<()> {
         let sizes = &model.sizes;
-        let mut config = gguf::config(model, &GGUF, "Gemma3ForCausalLM")?;
-        gguf::add_window(model, false, &mut config)?;
         // What files do not say is fixed in llama.cpp.
         config["hidden_activation"] = "gelu_pytorch_tanh".into();
         config["query_pre_attn_scalar"] =
@@ -103,17 +101,15 @@ impl Family for Gemma3 {
         if config.get("sliding_window").is_none() {
             return Err(model.keys.missing("attention.sliding_window"));
         }
-        Ok(config)
+        Ok(())
     }
 
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        let defaults = Defaults { head_dimension: Some(DEFAULT_HEAD_DIM as u32), theta: DEFAULT_THETA };
-        let layout = gguf::describe(fields, &GGUF, defaults, entries)?;
-        if let Some(window) = fields.optional("sliding_window")? {
-            entries.u32("attention.sliding_window", window);
-        }
-        check_llama_cpp(fields, layout.head_dimension as u64)?;
-        Ok(layout)
+    fn complete_metadata(
+        fields: &ConfigFields<'_>,
+        _: &mut Entries<'_>,
+        layout: &mut Layout,
+    ) -> sparq_tensor::Result<()> {
+        check_llama_cpp(fields, layout.head_dimension as u64)
     }
 }
 

@@ -1,9 +1,8 @@
 use super::Architecture;
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
-use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Keys, Layout};
+use sparq_tensor::gguf::{Conventions, Keys};
 
 /// Llama 2 and 3, SmolLM2, and what is saved in their form.
 #[derive(Debug)]
@@ -11,7 +10,7 @@ pub(super) struct Llama;
 
 impl Architecture for Llama {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -23,24 +22,14 @@ impl Architecture for Llama {
     }
 }
 
-const GGUF: Conventions =
-    Conventions { architecture: "llama", model_type: "llama", interleaves_heads: true, ..gguf::DECODER };
+impl Relative for Llama {
+    const GGUF: Conventions =
+        Conventions { architecture: "llama", model_type: "llama", interleaves_heads: true, ..gguf::DECODER };
+    const CLASS: &'static str = "LlamaForCausalLM";
+    const WINDOW: Window = Window::Absent;
 
-impl Family for Llama {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn is_in(&self, keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
+    fn is_in(keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
         // Mixtral has experts; Mistral is the same model with a window.
         Ok(keys.integer("expert_count")?.unwrap_or(0) == 0 && gguf::window(keys)?.is_none())
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
-        gguf::config(model, &GGUF, "LlamaForCausalLM")
-    }
-
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)
     }
 }

@@ -1,9 +1,8 @@
 use super::Architecture;
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
-use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Keys, Layout};
+use sparq_tensor::gguf::{Conventions, Keys};
 
 /// Window of a config that does not mention any; `null` means none.
 const DEFAULT_WINDOW: usize = 4096;
@@ -14,7 +13,7 @@ pub(super) struct Mistral;
 
 impl Architecture for Mistral {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -28,29 +27,13 @@ impl Architecture for Mistral {
     }
 }
 
-const GGUF: Conventions =
-    Conventions { architecture: "llama", model_type: "mistral", interleaves_heads: true, ..gguf::DECODER };
+impl Relative for Mistral {
+    const GGUF: Conventions =
+        Conventions { architecture: "llama", model_type: "mistral", interleaves_heads: true, ..gguf::DECODER };
+    const CLASS: &'static str = "MistralForCausalLM";
+    const WINDOW: Window = Window::Kept;
 
-impl Family for Mistral {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn is_in(&self, keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
+    fn is_in(keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
         Ok(keys.integer("expert_count")?.unwrap_or(0) == 0 && gguf::window(keys)?.is_some())
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
-        let mut config = gguf::config(model, &GGUF, "MistralForCausalLM")?;
-        gguf::add_window(model, false, &mut config)?;
-        Ok(config)
-    }
-
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        let layout = gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)?;
-        if let Some(window) = fields.optional("sliding_window")? {
-            entries.u32("attention.sliding_window", window);
-        }
-        Ok(layout)
     }
 }

@@ -1,10 +1,9 @@
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder, experts};
 use crate::block::BlockPlan;
 use crate::config::{ExpertsConfig, Fields};
 use crate::{ModelConfig, Result};
-use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Keys, Layout, Role, Row};
+use sparq_tensor::gguf::{Conventions, Keys, Role, Row};
 
 /// Experts, and experts for each token, of a config that does not say.
 const DEFAULT_EXPERTS: (usize, usize) = (8, 2);
@@ -16,7 +15,7 @@ pub(super) struct Mixtral;
 
 impl Architecture for Mixtral {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -40,37 +39,21 @@ impl Architecture for Mixtral {
     }
 }
 
-const GGUF: Conventions = Conventions {
-    architecture: "llama",
-    model_type: "mixtral",
-    modules: &[EXPERTS, gguf::MODULES],
-    interleaves_heads: true,
-    may_have_experts: true,
-    ..gguf::DECODER
-};
+impl Relative for Mixtral {
+    const GGUF: Conventions = Conventions {
+        architecture: "llama",
+        model_type: "mixtral",
+        modules: &[EXPERTS, gguf::MODULES],
+        interleaves_heads: true,
+        may_have_experts: true,
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "MixtralForCausalLM";
+    const WINDOW: Window = Window::Kept;
+    const EXPERTS: Option<&'static str> = Some("num_local_experts");
 
-impl Family for Mixtral {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn is_in(&self, keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
+    fn is_in(keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
         Ok(keys.integer("expert_count")?.unwrap_or(0) > 0)
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
-        let mut config = gguf::config(model, &GGUF, "MixtralForCausalLM")?;
-        gguf::add_window(model, false, &mut config)?;
-        gguf::add_experts(model, "num_local_experts", &mut config)?;
-        Ok(config)
-    }
-
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        let layout = gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)?;
-        if let Some(window) = fields.optional("sliding_window")? {
-            entries.u32("attention.sliding_window", window);
-        }
-        Ok(Layout { experts: gguf::experts(fields, entries)?, ..layout })
     }
 }
 

@@ -46,16 +46,16 @@ const ARCHITECTURES: &[&dyn Architecture] = &[
 /// # Ok::<(), sparq_tensor::Error>(())
 /// ```
 pub const GGUF_FAMILIES: Families = &[
-    &gemma3::Gemma3,
+    &gguf::Decoder(gemma3::Gemma3),
     &gpt2::Gpt2,
-    &llama::Llama,
-    &mistral::Mistral,
-    &mixtral::Mixtral,
-    &olmo2::Olmo2,
-    &phi3::Phi3,
-    &qwen2::Qwen2,
-    &qwen3::Qwen3,
-    &qwen3_moe::Qwen3Moe,
+    &gguf::Decoder(llama::Llama),
+    &gguf::Decoder(mistral::Mistral),
+    &gguf::Decoder(mixtral::Mixtral),
+    &gguf::Decoder(olmo2::Olmo2),
+    &gguf::Decoder(phi3::Phi3),
+    &gguf::Decoder(qwen2::Qwen2),
+    &gguf::Decoder(qwen3::Qwen3),
+    &gguf::Decoder(qwen3_moe::Qwen3Moe),
 ];
 
 /// Fields that some family reads, for the message about an unknown one.

@@ -1,10 +1,9 @@
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder};
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
-use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout, Role};
+use sparq_tensor::gguf::{Conventions, Role};
 
 /// OLMo 2: no norm before attention and feed-forward layer but one after each, and norms over all query heads and over
 /// all key heads together.
@@ -13,7 +12,7 @@ pub(super) struct Olmo2;
 
 impl Architecture for Olmo2 {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -35,33 +34,19 @@ impl Architecture for Olmo2 {
     }
 }
 
-const GGUF: Conventions = Conventions {
-    architecture: "olmo2",
-    model_type: "olmo2",
-    modules: &[
-        &[
-            ("post_attention_norm", "post_attention_layernorm", Role::Norm),
-            ("post_ffw_norm", "post_feedforward_layernorm", Role::Norm),
+impl Relative for Olmo2 {
+    const GGUF: Conventions = Conventions {
+        architecture: "olmo2",
+        model_type: "olmo2",
+        modules: &[
+            &[
+                ("post_attention_norm", "post_attention_layernorm", Role::Norm),
+                ("post_ffw_norm", "post_feedforward_layernorm", Role::Norm),
+            ],
+            gguf::MODULES,
         ],
-        gguf::MODULES,
-    ],
-    ..gguf::DECODER
-};
-
-impl Family for Olmo2 {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
-        let mut config = gguf::config(model, &GGUF, "Olmo2ForCausalLM")?;
-        gguf::add_window(model, true, &mut config)?;
-        Ok(config)
-    }
-
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        let layout = gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)?;
-        gguf::refuse_window(fields, &GGUF)?;
-        Ok(layout)
-    }
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "Olmo2ForCausalLM";
+    const WINDOW: Window = Window::Switched;
 }

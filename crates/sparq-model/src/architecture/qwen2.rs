@@ -1,9 +1,8 @@
 use super::Architecture;
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use crate::config::{Fields, windows_by_name};
 use crate::{ModelConfig, Result};
-use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout};
+use sparq_tensor::gguf::Conventions;
 
 /// Window of a config that uses windows without saying which.
 const DEFAULT_WINDOW: usize = 4096;
@@ -16,7 +15,7 @@ pub(super) struct Qwen2;
 
 impl Architecture for Qwen2 {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -27,24 +26,10 @@ impl Architecture for Qwen2 {
     }
 }
 
-const GGUF: Conventions = Conventions { architecture: "qwen2", model_type: "qwen2", ..gguf::DECODER };
-
-impl Family for Qwen2 {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
-        let mut config = gguf::config(model, &GGUF, "Qwen2ForCausalLM")?;
-        gguf::add_window(model, true, &mut config)?;
-        Ok(config)
-    }
-
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        let layout = gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)?;
-        gguf::refuse_window(fields, &GGUF)?;
-        Ok(layout)
-    }
+impl Relative for Qwen2 {
+    const GGUF: Conventions = Conventions { architecture: "qwen2", model_type: "qwen2", ..gguf::DECODER };
+    const CLASS: &'static str = "Qwen2ForCausalLM";
+    const WINDOW: Window = Window::Switched;
 }
 
 /// The windows of Qwen2 and 3: none unless they are switched on.

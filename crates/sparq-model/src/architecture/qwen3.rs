@@ -1,10 +1,9 @@
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder, qwen2};
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
-use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout};
+use sparq_tensor::gguf::Conventions;
 
 /// Components of a head of a config that does not say.
 const DEFAULT_HEAD_DIM: usize = 128;
@@ -15,7 +14,7 @@ pub(super) struct Qwen3;
 
 impl Architecture for Qwen3 {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -37,23 +36,9 @@ impl Architecture for Qwen3 {
     }
 }
 
-const GGUF: Conventions = Conventions { architecture: "qwen3", model_type: "qwen3", ..gguf::DECODER };
-
-impl Family for Qwen3 {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
-        let mut config = gguf::config(model, &GGUF, "Qwen3ForCausalLM")?;
-        gguf::add_window(model, true, &mut config)?;
-        Ok(config)
-    }
-
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        let defaults = Defaults { head_dimension: Some(DEFAULT_HEAD_DIM as u32), ..Defaults::LLAMA };
-        let layout = gguf::describe(fields, &GGUF, defaults, entries)?;
-        gguf::refuse_window(fields, &GGUF)?;
-        Ok(layout)
-    }
+impl Relative for Qwen3 {
+    const GGUF: Conventions = Conventions { architecture: "qwen3", model_type: "qwen3", ..gguf::DECODER };
+    const CLASS: &'static str = "Qwen3ForCausalLM";
+    const WINDOW: Window = Window::Switched;
+    const DEFAULT_HEAD: Option<u32> = Some(DEFAULT_HEAD_DIM as u32);
 }

@@ -1,10 +1,10 @@
-use super::gguf::{self, Defaults};
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder, experts};
 use crate::block::BlockPlan;
 use crate::config::{ExpertsConfig, Fields};
 use crate::{Error, ModelConfig, Result};
 use serde_json::Value;
-use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout, Role};
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, GgufModel, Layout, Role};
 use std::collections::BTreeSet;
 
 /// Window of a config that uses windows without saying which.
@@ -20,7 +20,7 @@ pub(super) struct Qwen3Moe;
 
 impl Architecture for Qwen3Moe {
     fn model_type(&self) -> &'static str {
-        GGUF.model_type
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -62,40 +62,37 @@ impl Architecture for Qwen3Moe {
     }
 }
 
-const GGUF: Conventions = Conventions {
-    architecture: "qwen3moe",
-    model_type: "qwen3_moe",
-    modules: &[
-        &[
-            ("ffn_gate_inp", "mlp.gate", Role::Other),
-            ("ffn_gate_exps", "mlp.experts.*.gate_proj", Role::Experts),
-            ("ffn_up_exps", "mlp.experts.*.up_proj", Role::Experts),
-            ("ffn_down_exps", "mlp.experts.*.down_proj", Role::Experts),
+impl Relative for Qwen3Moe {
+    const GGUF: Conventions = Conventions {
+        architecture: "qwen3moe",
+        model_type: "qwen3_moe",
+        modules: &[
+            &[
+                ("ffn_gate_inp", "mlp.gate", Role::Other),
+                ("ffn_gate_exps", "mlp.experts.*.gate_proj", Role::Experts),
+                ("ffn_up_exps", "mlp.experts.*.up_proj", Role::Experts),
+                ("ffn_down_exps", "mlp.experts.*.down_proj", Role::Experts),
+            ],
+            gguf::MODULES,
         ],
-        gguf::MODULES,
-    ],
-    may_have_experts: true,
-    ..gguf::DECODER
-};
+        may_have_experts: true,
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "Qwen3MoeForCausalLM";
+    const WINDOW: Window = Window::Switched;
+    const EXPERTS: Option<&'static str> = Some("num_experts");
 
-impl Family for Qwen3Moe {
-    fn conventions(&self) -> &'static Conventions {
-        &GGUF
-    }
-
-    fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {
-        let mut config = gguf::config(model, &GGUF, "Qwen3MoeForCausalLM")?;
-        gguf::add_window(model, true, &mut config)?;
-        gguf::add_experts(model, "num_experts", &mut config)?;
+    fn complete_config(model: &GgufModel<'_>, config: &mut Value) -> sparq_tensor::Result<()> {
         config["moe_intermediate_size"] = model.keys.size("expert_feed_forward_length")?.into();
         config["norm_topk_prob"] = true.into(); // as llama.cpp computes it
-        Ok(config)
+        Ok(())
     }
 
-    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> sparq_tensor::Result<Layout> {
-        let layout = gguf::describe(fields, &GGUF, Defaults::LLAMA, entries)?;
-        gguf::refuse_window(fields, &GGUF)?;
-        let experts = gguf::experts(fields, entries)?;
+    fn complete_metadata(
+        fields: &ConfigFields<'_>,
+        entries: &mut Entries<'_>,
+        _: &mut Layout,
+    ) -> sparq_tensor::Result<()> {
         entries.u32("expert_feed_forward_length", fields.needed("moe_intermediate_size")?);
         if fields.flag("norm_topk_prob") != Some(true) {
             return Err(fields.unsupported("norm_topk_prob", "false: llama.cpp always divides by the sum"));
@@ -105,7 +102,7 @@ impl Family for Qwen3Moe {
             let value = "some blocks have none, and llama.cpp expects one in each";
             return Err(fields.unsupported("a mixture of experts", value));
         }
-        Ok(Layout { experts, ..layout })
+        Ok(())
     }
 }
 

@@ -4,9 +4,83 @@ mod read;
 mod rope_scaling;
 mod write;
 
-pub(super) use read::{add_experts, add_window, config, window};
-use sparq_tensor::gguf::{Conventions, Role, Row};
-pub(super) use write::{Defaults, describe, experts, refuse_window};
+use serde_json::Value;
+use sparq_tensor::Result;
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Keys, Layout, Role, Row};
+use std::fmt;
+
+pub(super) use read::window;
+
+/// What the GGUF files of a relative of Llama have for themselves.
+pub(super) trait Relative: fmt::Debug + Send + Sync {
+    /// Names, and how tensors lie in files.
+    const GGUF: Conventions;
+    /// The class in transformers.
+    const CLASS: &'static str;
+    /// What becomes of windows.
+    const WINDOW: Window;
+    /// The field of a config that counts experts, of a family that has them.
+    const EXPERTS: Option<&'static str> = None;
+    /// Elements of a head of a config that does not say; none for an even share of the width.
+    const DEFAULT_HEAD: Option<u32> = None;
+    /// Base of the rotary embedding of a config that does not say.
+    const DEFAULT_THETA: f64 = 10_000.0;
+
+    /// Whether a file that names the architecture is of this family.
+    fn is_in(keys: &Keys<'_>) -> Result<bool> {
+        let _ = keys;
+        Ok(true)
+    }
+
+    /// Adds what only this family's config has.
+    fn complete_config(model: &GgufModel<'_>, config: &mut Value) -> Result<()> {
+        let _ = (model, config);
+        Ok(())
+    }
+
+    /// Adds what only this family's metadata has, and refuses what llama.cpp does not compute.
+    fn complete_metadata(fields: &ConfigFields<'_>, entries: &mut Entries<'_>, layout: &mut Layout) -> Result<()> {
+        let _ = (fields, entries, layout);
+        Ok(())
+    }
+}
+
+/// What becomes of windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Window {
+    /// The family has none.
+    Absent,
+    /// They go both ways.
+    Kept,
+    /// Configs switch them on, and llama.cpp computes the family without.
+    Switched,
+}
+
+/// A relative of Llama as a family of GGUF files.
+#[derive(Debug)]
+pub(super) struct Decoder<T>(pub(super) T);
+
+impl<T: Relative> Family for Decoder<T> {
+    fn conventions(&self) -> &'static Conventions {
+        &T::GGUF
+    }
+
+    fn is_in(&self, keys: &Keys<'_>) -> Result<bool> {
+        T::is_in(keys)
+    }
+
+    fn config(&self, model: &GgufModel<'_>) -> Result<Value> {
+        let mut config = read::config::<T>(model)?;
+        T::complete_config(model, &mut config)?;
+        Ok(config)
+    }
+
+    fn describe(&self, fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> Result<Layout> {
+        let mut layout = write::describe::<T>(fields, entries)?;
+        T::complete_metadata(fields, entries, &mut layout)?;
+        Ok(layout)
+    }
+}
 
 /// The conventions of Llama's relatives, to be completed by names of the family.
 pub(super) const DECODER: Conventions = Conventions {
@@ -56,25 +130,25 @@ mod tests {
     use super::super::{gemma3::Gemma3, gpt2::Gpt2, llama::Llama, mixtral::Mixtral, olmo2::Olmo2};
     use super::super::{phi3::Phi3, qwen2::Qwen2, qwen3::Qwen3, qwen3_moe::Qwen3Moe};
     use super::*;
-    use sparq_tensor::gguf::{Family, to_gguf, to_hugging_face};
+    use sparq_tensor::gguf::{to_gguf, to_hugging_face};
 
     #[test]
     fn names_go_both_ways() {
         let names: [(&dyn Family, &str); 20] = [
-            (&Llama, "model.embed_tokens.weight"),
-            (&Llama, "lm_head.weight"),
-            (&Gemma3, "model.norm.weight"),
-            (&Llama, "model.layers.12.self_attn.k_proj.bias"),
-            (&Llama, "model.layers.0.mlp.down_proj.weight"),
-            (&Qwen3, "model.layers.3.post_attention_layernorm.weight"),
-            (&Gemma3, "model.layers.3.post_attention_layernorm.weight"),
-            (&Gemma3, "model.layers.3.pre_feedforward_layernorm.weight"),
-            (&Olmo2, "model.layers.3.post_feedforward_layernorm.weight"),
-            (&Phi3, "model.layers.3.mlp.gate_up_proj.weight"),
-            (&Phi3, "model.layers.3.self_attn.qkv_proj.weight"),
-            (&Mixtral, "model.layers.1.block_sparse_moe.experts.7.w3.weight"),
-            (&Qwen3Moe, "model.layers.1.mlp.experts.127.down_proj.weight"),
-            (&Qwen3Moe, "model.layers.1.mlp.gate.weight"),
+            (&Decoder(Llama), "model.embed_tokens.weight"),
+            (&Decoder(Llama), "lm_head.weight"),
+            (&Decoder(Gemma3), "model.norm.weight"),
+            (&Decoder(Llama), "model.layers.12.self_attn.k_proj.bias"),
+            (&Decoder(Llama), "model.layers.0.mlp.down_proj.weight"),
+            (&Decoder(Qwen3), "model.layers.3.post_attention_layernorm.weight"),
+            (&Decoder(Gemma3), "model.layers.3.post_attention_layernorm.weight"),
+            (&Decoder(Gemma3), "model.layers.3.pre_feedforward_layernorm.weight"),
+            (&Decoder(Olmo2), "model.layers.3.post_feedforward_layernorm.weight"),
+            (&Decoder(Phi3), "model.layers.3.mlp.gate_up_proj.weight"),
+            (&Decoder(Phi3), "model.layers.3.self_attn.qkv_proj.weight"),
+            (&Decoder(Mixtral), "model.layers.1.block_sparse_moe.experts.7.w3.weight"),
+            (&Decoder(Qwen3Moe), "model.layers.1.mlp.experts.127.down_proj.weight"),
+            (&Decoder(Qwen3Moe), "model.layers.1.mlp.gate.weight"),
             (&Gpt2, "transformer.h.11.attn.c_attn.weight"),
             (&Gpt2, "transformer.h.0.mlp.c_proj.bias"),
             (&Gpt2, "transformer.h.0.ln_2.bias"),
@@ -95,7 +169,7 @@ mod tests {
             "model.layers.0.block_sparse_moe.experts.1.w1.bias",
             "visual.x.weight",
         ] {
-            assert_eq!(to_gguf(&Mixtral, refused), None, "{refused}");
+            assert_eq!(to_gguf(&Decoder(Mixtral), refused), None, "{refused}");
         }
     }
 
@@ -121,15 +195,15 @@ mod tests {
         let name = |architecture: &dyn Family, name| to_hugging_face(architecture, name, 12).map(|(name, _)| name);
         let norm = "blk.0.ffn_norm.weight";
         let theirs = |module: &str| Some(format!("model.layers.0.{module}.weight"));
-        assert_eq!(name(&Llama, norm), theirs("post_attention_layernorm"));
-        assert_eq!(name(&Gemma3, norm), theirs("pre_feedforward_layernorm"));
-        assert_eq!(name(&Phi3, "blk.0.ffn_up.weight"), theirs("mlp.gate_up_proj"));
-        assert_eq!(name(&Qwen3, "blk.0.attn_qkv.weight"), None);
+        assert_eq!(name(&Decoder(Llama), norm), theirs("post_attention_layernorm"));
+        assert_eq!(name(&Decoder(Gemma3), norm), theirs("pre_feedforward_layernorm"));
+        assert_eq!(name(&Decoder(Phi3), "blk.0.ffn_up.weight"), theirs("mlp.gate_up_proj"));
+        assert_eq!(name(&Decoder(Qwen3), "blk.0.attn_qkv.weight"), None);
     }
 
     #[test]
     fn names_are_translated_or_refused() {
-        let name = |name| to_hugging_face(&Qwen2, name, 12).map(|(name, _)| name);
+        let name = |name| to_hugging_face(&Decoder(Qwen2), name, 12).map(|(name, _)| name);
         assert_eq!(name("token_embd.weight").as_deref(), Some("model.embed_tokens.weight"));
         assert_eq!(name("blk.11.attn_q.bias").as_deref(), Some("model.layers.11.self_attn.q_proj.bias"));
         assert_eq!(name("blk.0.ffn_norm.weight").as_deref(), Some("model.layers.0.post_attention_layernorm.weight"));
@@ -146,9 +220,9 @@ mod tests {
         ] {
             assert_eq!(name(refused), None, "{refused}");
         }
-        assert_eq!(to_hugging_face(&Llama, "blk.1.attn_k.weight", 2).unwrap().1, Role::QueryOrKey);
-        assert_eq!(to_hugging_face(&Llama, "rope_freqs.weight", 2), None);
-        assert_eq!(Llama.conventions().rope_factors, ["rope_freqs.weight"]);
-        assert!(Phi3.conventions().rope_factors.contains(&"rope_factors_long.weight"));
+        assert_eq!(to_hugging_face(&Decoder(Llama), "blk.1.attn_k.weight", 2).unwrap().1, Role::QueryOrKey);
+        assert_eq!(to_hugging_face(&Decoder(Llama), "rope_freqs.weight", 2), None);
+        assert_eq!(Decoder(Llama).conventions().rope_factors, ["rope_freqs.weight"]);
+        assert!(Decoder(Phi3).conventions().rope_factors.contains(&"rope_factors_long.weight"));
     }
 }

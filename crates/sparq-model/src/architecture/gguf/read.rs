@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 use sparq_tensor::Result;
-use sparq_tensor::gguf::{Conventions, GgufModel, Keys};
+use sparq_tensor::gguf::{GgufModel, Keys};
 
-use super::rope_scaling;
+use super::{Relative, Window, rope_scaling};
 
-/// What Llama and its relatives have in common; `class` is transformers' for the family.
-pub(in super::super) fn config(model: &GgufModel<'_>, conventions: &Conventions, class: &str) -> Result<Value> {
+/// What Llama and its relatives have in common.
+pub(super) fn config<T: Relative>(model: &GgufModel<'_>) -> Result<Value> {
     let (keys, sizes) = (&model.keys, &model.sizes);
     let epsilon = keys.needed_float("attention.layer_norm_rms_epsilon")?;
     let theta = keys.float("rope.freq_base")?.unwrap_or(10_000.0);
-    Ok(json!({
-        "architectures": [class],
-        "model_type": conventions.model_type,
+    let mut config = json!({
+        "architectures": [T::CLASS],
+        "model_type": T::GGUF.model_type,
         "hidden_act": "silu",
         "hidden_size": sizes.hidden,
         "intermediate_size": keys.size("feed_forward_length")?,
@@ -27,30 +27,21 @@ pub(in super::super) fn config(model: &GgufModel<'_>, conventions: &Conventions,
         "rope_scaling": rope_scaling::from_metadata(model, theta)?,
         "attention_bias": model.has("model.layers.0.self_attn.q_proj.bias"),
         "mlp_bias": model.has("model.layers.0.mlp.up_proj.bias"),
-    }))
+    });
+    if let Some(window) = window(keys)? {
+        config["sliding_window"] = window.into();
+        if T::WINDOW == Window::Switched {
+            config["use_sliding_window"] = true.into();
+        }
+    }
+    if let (Some(count), true) = (T::EXPERTS, sizes.experts > 0) {
+        config[count] = sizes.experts.into();
+        config["num_experts_per_tok"] = keys.size("expert_used_count")?.into();
+    }
+    Ok(config)
 }
 
 /// How far attention reaches back, if not to the beginning: converters write 0 for that too.
 pub(in super::super) fn window(keys: &Keys<'_>) -> Result<Option<u64>> {
     Ok(keys.integer("attention.sliding_window")?.filter(|&window| window != 0))
-}
-
-/// Adds the window, if there is one, and for families that switch windows on the switch.
-pub(in super::super) fn add_window(model: &GgufModel<'_>, has_switch: bool, config: &mut Value) -> Result<()> {
-    if let Some(window) = window(&model.keys)? {
-        config["sliding_window"] = window.into();
-        if has_switch {
-            config["use_sliding_window"] = true.into();
-        }
-    }
-    Ok(())
-}
-
-/// Adds the number of experts, if there are any, in the field `count`.
-pub(in super::super) fn add_experts(model: &GgufModel<'_>, count: &str, config: &mut Value) -> Result<()> {
-    if model.sizes.experts > 0 {
-        config[count] = model.sizes.experts.into();
-        config["num_experts_per_tok"] = model.keys.size("expert_used_count")?.into();
-    }
-    Ok(())
 }

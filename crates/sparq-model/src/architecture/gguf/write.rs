@@ -5,31 +5,12 @@ use sparq_tensor::Result;
 use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Layout};
 
 use super::rope_scaling::{self, Lengths, Written};
-use super::{ALL_LENGTHS, LONG, SHORT};
-
-/// What a config means that does not say.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Defaults {
-    /// Elements of a head; none for an even share of the width.
-    pub(in super::super) head_dimension: Option<u32>,
-    /// Base of the rotary embedding.
-    pub(in super::super) theta: f64,
-}
-
-impl Defaults {
-    /// Llama's.
-    pub(in super::super) const LLAMA: Self = Self { head_dimension: None, theta: 10_000.0 };
-}
+use super::{ALL_LENGTHS, LONG, Relative, SHORT, Window};
 
 /// Adds what Llama and its relatives have in common.
-pub(in super::super) fn describe(
-    fields: &ConfigFields<'_>,
-    conventions: &Conventions,
-    defaults: Defaults,
-    entries: &mut Entries<'_>,
-) -> Result<Layout> {
+pub(super) fn describe<T: Relative>(fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> Result<Layout> {
     let (hidden, heads) = (fields.needed("hidden_size")?, fields.needed("num_attention_heads")?);
-    let default_head = defaults.head_dimension.unwrap_or(hidden / heads.max(1));
+    let default_head = T::DEFAULT_HEAD.unwrap_or(hidden / heads.max(1));
     let head_dimension = fields.optional("head_dim")?.unwrap_or(default_head);
     entries.u32("block_count", fields.needed("num_hidden_layers")?);
     entries.u32("context_length", fields.needed("max_position_embeddings")?);
@@ -44,8 +25,16 @@ pub(in super::super) fn describe(
     let epsilon = fields.number("rms_norm_eps").ok_or_else(|| fields.missing("rms_norm_eps"))?;
     entries.f32("attention.layer_norm_rms_epsilon", epsilon as f32);
     let head_dimension = head_dimension as usize;
-    let rope_divisors = rope(fields, conventions, head_dimension, defaults.theta, entries)?;
-    Ok(Layout { head_dimension, experts: 0, rope_divisors })
+    let rope_divisors = rope(fields, &T::GGUF, head_dimension, T::DEFAULT_THETA, entries)?;
+    if T::WINDOW == Window::Switched && fields.flag("use_sliding_window") == Some(true) {
+        let value = format!("llama.cpp computes {} without", T::GGUF.architecture);
+        return Err(fields.unsupported("use_sliding_window", value));
+    }
+    if let (Window::Kept, Some(window)) = (T::WINDOW, fields.optional("sliding_window")?) {
+        entries.u32("attention.sliding_window", window);
+    }
+    let experts = if T::EXPERTS.is_some() { experts(fields, entries)? } else { 0 };
+    Ok(Layout { head_dimension, experts, rope_divisors })
 }
 
 /// The rotary embedding; returns tensors of divisors that belong to it.
@@ -92,17 +81,8 @@ fn rope(
     }
 }
 
-/// Refuses windows that are switched on, for families that llama.cpp computes without.
-pub(in super::super) fn refuse_window(fields: &ConfigFields<'_>, conventions: &Conventions) -> Result<()> {
-    if fields.flag("use_sliding_window") != Some(true) {
-        return Ok(());
-    }
-    let value = format!("llama.cpp computes {} without", conventions.architecture);
-    Err(fields.unsupported("use_sliding_window", value))
-}
-
 /// Adds the mixture of experts; returns how many there are.
-pub(in super::super) fn experts(fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> Result<u64> {
+fn experts(fields: &ConfigFields<'_>, entries: &mut Entries<'_>) -> Result<u64> {
     let count = match fields.optional("num_local_experts")? {
         Some(count) => count,
         None => fields.needed("num_experts")?,
