@@ -1,7 +1,6 @@
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use sparq_pipeline::Recipe;
 use std::path::{Path, PathBuf};
 
@@ -47,14 +46,9 @@ impl Store {
     }
 }
 
-/// SHA-256, in hexadecimal, of parts that decide a measurement.
+/// The fingerprint of parts that decide a measurement.
 pub(crate) fn fingerprint(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    format!("{:x}", hash.finalize())
+    sparq_tensor::digest(parts)
 }
 
 /// What a store calls `settings` that `recipe` is among: as JSON, with the form of the algorithms where it is not the first.

@@ -45,7 +45,7 @@ fn arrows_point_down_only() {
         ("quant", &["core", "obs"]),
         ("joint", &["core", "prune", "quant"]),
         ("model", &["linalg", "tensor"]),
-        ("eval", &["metric", "model"]),
+        ("eval", &["metric", "model", "tensor"]),
         ("pipeline", &["core", "export", "joint", "model", "obs", "prune", "quant", "tensor"]),
         ("sweep", &["core", "eval", "export", "metric", "model", "pipeline", "tensor"]),
         (
