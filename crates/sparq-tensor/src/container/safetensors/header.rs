@@ -1,15 +1,14 @@
 //! The header of one safetensors file: `u64` length, JSON, then the data section.
 //!
-//! Parsed here rather than by the `safetensors` crate so that every refusal names the tensor and the reason; the tests
-//! hold the two against each other.
+//! The `safetensors` crate, the format's own implementation, parses it and decides what is acceptable.
 
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use safetensors::SafeTensors;
 
-use crate::{DType, Error, Fault, Result, limits};
+use super::explain::{explain, known};
+use crate::{DType, Error, Result};
 
 /// One tensor of a safetensors file.
 #[derive(Debug, Clone)]
@@ -21,138 +20,24 @@ pub(crate) struct HeaderEntry {
     pub(crate) range: Range<usize>,
 }
 
-/// Parses and checks the header of `bytes`, the whole file.
-///
-/// Checked: length, UTF-8, JSON, unique names, known types, shape × type = byte range, ranges inside the file, no
-/// overlap, no byte without owner.
+/// Parses and checks the header of `bytes`, the whole file; tensors in the order of their positions.
 pub(crate) fn parse(file: &Path, bytes: &[u8]) -> Result<Vec<HeaderEntry>> {
-    let fault = |fault| Error::malformed(file, fault);
-    let truncated =
-        |what, needed, available: usize| fault(Fault::Truncated { what, needed, available: available as u64 });
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(truncated("the header's length", 8, bytes.len()));
-    };
-    let length = u64::from_le_bytes(*length);
-    if length > limits::SAFETENSORS_HEADER_BYTES {
-        let limit = limits::SAFETENSORS_HEADER_BYTES;
-        return Err(fault(Fault::TooLarge { what: "the header's length", value: length, limit }));
+    let (length, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| explain(file, bytes, &error))?;
+    let start = size_of::<u64>() + length;
+    let mut entries = Vec::new();
+    for name in metadata.offset_keys() {
+        let Some(info) = metadata.info(&name) else { continue };
+        let (begin, end) = info.data_offsets;
+        let dtype = known(&info.dtype.to_string(), &info.shape).map_err(|fault| Error::tensor(file, &name, fault))?;
+        entries.push(HeaderEntry { name, dtype, shape: info.shape.clone(), range: start + begin..start + end });
     }
-    let Some((header, data)) = rest.split_at_checked(length as usize) else {
-        return Err(truncated("the header", length, rest.len()));
-    };
-    if header.first() != Some(&b'{') {
-        return Err(fault(Fault::Magic { expected: "a JSON object after eight bytes of header length" }));
-    }
-    let header = std::str::from_utf8(header).map_err(|_| fault(Fault::NotUtf8 { what: "the header" }))?;
-    let raw: RawHeader = serde_json::from_str(header)
-        .map_err(|error| fault(Fault::Json { what: "the header", reason: error.to_string() }))?;
-
-    let data_start = bytes.len() - data.len();
-    let mut entries = Vec::with_capacity(raw.0.len());
-    for (name, tensor) in raw.0 {
-        let checked = check(&tensor, data.len()).map_err(|fault| Error::tensor(file, &name, fault))?;
-        let (dtype, shape, range) = checked;
-        entries.push(HeaderEntry { name, dtype, shape, range: range.start + data_start..range.end + data_start });
-    }
-    check_unique(file, &mut entries)?;
-    check_coverage(file, &mut entries, data_start, bytes.len())?;
     Ok(entries)
-}
-
-fn check(tensor: &RawTensor, available: usize) -> Result<(DType, Vec<usize>, Range<usize>), Fault> {
-    let dtype = DType::from_safetensors_name(&tensor.dtype)
-        .ok_or_else(|| Fault::UnknownType { what: "element type", found: tensor.dtype.clone() })?;
-    if tensor.shape.len() as u64 > limits::DIMENSIONS {
-        let value = tensor.shape.len() as u64;
-        return Err(Fault::TooLarge { what: "the number of dimensions", value, limit: limits::DIMENSIONS });
-    }
-    let shape: Vec<usize> = tensor
-        .shape
-        .iter()
-        .map(|&n| usize::try_from(n).map_err(|_| Fault::Overflow { what: "a dimension" }))
-        .collect::<Result<_, _>>()?;
-    let (begin, end) = tensor.data_offsets;
-    if begin > end || end > available as u64 {
-        return Err(Fault::OutOfRange { begin, end, available: available as u64 });
-    }
-    let expected = dtype.checked_bytes(&shape)?;
-    if expected != end - begin {
-        return Err(Fault::WrongSize { shape, dtype, expected, found: end - begin });
-    }
-    Ok((dtype, shape, begin as usize..end as usize))
-}
-
-fn check_unique(file: &Path, entries: &mut [HeaderEntry]) -> Result<()> {
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    match entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        Some(pair) => Err(Error::malformed(file, Fault::Duplicate { what: "tensor name", name: pair[0].name.clone() })),
-        None => Ok(()),
-    }
-}
-
-/// Sorts by position and demands that the tensors follow each other without gap or overlap up to the end of the file.
-fn check_coverage(file: &Path, entries: &mut [HeaderEntry], start: usize, end: usize) -> Result<()> {
-    entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
-    let mut at = start;
-    let mut previous = "";
-    for entry in entries.iter() {
-        if entry.range.start < at {
-            return Err(Error::tensor(file, &entry.name, Fault::Overlap { other: previous.to_owned() }));
-        }
-        check_hole(file, at..entry.range.start, start)?;
-        at = entry.range.end;
-        previous = &entry.name;
-    }
-    check_hole(file, at..end, start)
-}
-
-fn check_hole(file: &Path, hole: Range<usize>, data_start: usize) -> Result<()> {
-    if hole.is_empty() {
-        return Ok(());
-    }
-    let (begin, end) = ((hole.start - data_start) as u64, (hole.end - data_start) as u64);
-    Err(Error::malformed(file, Fault::Hole { begin, end }))
-}
-
-/// The header as JSON says it. A list, not a map, so that names that occur twice are seen.
-struct RawHeader(Vec<(String, RawTensor)>);
-
-#[derive(serde::Deserialize)]
-struct RawTensor {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
-}
-
-impl<'de> Deserialize<'de> for RawHeader {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = RawHeader;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
-                    } else {
-                        entries.push((name, map.next_value()?));
-                    }
-                }
-                Ok(RawHeader(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Fault;
 
     fn file(header: &str, data: usize) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

@@ -1,6 +1,7 @@
 //! The safetensors format: one file's header, and directories of files.
 
 pub(crate) mod directory;
+mod explain;
 pub(crate) mod header;
 pub(crate) mod layout;
 pub(crate) mod single_file;
