@@ -9,10 +9,11 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use ndarray::{Array1, Array2, array};
 use serde_json::{Value, json};
 use sparq::Quantized;
+use sparq::model::open_checkpoint;
 use sparq::prelude::*;
-use sparq::tensor::packing::compressed_tensors::{WordLayout, pack_weight, unpack_weight};
-use sparq::tensor::packing::gguf::quantize_rows;
-use sparq::tensor::packing::gptq::{GptqVersion, pack_qweight, pack_qzeros, unpack_qweight};
+use sparq::tensor::codec::compressed_tensors::{WordLayout, pack_weight, unpack_weight};
+use sparq::tensor::codec::ggml::quantize_rows;
+use sparq::tensor::codec::gptq::{GptqVersion, pack_qweight, pack_qzeros, unpack_qweight};
 use sparq::tensor::{Checkpoint, DType, GgufWriter, TensorData, write_safetensors_file};
 use std::hint::black_box;
 use std::path::Path;
@@ -143,13 +144,13 @@ fn gguf(dtype: DType) -> Checkpoint {
         "max_position_embeddings": 2048,
     });
     write_config(directory.path(), &config);
-    let source = Checkpoint::open(directory.path()).expect("a checkpoint");
+    let source = open_checkpoint(directory.path()).expect("a checkpoint");
     let blocks = |rows| quantize_rows(dtype, noise(rows, WIDTH, 2).view(), None).expect("a type that is written");
     let mut writer = GgufWriter::create(&destination, &source, |_| dtype, None, false).expect("planned");
     writer.write_bytes(EMBEDDING, &blocks(1)).expect("written");
     writer.write_bytes(&weight, &blocks(ROWS).repeat(OUT / ROWS)).expect("written");
     writer.finish().expect("complete");
-    Checkpoint::open(&destination).expect("a checkpoint")
+    open_checkpoint(&destination).expect("a checkpoint")
 }
 
 fn write_config(directory: &Path, config: &Value) {

@@ -9,7 +9,7 @@ use clap::Parser;
 use common::arguments::{JsonArgs, ModelArgs};
 use common::format::{FormatArgs, print_report};
 use sparq::export::{Solution, export};
-use sparq::tensor::Checkpoint;
+use sparq::model::open_checkpoint;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,8 +41,8 @@ fn convert(arguments: &Arguments) -> Result<()> {
     let format = arguments.format.format()?;
     let demo = if arguments.model.model.is_none() { Some(common::demo::Demo::unpack()?) } else { None };
     let source = match (&arguments.model.model, &demo) {
-        (Some(model), _) => Checkpoint::open(common::hub::resolve(model)?)?,
-        (None, Some(demo)) => Checkpoint::open(demo.directory())?,
+        (Some(model), _) => open_checkpoint(common::hub::resolve(model)?)?,
+        (None, Some(demo)) => open_checkpoint(demo.directory())?,
         (None, None) => bail!("no model"),
     };
     let solution = Solution::open(solution_directory(&arguments.solution))?;

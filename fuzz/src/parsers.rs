@@ -1,9 +1,9 @@
 use crate::scratch::{path, put};
 use sparq_eval::{Task, TaskDefinition};
 use sparq_export::{Solution, SolvedLayers};
-use sparq_model::{Model, ModelConfig, Tokenizer};
+use sparq_model::{Model, ModelConfig, Tokenizer, open_checkpoint};
 use sparq_pipeline::Recipe;
-use sparq_tensor::{Checkpoint, TensorData, write_safetensors_file};
+use sparq_tensor::{TensorData, write_safetensors_file};
 use std::path::Path;
 
 /// Elements of a tensor that is still read: time, not memory, is what this saves.
@@ -11,7 +11,7 @@ const READ: usize = 1 << 16;
 
 /// Opens whatever is at `path` as a checkpoint and as a model, and reads all of it.
 fn open(path: &Path) {
-    let Ok(checkpoint) = Checkpoint::open(path) else { return };
+    let Ok(checkpoint) = open_checkpoint(path) else { return };
     for tensor in checkpoint.tensors().filter(|tensor| tensor.elements() <= READ) {
         let _ = checkpoint.read(&tensor.name);
         let _ = checkpoint.read_bytes(&tensor.name);

@@ -1,8 +1,8 @@
 use ndarray::Array2;
 use sparq_core::{Bits, CompressedLayer, Granularity, Mask, QuantScheme, Quantized, ScaleType, SolveReport};
 use sparq_export::{SolutionWriter, SolvedLayers, SolvedShape};
-use sparq_tensor::packing::compressed_tensors::{WordLayout, pack_weight, pack_zero_points, unpack_weight, unpack_zero_points};
-use sparq_tensor::packing::gptq::{GptqVersion, pack_qweight, pack_qzeros, unpack_qweight, unpack_qzeros};
+use sparq_tensor::codec::compressed_tensors::{WordLayout, pack_weight, pack_zero_points, unpack_weight, unpack_zero_points};
+use sparq_tensor::codec::gptq::{GptqVersion, pack_qweight, pack_qzeros, unpack_qweight, unpack_qzeros};
 
 /// Codes through every packer and back. The first bytes choose shape, bits and grid, the rest are the codes.
 pub fn packing(data: &[u8]) {

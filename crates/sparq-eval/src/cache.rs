@@ -4,8 +4,7 @@ use crate::fingerprint::fingerprint;
 use crate::{Error, Result, TaskResult, TextBaseline, TextEvaluation};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::io::Write;
+use sparq_tensor::{digest, write_file_with};
 use std::path::{Path, PathBuf};
 
 /// A folder of results of models, each under the hash of everything that decides it: the model's content, the settings
@@ -35,7 +34,7 @@ pub struct ResultCache {
 struct Header {
     /// The key it was written under.
     key: String,
-    /// SHA-256 of all bytes after the header.
+    /// [`digest`] of all bytes after the header.
     checksum: String,
     /// Rows and columns of a matrix.
     shape: Option<(usize, usize)>,
@@ -101,34 +100,28 @@ impl ResultCache {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let payload = bytes.split_off(end + 1);
         let header: Header = serde_json::from_slice(&bytes).ok()?;
-        (header.key == key && header.checksum == checksum(&payload)).then_some((header, payload))
+        (header.key == key && header.checksum == digest([&payload])).then_some((header, payload))
     }
 
     fn put(&self, key: &str, extension: &str, shape: Option<(usize, usize)>, payload: &[u8]) -> Result<()> {
         let path = self.path(key, extension);
-        let failed = |source| Error::Cache { path: path.clone(), source };
-        let header = Header { key: key.to_owned(), checksum: checksum(payload), shape };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".partial-");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // as far as the user's mask allows
-        let mut file = builder.tempfile_in(&self.directory).map_err(failed)?;
+        let header = Header { key: key.to_owned(), checksum: digest([payload]), shape };
         let header = serde_json::to_vec(&header).unwrap_or_default();
-        for part in [header.as_slice(), b"\n", payload] {
-            file.write_all(part).map_err(failed)?;
-        }
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let written = write_file_with(&path, |file| {
+            [header.as_slice(), b"\n", payload].into_iter().try_for_each(|part| file.write_all(part))
+        });
+        written.map(drop).map_err(|error| {
+            let source = match error {
+                sparq_tensor::Error::Io { source, .. } => source,
+                other => std::io::Error::other(other),
+            };
+            Error::Cache { path, source }
+        })
     }
 }
 
 fn key(kind: &str, content_hash: &str, inner: &str) -> String {
     fingerprint("cache", &(kind, content_hash, inner, env!("CARGO_PKG_VERSION")), &[])
-}
-
-fn checksum(bytes: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(bytes))
 }
 
 #[cfg(test)]

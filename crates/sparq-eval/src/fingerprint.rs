@@ -1,6 +1,5 @@
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use std::fmt::Write;
+use sparq_tensor::digest;
 
 /// Changes whenever a change of this crate changes results for equal settings and data: cached results become stale.
 const RESULTS_VERSION: u32 = 2;
@@ -10,17 +9,7 @@ pub(crate) fn fingerprint(kind: &str, settings: &impl Serialize, data: &[u8]) ->
     // Settings are plain structs with string keys: serialising them to memory cannot fail; if it did, the empty list
     // would still be a deterministic input.
     let settings = serde_json::to_vec(settings).unwrap_or_default();
-    let mut hash = Sha256::new();
-    hash.update(RESULTS_VERSION.to_le_bytes());
-    for part in [kind.as_bytes(), &settings, data] {
-        // Lengths mark where one part ends and the next begins.
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
+    digest([&RESULTS_VERSION.to_le_bytes(), kind.as_bytes(), &settings, data])
 }
 
 #[cfg(test)]

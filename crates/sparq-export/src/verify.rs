@@ -16,7 +16,7 @@ pub(crate) fn verify(
     format: &dyn ExportFormat,
     staged: &StagedCheckpoint,
 ) -> Result<ExportReport> {
-    let written = Checkpoint::open(staged.path())?;
+    let written = Checkpoint::open_with(staged.path(), context.source.families())?;
     let presented: Vec<(&TensorInfo, String)> = {
         let name = |info| Some((info, format.presented_name(context, info)?));
         context.source.tensors().filter_map(name).collect()

@@ -13,12 +13,13 @@ mod ops;
 mod precision;
 mod tokenizer;
 
+pub use architecture::GGUF_FAMILIES;
 pub use block::{BatchLayout, Block, BlockPlan, BlockState, ExpertTokens, Linear, LinearId, LinearShape};
 pub use cache::KvCache;
 pub use config::{ExpertsConfig, ModelConfig, NormKind, RopeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Sampler};
-pub use model::{MemoryEstimate, Model};
+pub use model::{MemoryEstimate, Model, open_checkpoint};
 pub use ops::Activation;
 pub use precision::Precision;
 pub use tokenizer::Tokenizer;

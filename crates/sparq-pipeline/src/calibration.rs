@@ -1,7 +1,6 @@
 use crate::{Error, Result};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use sha2::{Digest, Sha256};
 use sparq_model::Tokenizer;
 
 /// Token sequences that a layer's inputs are gathered from.
@@ -112,13 +111,7 @@ impl Calibration {
 
     /// SHA-256 of the sequences, in hexadecimal: what a cached result is valid for.
     pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for sequence in &self.sequences {
-            hash.update((sequence.len() as u64).to_le_bytes());
-            for token in sequence {
-                hash.update(token.to_le_bytes());
-            }
-        }
-        format!("{:x}", hash.finalize())
+        let bytes = |sequence: &Vec<u32>| sequence.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>();
+        sparq_tensor::digest(self.sequences.iter().map(bytes))
     }
 }

@@ -1,7 +1,6 @@
 use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Finished measurements as files, named by the fingerprint of everything that decides them: a stale one is never
@@ -46,14 +45,9 @@ impl Store {
     }
 }
 
-/// SHA-256, in hexadecimal, of parts that decide a measurement.
+/// The fingerprint of parts that decide a measurement.
 pub(crate) fn fingerprint(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    format!("{:x}", hash.finalize())
+    sparq_tensor::digest(parts)
 }
 
 #[cfg(test)]

@@ -2,23 +2,22 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ndarray::{Array1, Array2, ArrayD, IxDyn, s};
 use serde_json::Value;
 
+use crate::arrangement::Arrangement;
+use crate::codec::{plain, present, tensor};
+use crate::container::gguf::family::Families;
+use crate::container::gguf::read::{self as gguf, Synthesised};
+use crate::container::safetensors::{self, directory};
 use crate::content_hash::content_hash;
-use crate::gguf::Synthesised;
-use crate::gguf::arrangement::{Arrangement, transposed};
-use crate::gguf::metadata::Metadata;
+use crate::entry::{Entry, Loaded};
 use crate::mmap::MappedFile;
-use crate::packed::{self, PackedWeight, Packing};
-use crate::safetensors::directory;
-use crate::{
-    DType, Error, Fault, Result, SideFile, TensorPart, decode, encode, files, gguf, limits, safetensors, side_files,
-};
+use crate::read::{check_decodable, check_finite, checked, decode_plain, raw, read_entry};
+use crate::{Error, Fault, Result, SideFile, TensorInfo, TensorPart, files, limits, side_files};
 
 /// Where a checkpoint's tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,31 +27,6 @@ pub enum SourceFormat {
     Safetensors,
     /// One GGUF file.
     Gguf,
-}
-
-/// One tensor of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TensorInfo {
-    /// The Hugging Face name, whatever the file calls it.
-    pub name: String,
-    /// The shape, outermost dimension first (`[out, in]` for a linear layer).
-    pub shape: Vec<usize>,
-    /// The element type on disk; of a quantized weight stored in several parts, the type its values have.
-    pub dtype: DType,
-    /// The size on disk in bytes, all parts together.
-    pub bytes: u64,
-    /// The file that holds it.
-    pub file: PathBuf,
-    /// Set if the weight is stored as integer codes with scales in tensors of their own.
-    pub packing: Option<Packing>,
-}
-
-impl TensorInfo {
-    /// The number of elements.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
 }
 
 /// A language model's checkpoint on disk, read tensor by tensor.
@@ -92,43 +66,28 @@ pub struct Checkpoint {
     path: PathBuf,
     /// Where the files beside the weights are.
     directory: PathBuf,
-    format: SourceFormat,
     files: Vec<MappedFile>,
     tensors: BTreeMap<String, Entry>,
     config: Option<Value>,
     synthesised: Option<Synthesised>,
+    families: Families,
     /// Whether quantized weights are presented as dense ones.
     presents_packed: bool,
     /// Once somebody asked for it.
     content_hash: OnceLock<String>,
 }
 
-/// A tensor and where its bytes are.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) info: TensorInfo,
-    /// Index into [`Checkpoint::files`].
-    pub(crate) file: usize,
-    /// Position in the file; checked to lie inside and to fit shape and type.
-    pub(crate) range: Range<usize>,
-    /// How the elements lie on disk.
-    pub(crate) arrangement: Arrangement,
-    /// Set if the tensor stands for codes, scales and zero points; `file` and `range` are then those of the codes.
-    pub(crate) packed: Option<Box<PackedWeight>>,
-}
-
-/// What a format's reader hands over.
-#[derive(Debug)]
-pub(crate) struct Loaded {
-    pub(crate) format: SourceFormat,
-    pub(crate) files: Vec<MappedFile>,
-    pub(crate) tensors: BTreeMap<String, Entry>,
-    /// Set for formats that carry configuration and tokenizer inside.
-    pub(crate) synthesised: Option<Synthesised>,
-}
-
 impl Checkpoint {
-    /// Opens a checkpoint: a directory, a `.safetensors` file or a `.gguf` file.
+    /// Opens a checkpoint that needs no knowledge of families of models: a directory, or a `.safetensors` file.
+    ///
+    /// # Errors
+    /// [`Error::NoFamilies`] for a GGUF file, and those of [`open_with`](Self::open_with).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &[])
+    }
+
+    /// Opens a checkpoint: a directory, a `.safetensors` file, or a `.gguf` file of one of `families`. A GGUF file can be
+    /// made of a checkpoint whose family is among them.
     ///
     /// A directory holds `model.safetensors`, or `model.safetensors.index.json` with its shards, or exactly one
     /// `.gguf` file, looked for in this order. For a single `.safetensors` file, `config.json` and the tokenizer's
@@ -139,47 +98,42 @@ impl Checkpoint {
     /// header contradicts the format or the file's size; [`Error::MissingFile`] and [`Error::MissingTensor`] for an
     /// incomplete set of shards; [`Error::UnsupportedArchitecture`], [`Error::MissingMetadata`] and others for GGUF
     /// files that cannot be translated.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn open_with(path: impl AsRef<Path>, families: Families) -> Result<Self> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
-        let mut loaded = if metadata.is_dir() { open_directory(path)? } else { open_file(path)? };
+        let (mut loaded, synthesised) =
+            if metadata.is_dir() { open_directory(path, families)? } else { open_file(path, families)? };
         let directory = if metadata.is_dir() {
             path.to_path_buf()
         } else {
             path.parent().map(Path::to_path_buf).unwrap_or_default()
         };
-        let mut config = match &loaded.synthesised {
+        let mut config = match &synthesised {
             Some(synthesised) => Some(synthesised.config.clone()),
             None => read_config(&directory)?,
         };
-        let presents_packed =
-            loaded.synthesised.is_none() && packed::present(&mut loaded, &directory, config.as_ref())?;
+        let presents_packed = synthesised.is_none() && present::present(&mut loaded, &directory, config.as_ref())?;
         if presents_packed {
-            config.as_mut().map(packed::strip);
+            config.as_mut().map(present::strip);
         }
-        let Loaded { format, files, tensors, synthesised } = loaded;
-        let content_hash = OnceLock::new();
-        Ok(Self {
-            path: path.to_path_buf(),
-            directory,
-            format,
-            files,
-            tensors,
-            config,
-            synthesised,
-            presents_packed,
-            content_hash,
-        })
+        let Loaded { files, tensors } = loaded;
+        let (path, content_hash) = (path.to_path_buf(), OnceLock::new());
+        Ok(Self { path, directory, files, tensors, config, synthesised, families, presents_packed, content_hash })
     }
 
-    /// The path given to [`open`](Self::open).
+    /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// The families of models given to [`open_with`](Self::open_with).
+    pub fn families(&self) -> Families {
+        self.families
+    }
+
     /// What kind of files the tensors come from.
     pub fn format(&self) -> SourceFormat {
-        self.format
+        if self.synthesised.is_some() { SourceFormat::Gguf } else { SourceFormat::Safetensors }
     }
 
     /// The weight files that are symbolic links, each with the file it leads to. Links are followed, as caches of
@@ -286,7 +240,7 @@ impl Checkpoint {
             info.shape = vec![rows, width];
             check_decodable(&info)?;
             let source = |row: usize| interleaving.source_row(wanted.start + row);
-            let values = checked(&info, decode::decode_rows(info.dtype, self.raw(entry)?, rows, width, source))?;
+            let values = checked(&info, tensor::decode_reordered(info.dtype, self.raw(entry)?, rows, width, source))?;
             self.files[entry.file].release(&entry.range);
             return Array2::from_shape_vec((rows, width), values).map_err(|_| outside());
         }
@@ -313,9 +267,9 @@ impl Checkpoint {
             let mut bytes = Vec::new();
             let info = &entry.info;
             let values = values.as_slice().unwrap_or_default();
-            encode::encode(info.dtype, values, &mut bytes).map_err(|at| Error::NotRepresentable {
+            plain::encode(info.dtype, values, &mut bytes).map_err(|at| Error::NotRepresentable {
                 tensor: name.to_owned(),
-                index: encode::unravel(at, &info.shape),
+                index: tensor::unravel(at, &info.shape),
                 value: values[at],
                 dtype: info.dtype,
             })?;
@@ -416,9 +370,9 @@ impl Checkpoint {
         &self.directory
     }
 
-    /// The metadata of a GGUF file, with the file's bytes.
-    pub(crate) fn gguf_metadata(&self) -> Option<(&Metadata, &[u8])> {
-        self.synthesised.as_ref().map(|synthesised| (synthesised.metadata(), self.files[0].bytes()))
+    /// A GGUF file's own, with the file's bytes.
+    pub(crate) fn gguf(&self) -> Option<(&Synthesised, &[u8])> {
+        self.synthesised.as_ref().map(|synthesised| (synthesised, self.files[0].bytes()))
     }
 
     /// A tensor as it is on disk.
@@ -454,77 +408,10 @@ impl Checkpoint {
     }
 }
 
-fn raw<'a>(files: &'a [MappedFile], entry: &Entry) -> Result<&'a [u8]> {
-    Ok(&files[entry.file].checked_bytes()?[entry.range.clone()])
-}
-
-/// Reads one tensor and gives its pages back.
-pub(crate) fn read_entry(files: &[MappedFile], entry: &Entry) -> Result<Vec<f32>> {
-    let values = decode_entry(entry, raw(files, entry)?)?;
-    files[entry.file].release(&entry.range);
-    Ok(values)
-}
-
-/// Decodes one tensor and refuses non-finite values.
-pub(crate) fn decode_entry(entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>> {
-    let info = &entry.info;
-    match entry.arrangement {
-        Arrangement::AsPresented => decode_plain(info, bytes),
-        Arrangement::Offset(offset) => {
-            let mut values = decode_plain(info, bytes)?;
-            for value in &mut values {
-                *value -= offset;
-            }
-            Ok(values)
-        }
-        Arrangement::Interleaved(interleaving) => {
-            check_decodable(info)?;
-            let rows = info.shape.first().copied().unwrap_or(1);
-            let columns = info.elements().checked_div(rows).unwrap_or(0);
-            let values = decode::decode_rows(info.dtype, bytes, rows, columns, |row| interleaving.source_row(row));
-            checked(info, values)
-        }
-        Arrangement::Transposed => {
-            check_decodable(info)?;
-            let values = decode::decode(info.dtype, bytes, info.elements());
-            let (Some(values), &[width, rows]) = (&values, info.shape.as_slice()) else { return checked(info, values) };
-            checked(info, transposed(values, rows, width))
-        }
-    }
-}
-
-/// Decodes what is stored in the order of its elements.
-fn decode_plain(info: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>> {
-    check_decodable(info)?;
-    checked(info, decode::decode(info.dtype, bytes, info.elements()))
-}
-
-fn check_decodable(info: &TensorInfo) -> Result<()> {
-    if decode::is_decodable(info.dtype) {
-        return Ok(());
-    }
-    Err(Error::NotDecodable { file: info.file.clone(), tensor: info.name.clone(), dtype: info.dtype })
-}
-
-fn checked(info: &TensorInfo, values: Option<Vec<f32>>) -> Result<Vec<f32>> {
-    let elements = info.elements();
-    let values = values
-        .ok_or_else(|| Error::OutOfMemory { tensor: info.name.clone(), bytes: (elements as u64).saturating_mul(4) })?;
-    check_finite(info, &values)?;
-    Ok(values)
-}
-
-fn check_finite(info: &TensorInfo, values: &[f32]) -> Result<()> {
-    let Some(position) = decode::first_non_finite(values) else { return Ok(()) };
-    let index = encode::unravel(position, &info.shape);
-    let value = values[position];
-    Err(Error::NonFinite { file: info.file.clone(), tensor: info.name.clone(), index, value })
-}
-
-fn open_file(path: &Path) -> Result<Loaded> {
+fn open_file(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some(extension) if extension.eq_ignore_ascii_case("safetensors") => directory::open_file(path),
-        Some(extension) if extension.eq_ignore_ascii_case("gguf") => gguf::open(path),
+        Some(extension) if extension.eq_ignore_ascii_case("safetensors") => Ok((directory::open_file(path)?, None)),
+        Some(extension) if extension.eq_ignore_ascii_case("gguf") => open_gguf(path, families),
         _ => Err(Error::NotACheckpoint {
             path: path.to_path_buf(),
             reason: "expected a directory, a .safetensors file or a .gguf file".into(),
@@ -532,9 +419,13 @@ fn open_file(path: &Path) -> Result<Loaded> {
     }
 }
 
-fn open_directory(path: &Path) -> Result<Loaded> {
+fn open_gguf(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
+    gguf::open(path, families).map(|(loaded, synthesised)| (loaded, Some(synthesised)))
+}
+
+fn open_directory(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
     if let Some(loaded) = directory::open_directory(path)? {
-        return Ok(loaded);
+        return Ok((loaded, None));
     }
     let mut gguf_files = Vec::new();
     let mut has_pickles = false;
@@ -547,7 +438,7 @@ fn open_directory(path: &Path) -> Result<Loaded> {
         }
     }
     match gguf_files.as_slice() {
-        [one] => gguf::open(one),
+        [one] => open_gguf(one, families),
         many => {
             let (single, index) = (safetensors::SINGLE_FILE, safetensors::INDEX_FILE);
             let mut reason = if many.is_empty() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::safetensors::{INDEX_FILE, SINGLE_FILE};
+use crate::container::safetensors::{INDEX_FILE, SINGLE_FILE};
 use crate::{Error, Result};
 
 /// Whether a checkpoint may be put at `destination`.

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::Fault;
-
 /// The element type of a tensor on disk.
 ///
 /// The block-quantized types exist in GGUF files only. A *block* is the smallest number of elements that has a size of
@@ -102,23 +100,6 @@ impl DType {
             Self::Q5_K => 176,
             Self::Q6_K => 210,
         }
-    }
-
-    /// Bytes a row-major tensor of this shape takes, or `None` if that overflows or its rows are not whole blocks.
-    pub fn bytes_for(self, shape: &[usize]) -> Option<u64> {
-        self.checked_bytes(shape).ok()
-    }
-
-    /// As [`bytes_for`](Self::bytes_for), saying what is wrong.
-    pub(crate) fn checked_bytes(self, shape: &[usize]) -> Result<u64, Fault> {
-        let columns = shape.last().copied().unwrap_or(1);
-        if columns % self.block_size() != 0 {
-            return Err(Fault::PartialBlock { columns, dtype: self });
-        }
-        let elements = checked_elements(shape)? as u64;
-        (elements / self.block_size() as u64)
-            .checked_mul(self.block_bytes() as u64)
-            .ok_or(Fault::Overflow { what: "the size of the tensor" })
     }
 
     /// Whether this is one of GGUF's block-quantized types.
@@ -235,22 +216,6 @@ impl fmt::Display for DType {
     }
 }
 
-/// The number of elements of a tensor.
-///
-/// Counted as if zero dimensions were one, so that what passes here also passes every later product of some of the
-/// dimensions.
-pub(crate) fn checked_elements(shape: &[usize]) -> Result<usize, Fault> {
-    let overflow = Fault::Overflow { what: "the number of elements" };
-    let mut elements = 1usize;
-    for &dimension in shape {
-        elements = elements
-            .checked_mul(dimension.max(1))
-            .filter(|&n| isize::try_from(n).is_ok())
-            .ok_or_else(|| overflow.clone())?;
-    }
-    Ok(if shape.contains(&0) { 0 } else { elements })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,15 +232,5 @@ mod tests {
         }
         assert_eq!(DType::from_safetensors_name("Q4_0"), None);
         assert_eq!(DType::Q4_K.to_string(), "Q4_K");
-    }
-
-    #[test]
-    fn huge_shapes_overflow_instead_of_wrapping() {
-        assert_eq!(DType::F32.bytes_for(&[usize::MAX, 2]), None);
-        assert_eq!(DType::F32.bytes_for(&[1 << 40, 1 << 40]), None);
-        assert_eq!(DType::F64.bytes_for(&[1 << 62]), None);
-        assert_eq!(DType::F32.bytes_for(&[0, 1 << 40, 1 << 40]), None);
-        assert_eq!(DType::F32.bytes_for(&[0, 5]), Some(0));
-        assert_eq!(DType::F32.bytes_for(&[]), Some(4));
     }
 }

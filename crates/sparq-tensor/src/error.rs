@@ -134,7 +134,13 @@ pub enum Error {
         /// `general.architecture`.
         architecture: String,
         /// What would have been accepted.
-        supported: &'static [&'static str],
+        supported: Vec<&'static str>,
+    },
+    /// A GGUF file was to be read or written, and the checkpoint was opened without families of models.
+    #[error("{}: GGUF files differ by families of models, and none were given; open it with sparq_model::open_checkpoint, or Checkpoint::open_with", path.display())]
+    NoFamilies {
+        /// The path that was opened.
+        path: PathBuf,
     },
     /// The GGUF file uses something that has no Hugging Face equivalent here.
     #[error("{}: {what} is not supported: {value}", file.display())]

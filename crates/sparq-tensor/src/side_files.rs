@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::gguf::Synthesised;
-use crate::{Error, Result, files, limits, packed};
+use crate::codec::present;
+use crate::container::gguf::read::Synthesised;
+use crate::{Error, Result, files, limits};
 
 /// Files carried over whole; names beginning with one of [`PREFIXES`] as well.
 const NAMES: [&str; 7] = [
@@ -40,7 +41,7 @@ pub(crate) fn from_directory(directory: &Path, presents_packed: bool) -> Result<
         if wanted && path.is_file() {
             let bytes = if presents_packed && name == "config.json" {
                 let mut config = files::read_json(&path, "config.json")?;
-                packed::strip(&mut config);
+                present::strip(&mut config);
                 pretty(&config)
             } else {
                 files::read_limited(&path, limits::SIDE_FILE_BYTES)?

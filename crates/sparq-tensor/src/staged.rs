@@ -4,8 +4,20 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::Result;
 use crate::destination::{move_file_into_place, move_into_place};
-use crate::{Result, Written};
+
+/// What [`CheckpointWriter::finish`](crate::CheckpointWriter::finish) or [`StagedCheckpoint::publish`] made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// The directory.
+    pub path: PathBuf,
+    /// Bytes of tensors, without headers and side files.
+    pub bytes: u64,
+    /// The number of weight files.
+    pub shards: usize,
+}
 
 /// A complete checkpoint beside its destination: open it, check it, then [`publish`](Self::publish) it. Dropping it
 /// removes it and leaves the destination as it was.

@@ -4,13 +4,14 @@
 mod common;
 
 use common::{Gguf, Kv, floats, ramp};
+use sparq_model::open_checkpoint;
 use sparq_tensor::{Checkpoint, DType, Error, Fault, SourceFormat};
 use tokenizers::Tokenizer;
 
 fn open(gguf: &Gguf) -> sparq_tensor::Result<Checkpoint> {
     let directory = tempfile::tempdir().unwrap();
     // The mapping outlives the directory entry.
-    Checkpoint::open(gguf.write_to(directory.path()))
+    open_checkpoint(gguf.write_to(directory.path()))
 }
 
 fn fault(gguf: &Gguf) -> (Option<String>, Fault) {
@@ -477,7 +478,7 @@ fn every_truncation_is_an_error() {
     let path = directory.path().join("cut.gguf");
     for length in (0..bytes.len()).step_by(7) {
         std::fs::write(&path, &bytes[..length]).unwrap();
-        assert!(Checkpoint::open(&path).is_err(), "{length} of {}", bytes.len());
+        assert!(open_checkpoint(&path).is_err(), "{length} of {}", bytes.len());
     }
 }
 
@@ -494,10 +495,10 @@ fn non_finite_weights_are_refused_where_they_are() {
 fn a_directory_may_hold_one_gguf_file() {
     let directory = tempfile::tempdir().unwrap();
     Gguf::tiny("llama").write_to(directory.path());
-    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    let checkpoint = open_checkpoint(directory.path()).unwrap();
     assert_eq!(checkpoint.format(), SourceFormat::Gguf);
     std::fs::copy(directory.path().join("model.gguf"), directory.path().join("other.gguf")).unwrap();
-    assert!(matches!(Checkpoint::open(directory.path()), Err(Error::NotACheckpoint { .. })));
+    assert!(matches!(open_checkpoint(directory.path()), Err(Error::NotACheckpoint { .. })));
 }
 
 /// Compares a downloaded SmolLM2-135M-Instruct with what its publishers say about it; the path comes from the
@@ -512,7 +513,7 @@ fn smollm2_comes_out_right() {
         }
         return;
     };
-    let checkpoint = Checkpoint::open(path).unwrap();
+    let checkpoint = open_checkpoint(path).unwrap();
     let config = checkpoint.config().unwrap();
     for (key, value) in [
         ("hidden_size", 576),
@@ -648,4 +649,22 @@ fn divisors_of_phi3_become_part_of_the_configuration() {
     assert!(checkpoint.contains("model.layers.0.mlp.gate_up_proj.weight"));
     gguf.tensor("rope_factors_long.weight").dimensions = vec![3];
     assert!(open(&gguf).is_err());
+}
+
+#[test]
+fn without_families_a_gguf_file_is_neither_read_nor_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = Gguf::tiny("llama").write_to(directory.path());
+    let error = Checkpoint::open(&path).unwrap_err();
+    assert!(matches!(&error, Error::NoFamilies { path: named } if *named == path), "{error}");
+    let error = Checkpoint::open_with(&path, &sparq_model::GGUF_FAMILIES[..1]).unwrap_err();
+    assert!(matches!(error, Error::UnsupportedArchitecture { supported, .. } if supported == ["gemma3"]));
+
+    let dense = directory.path().join("dense");
+    let mut writer =
+        sparq_tensor::CheckpointWriter::create(&dense, Vec::new(), sparq_tensor::WriteOptions::default()).unwrap();
+    writer.write_side_file("config.json", br#"{"model_type": "llama"}"#).unwrap();
+    writer.finish().unwrap();
+    let error = sparq_tensor::GgufWriter::check(&Checkpoint::open(&dense).unwrap(), |tensor| tensor.dtype).unwrap_err();
+    assert!(matches!(&error, Error::NoFamilies { path } if *path == dense), "{error}");
 }

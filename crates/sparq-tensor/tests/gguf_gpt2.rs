@@ -5,7 +5,9 @@ mod common;
 
 use common::{Gguf, Kv};
 use serde_json::{Value, json};
-use sparq_tensor::packing::gguf::{decode_rows, quantize_rows};
+use sparq_model::open_checkpoint;
+use sparq_tensor::codec::decode_rows;
+use sparq_tensor::codec::ggml::quantize_rows;
 use sparq_tensor::{
     Checkpoint, CheckpointWriter, DType, Error, GgufWriter, TensorInGguf, TensorInfo, TensorPart, TensorSpec,
     WriteOptions,
@@ -16,7 +18,7 @@ const QKV: &str = "transformer.h.0.attn.c_attn.weight";
 
 fn open(gguf: &Gguf) -> sparq_tensor::Result<Checkpoint> {
     let directory = tempfile::tempdir().unwrap();
-    Checkpoint::open(gguf.write_to(directory.path()))
+    open_checkpoint(gguf.write_to(directory.path()))
 }
 
 /// With the fused matrix in blocks.
@@ -109,7 +111,7 @@ fn blocks_are_turned_when_read_and_never_as_bytes() {
         }
         assert!(matches!(writer.copy(&checkpoint, QKV), Err(Error::WrittenTwice { .. })));
         writer.finish().unwrap();
-        let again = Checkpoint::open(&path).unwrap();
+        let again = open_checkpoint(&path).unwrap();
         for tensor in checkpoint.tensors() {
             let (ours, theirs) = (again.read(&tensor.name).unwrap(), checkpoint.read(&tensor.name).unwrap());
             assert_eq!(ours, theirs, "{}", tensor.name);
@@ -128,7 +130,7 @@ fn the_first_checkpoints_have_names_and_masks_of_their_own() {
     let parent = tempfile::tempdir().unwrap();
     let (first, path) = (parent.path().join("first"), parent.path().join("model.gguf"));
     as_first_checkpoint(&source, &first);
-    let first = Checkpoint::open(first).unwrap();
+    let first = open_checkpoint(first).unwrap();
     let qkv = TensorInGguf::of(&first, "h.0.attn.c_attn.weight").unwrap();
     assert_eq!((qkv.name.as_str(), qkv.presented.as_str()), ("blk.0.attn_qkv.weight", QKV));
     assert!(qkv.transposed && !TensorInGguf::of(&first, "h.0.attn.c_attn.bias").unwrap().transposed);
@@ -138,7 +140,7 @@ fn the_first_checkpoints_have_names_and_masks_of_their_own() {
         writer.write_f32(&tensor.name, first.read(&tensor.name).unwrap().view()).unwrap();
     }
     writer.finish().unwrap();
-    let made = Checkpoint::open(&path).unwrap();
+    let made = open_checkpoint(&path).unwrap();
     let names = |checkpoint: &Checkpoint| checkpoint.tensors().map(|tensor| tensor.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&made), names(&source));
     for name in names(&source) {
@@ -160,7 +162,7 @@ fn names_of_both_fashions_for_one_tensor_are_refused() {
     }
     writer.write_side_file("config.json", source.config().unwrap().to_string().as_bytes()).unwrap();
     writer.finish().unwrap();
-    let error = GgufWriter::check(&Checkpoint::open(&path).unwrap(), types(DType::F32)).unwrap_err().to_string();
+    let error = GgufWriter::check(&open_checkpoint(&path).unwrap(), types(DType::F32)).unwrap_err().to_string();
     assert!(error.contains("wte.weight") && error.contains("token_embd.weight"), "{error}");
 }
 
@@ -181,7 +183,7 @@ fn what_llama_cpp_does_not_compute_is_refused() {
         let mut config: Value = source.config().unwrap().clone();
         config[field] = value;
         std::fs::write(path.join("config.json"), config.to_string()).unwrap();
-        let error = GgufWriter::check(&Checkpoint::open(&path).unwrap(), types(DType::F32)).unwrap_err();
+        let error = GgufWriter::check(&open_checkpoint(&path).unwrap(), types(DType::F32)).unwrap_err();
         assert!(error.to_string().contains(field), "{field}: {error}");
     }
 }

@@ -5,6 +5,7 @@ mod common;
 
 use common::{Gguf, Kv};
 use serde_json::{Value, json};
+use sparq_model::open_checkpoint;
 use sparq_tensor::{Checkpoint, CheckpointWriter, DType, Error, GgufWriter, TensorInfo, TensorSpec, WriteOptions};
 use std::path::{Path, PathBuf};
 
@@ -54,14 +55,14 @@ fn assert_same(a: &Checkpoint, b: &Checkpoint) {
 /// Through a file made of a GGUF file, and one made of a directory.
 fn round_trips(gguf: &Gguf) {
     let directory = tempfile::tempdir().unwrap();
-    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
+    let source = open_checkpoint(gguf.write_to(directory.path())).unwrap();
     let copied = directory.path().join("copied.gguf");
     write(&source, &copied, DType::F32).unwrap();
-    assert_same(&Checkpoint::open(&copied).unwrap(), &source);
+    assert_same(&open_checkpoint(&copied).unwrap(), &source);
     let made = directory.path().join("made.gguf");
-    let dense = Checkpoint::open(as_directory(&source, directory.path())).unwrap();
+    let dense = open_checkpoint(as_directory(&source, directory.path())).unwrap();
     write(&dense, &made, DType::F32).unwrap();
-    assert_same(&Checkpoint::open(&made).unwrap(), &source);
+    assert_same(&open_checkpoint(&made).unwrap(), &source);
     // The rows of queries and keys are in llama.cpp's order again: the same bytes as in the first file.
     let bytes = |path: &Path| std::fs::read(path).unwrap();
     let query = gguf.tensors.iter().find(|tensor| tensor.name.starts_with("blk.0.attn_q")).unwrap().bytes.clone();
@@ -105,7 +106,7 @@ fn experts_of_a_block_are_one_tensor_again() {
     round_trips(&gguf);
     // Experts of one block cannot have several types.
     let directory = tempfile::tempdir().unwrap();
-    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
+    let source = open_checkpoint(gguf.write_to(directory.path())).unwrap();
     let mixed = |tensor: &TensorInfo| match tensor.shape.len() {
         2 if tensor.name.contains("experts.1.") => DType::F16,
         _ => DType::F32,
@@ -122,7 +123,7 @@ fn norms_of_gemma_and_what_llama_cpp_takes_for_granted() {
     gguf.set("gemma3.rope.scaling.factor", Kv::F32(8.0));
     round_trips(&gguf);
     let directory = tempfile::tempdir().unwrap();
-    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
+    let source = open_checkpoint(gguf.write_to(directory.path())).unwrap();
     let path = as_directory(&source, directory.path());
     for (field, value) in [
         ("query_pre_attn_scalar", json!(24)),
@@ -133,7 +134,7 @@ fn norms_of_gemma_and_what_llama_cpp_takes_for_granted() {
         let mut config = source.config().unwrap().clone();
         config[field] = value;
         std::fs::write(path.join("config.json"), config.to_string()).unwrap();
-        let error = GgufWriter::check(&Checkpoint::open(&path).unwrap(), types(DType::F32)).unwrap_err();
+        let error = GgufWriter::check(&open_checkpoint(&path).unwrap(), types(DType::F32)).unwrap_err();
         assert!(error.to_string().contains("llama.cpp"), "{field}: {error}");
     }
 }
@@ -163,7 +164,7 @@ fn rotary_scaling_and_windows() {
     round_trips(&gguf);
     // Llama 3's rule becomes a tensor of divisors, and the tensor the rule again.
     let directory = tempfile::tempdir().unwrap();
-    let source = Checkpoint::open(Gguf::tiny("llama").write_to(directory.path())).unwrap();
+    let source = open_checkpoint(Gguf::tiny("llama").write_to(directory.path())).unwrap();
     let path = as_directory(&source, directory.path());
     let mut config = source.config().unwrap().clone();
     config["rope_theta"] = json!(500_000.0);
@@ -172,13 +173,13 @@ fn rotary_scaling_and_windows() {
         "original_max_position_embeddings": 8192,
     });
     std::fs::write(path.join("config.json"), config.to_string()).unwrap();
-    let scaled = Checkpoint::open(&path).unwrap();
+    let scaled = open_checkpoint(&path).unwrap();
     let (made, again) = (directory.path().join("made.gguf"), directory.path().join("again.gguf"));
     write(&scaled, &made, DType::F32).unwrap();
-    let made = Checkpoint::open(&made).unwrap();
+    let made = open_checkpoint(&made).unwrap();
     assert_eq!(made.config().unwrap()["rope_scaling"], config["rope_scaling"]);
     write(&made, &again, DType::F32).unwrap();
-    assert_same(&Checkpoint::open(&again).unwrap(), &made);
+    assert_same(&open_checkpoint(&again).unwrap(), &made);
 }
 
 #[test]
@@ -187,8 +188,8 @@ fn half_precision_and_vocabularies_that_are_padded() {
     let mut gguf = Gguf::tiny_with_tokenizer("llama", "smollm");
     let embedding = gguf.tensor("token_embd.weight");
     (embedding.dimensions, embedding.bytes) = (vec![32, 10], common::floats(common::ramp(320, 0.0)));
-    let source = Checkpoint::open(gguf.write_to(directory.path())).unwrap();
-    let dense = Checkpoint::open(as_directory(&source, directory.path())).unwrap();
+    let source = open_checkpoint(gguf.write_to(directory.path())).unwrap();
+    let dense = open_checkpoint(as_directory(&source, directory.path())).unwrap();
     let made = directory.path().join("made.gguf");
     let mut writer = GgufWriter::create(&made, &dense, types(DType::BF16), Some(32), false).unwrap();
     for tensor in dense.tensors() {
@@ -197,7 +198,7 @@ fn half_precision_and_vocabularies_that_are_padded() {
         writer.write_f32(&tensor.name, values.view()).unwrap();
     }
     writer.finish().unwrap();
-    let made = Checkpoint::open(&made).unwrap();
+    let made = open_checkpoint(&made).unwrap();
     assert_eq!(made.get("model.embed_tokens.weight").unwrap().dtype, DType::BF16);
     let tokenizer: Value = serde_json::from_slice(&made.tokenizer_json().unwrap().unwrap()).unwrap();
     let original: Value = serde_json::from_slice(&source.tokenizer_json().unwrap().unwrap()).unwrap();
@@ -207,7 +208,7 @@ fn half_precision_and_vocabularies_that_are_padded() {
 #[test]
 fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let source = Checkpoint::open(Gguf::tiny_with_tokenizer("llama", "smollm").write_to(directory.path())).unwrap();
+    let source = open_checkpoint(Gguf::tiny_with_tokenizer("llama", "smollm").write_to(directory.path())).unwrap();
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("model.gguf");
     let create = |source: &Checkpoint, matrices, overwrite| {
@@ -242,7 +243,7 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
         change(&mut config, &mut tokenizer);
         std::fs::write(dense.join("config.json"), config.to_string()).unwrap();
         std::fs::write(dense.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-        let message = GgufWriter::check(&Checkpoint::open(dense).unwrap(), types(DType::F32)).unwrap_err().to_string();
+        let message = GgufWriter::check(&open_checkpoint(dense).unwrap(), types(DType::F32)).unwrap_err().to_string();
         assert!(message.contains(word), "{message} should name {word}");
     };
     refused(&|config, _| config["model_type"] = json!("gemma"), "gemma");

@@ -10,7 +10,8 @@ use common::{Gguf, Kv};
 use ndarray::Array2;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use sparq_tensor::{Checkpoint, TensorData, write_safetensors_file};
+use sparq_model::open_checkpoint;
+use sparq_tensor::{TensorData, write_safetensors_file};
 
 /// Remembers the largest single allocation of the process.
 struct Watching;
@@ -42,7 +43,7 @@ fn exercise(name: &str, bytes: &[u8]) -> bool {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
     std::fs::write(&path, bytes).unwrap();
-    let opened = Checkpoint::open(&path);
+    let opened = open_checkpoint(&path);
     if let Ok(checkpoint) = &opened {
         for tensor in checkpoint.tensors() {
             assert_eq!(checkpoint.read_bytes(&tensor.name).unwrap().len() as u64, tensor.bytes);
@@ -191,7 +192,7 @@ fn a_file_that_shrinks_while_it_is_open_is_an_error() {
     let path = directory.path().join("model.safetensors");
     let values = ndarray::Array2::<f32>::ones((64, 1024)).into_dyn();
     sparq_tensor::write_safetensors_file(&path, &[("w", sparq_tensor::TensorData::F32(values.view()))]).unwrap();
-    let checkpoint = sparq_tensor::Checkpoint::open(&path).unwrap();
+    let checkpoint = open_checkpoint(&path).unwrap();
     assert!(checkpoint.read("w").is_ok());
     std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
     for error in [checkpoint.read("w").unwrap_err(), checkpoint.read_bytes("w").unwrap_err()] {

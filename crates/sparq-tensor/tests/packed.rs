@@ -4,8 +4,8 @@
 use ndarray::{Array1, Array2, ArrayD, IxDyn, array};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sparq_tensor::packing::compressed_tensors::{pack_weight, pack_zero_points};
-use sparq_tensor::packing::gptq::{GptqVersion, pack_qweight, pack_qzeros};
+use sparq_tensor::codec::compressed_tensors::{pack_weight, pack_zero_points};
+use sparq_tensor::codec::gptq::{GptqVersion, pack_qweight, pack_qzeros};
 use sparq_tensor::{Checkpoint, DType, Error, Packing, TensorData, write_safetensors_file};
 use std::path::Path;
 

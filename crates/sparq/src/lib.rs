@@ -72,7 +72,7 @@ pub mod tensor {
     pub use sparq_tensor::{
         Checkpoint, CheckpointWriter, DType, Error, Fault, FileTensor, GgufWriter, Importance, Packing, PlannedSize,
         SideFile, SourceFormat, StagedCheckpoint, TensorData, TensorInfo, TensorPart, TensorSpec, WriteOptions,
-        Written, check_apart, packing, read_file, read_imatrix, read_safetensors_file, write_file,
+        Written, check_apart, codec, digest, read_file, read_imatrix, read_safetensors_file, write_file,
         write_safetensors_file,
     };
 }
@@ -82,7 +82,7 @@ pub mod tensor {
 pub mod model {
     pub use sparq_model::{
         Activation, BatchLayout, Block, BlockPlan, BlockState, Error, ExpertTokens, GenerateOptions, KvCache, Linear,
-        LinearId, LinearShape, MemoryEstimate, ModelConfig, Precision, Sampler, Tokenizer,
+        LinearId, LinearShape, MemoryEstimate, ModelConfig, Precision, Sampler, Tokenizer, open_checkpoint,
     };
 }
 

@@ -43,7 +43,7 @@ fn arrows_point_down_only() {
         ("prune", &["core"]),
         ("quant", &["core"]),
         ("model", &["linalg", "tensor"]),
-        ("eval", &["core", "metric", "model"]),
+        ("eval", &["core", "metric", "model", "tensor"]),
         ("pipeline", &["core", "export", "metric", "model", "prune", "quant", "tensor"]),
         ("sweep", &["core", "eval", "export", "metric", "model", "pipeline", "tensor"]),
         ("report", &["metric", "pipeline", "sweep", "tensor"]),

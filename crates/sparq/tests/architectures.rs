@@ -6,8 +6,8 @@ use sparq::export::{
     CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, Gptq, Solution,
     SolvedInMemory, export,
 };
-use sparq::model::ExpertTokens;
-use sparq::tensor::{Checkpoint, DType, TensorData, write_safetensors_file};
+use sparq::model::{ExpertTokens, open_checkpoint};
+use sparq::tensor::{DType, TensorData, write_safetensors_file};
 use sparq::{Calibration, Compress, CompressionReport, Fallback, Model, Recipe};
 use std::path::{Path, PathBuf};
 
@@ -154,7 +154,7 @@ fn shapes(model: &Model) -> Vec<(String, Vec<usize>)> {
 /// A copy of a fixture with its tensors changed.
 fn altered(name: &str, change: impl FnOnce(&mut Vec<(String, ArrayD<f32>)>)) -> tempfile::TempDir {
     let folder = fixtures().into_iter().find(|folder| label(folder) == name).expect("the fixture");
-    let source = Checkpoint::open(&folder).expect("opens");
+    let source = open_checkpoint(&folder).expect("opens");
     let directory = tempfile::tempdir().expect("a directory");
     let read = |name: &str| (name.to_owned(), source.read(name).expect("readable"));
     let mut contents: Vec<_> = source.tensors().map(|tensor| read(&tensor.name)).collect();

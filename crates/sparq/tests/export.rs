@@ -207,7 +207,7 @@ fn gguf_types_that_choose_codes_anew() {
     ] {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("out.gguf");
-        let importance = Importance { layer: "model.layers.0.mlp.down_proj".into(), sums: vec![1.0; 384], tokens: 8 };
+        let importance = Importance { tensor: "blk.0.ffn_down.weight".into(), sums: vec![1.0; 384], tokens: 8 };
         let format = Gguf::new(types).importance([importance]);
         let none = SolvedInMemory::default();
         export(solved.source(), &none, &format, &path, &ExportSettings::default()).expect("exported");

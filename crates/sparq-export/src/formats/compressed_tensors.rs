@@ -8,7 +8,7 @@ use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLaye
 use ndarray::{ArrayD, arr1};
 use serde_json::{Value, json};
 use sparq_core::{Granularity, QuantScheme, Quantized};
-use sparq_tensor::packing::compressed_tensors::{WordLayout, pack_weight, pack_zero_points};
+use sparq_tensor::codec::compressed_tensors::{WordLayout, pack_weight, pack_zero_points};
 use sparq_tensor::{CheckpointWriter, DType, PlannedSize, StagedCheckpoint, TensorSpec};
 use std::borrow::Cow;
 use std::path::Path;

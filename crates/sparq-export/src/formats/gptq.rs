@@ -8,7 +8,7 @@ use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLaye
 use ndarray::ArrayD;
 use serde_json::{Map, Value, json};
 use sparq_core::{Granularity, QuantScheme, Quantized, ScaleType};
-use sparq_tensor::packing::gptq::{GptqVersion, pack_qweight, pack_qzeros};
+use sparq_tensor::codec::gptq::{GptqVersion, pack_qweight, pack_qzeros};
 use sparq_tensor::{CheckpointWriter, DType, PlannedSize, StagedCheckpoint, TensorSpec};
 use std::borrow::Cow;
 use std::path::Path;

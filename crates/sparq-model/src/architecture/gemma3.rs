@@ -1,7 +1,10 @@
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder};
 use crate::block::BlockPlan;
 use crate::config::{Fields, RopeConfig, activation, windows_by_name};
 use crate::{Activation, Error, ModelConfig, Result};
+use serde_json::Value;
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, GgufModel, Layout, Role};
 
 const DEFAULT_HEAD_DIM: usize = 256;
 const DEFAULT_WINDOW: usize = 4096;
@@ -18,7 +21,7 @@ pub(super) struct Gemma3;
 
 impl Architecture for Gemma3 {
     fn model_type(&self) -> &'static str {
-        "gemma3_text"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -65,6 +68,85 @@ impl Architecture for Gemma3 {
         plan.norms.after_feed_forward = Some(plan.norm("post_feedforward_layernorm", config.hidden_size));
         plan.build()
     }
+}
+
+impl Relative for Gemma3 {
+    const GGUF: Conventions = Conventions {
+        architecture: "gemma3",
+        model_type: "gemma3_text",
+        modules: &[
+            &[
+                ("post_attention_norm", "post_attention_layernorm", Role::Norm),
+                ("ffn_norm", "pre_feedforward_layernorm", Role::Norm),
+                ("post_ffw_norm", "post_feedforward_layernorm", Role::Norm),
+            ],
+            gguf::MODULES,
+        ],
+        norm_offset: 1.0,
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "Gemma3ForCausalLM";
+    const WINDOW: Window = Window::Kept;
+    const DEFAULT_HEAD: Option<u32> = Some(DEFAULT_HEAD_DIM as u32);
+    const DEFAULT_THETA: f64 = DEFAULT_THETA;
+
+    fn complete_config(model: &GgufModel<'_>, config: &mut Value) -> sparq_tensor::Result<()> {
+        let sizes = &model.sizes;
+        // What files do not say is fixed in llama.cpp.
+        config["hidden_activation"] = "gelu_pytorch_tanh".into();
+        config["query_pre_attn_scalar"] =
+            llama_cpps_scalar(sizes.blocks, sizes.hidden / sizes.heads.max(1), sizes.head_dimension as u64).into();
+        config["sliding_window_pattern"] = DEFAULT_PATTERN.into();
+        config["rope_local_base_freq"] = DEFAULT_WINDOW_THETA.into();
+        if config.get("sliding_window").is_none() {
+            return Err(model.keys.missing("attention.sliding_window"));
+        }
+        Ok(())
+    }
+
+    fn complete_metadata(
+        fields: &ConfigFields<'_>,
+        _: &mut Entries<'_>,
+        layout: &mut Layout,
+    ) -> sparq_tensor::Result<()> {
+        check_llama_cpp(fields, layout.head_dimension as u64)
+    }
+}
+
+/// What llama.cpp scales the queries by, as `query_pre_attn_scalar`: the model with 62 blocks is an exception.
+fn llama_cpps_scalar(blocks: u64, head_share: u64, head_dimension: u64) -> u64 {
+    if blocks == 62 { head_share } else { head_dimension }
+}
+
+/// Refuses settings other than those which llama.cpp takes for granted.
+fn check_llama_cpp(fields: &ConfigFields<'_>, head_dimension: u64) -> sparq_tensor::Result<()> {
+    let (hidden, heads) = (fields.needed("hidden_size")?, fields.needed("num_attention_heads")?);
+    let blocks = fields.needed("num_hidden_layers")?;
+    let scalar = fields.number("query_pre_attn_scalar").unwrap_or(256.0);
+    let expected = llama_cpps_scalar(blocks.into(), (hidden / heads.max(1)).into(), head_dimension) as f64;
+    if scalar != expected {
+        let value = format!("{scalar}, where llama.cpp takes {expected} for granted");
+        return Err(fields.unsupported("query_pre_attn_scalar", value));
+    }
+    let local = fields.get("rope_parameters").and_then(|object| object.get("sliding_attention")?.get("rope_theta"));
+    let local = local.and_then(Value::as_f64).or_else(|| fields.number("rope_local_base_freq"));
+    if local.is_some_and(|theta| theta != DEFAULT_WINDOW_THETA) {
+        let value = format!("{local:?}, where llama.cpp takes {DEFAULT_WINDOW_THETA} for granted");
+        return Err(fields.unsupported("the rotary base of blocks with a window", value));
+    }
+    if fields.number("final_logit_softcapping").is_some() {
+        return Err(fields.unsupported("final_logit_softcapping", "llama.cpp leaves it out for Gemma 3"));
+    }
+    let has_window = |block: usize| !(block + 1).is_multiple_of(DEFAULT_PATTERN);
+    let follows_pattern = match fields.get("layer_types").and_then(Value::as_array) {
+        Some(types) => (0..).zip(types).all(|(block, kind)| (*kind == "sliding_attention") == has_window(block)),
+        None => fields.number("sliding_window_pattern").is_none_or(|pattern| pattern == DEFAULT_PATTERN as f64),
+    };
+    if !follows_pattern {
+        let value = format!("other than every {DEFAULT_PATTERN}th, which llama.cpp takes for granted");
+        return Err(fields.unsupported("blocks without a window", value));
+    }
+    fields.needed("sliding_window").map(drop)
 }
 
 /// One rotary embedding for blocks that see everything, one for blocks with a window: objects by kind of block in

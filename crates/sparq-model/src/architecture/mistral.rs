@@ -1,6 +1,8 @@
 use super::Architecture;
+use super::gguf::{self, Relative, Window};
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
+use sparq_tensor::gguf::{Conventions, Keys};
 
 /// Window of a config that does not mention any; `null` means none.
 const DEFAULT_WINDOW: usize = 4096;
@@ -11,7 +13,7 @@ pub(super) struct Mistral;
 
 impl Architecture for Mistral {
     fn model_type(&self) -> &'static str {
-        "mistral"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -22,5 +24,16 @@ impl Architecture for Mistral {
         };
         config.windows = vec![window; config.layers];
         Ok(config)
+    }
+}
+
+impl Relative for Mistral {
+    const GGUF: Conventions =
+        Conventions { architecture: "llama", model_type: "mistral", interleaves_heads: true, ..gguf::DECODER };
+    const CLASS: &'static str = "MistralForCausalLM";
+    const WINDOW: Window = Window::Kept;
+
+    fn is_in(keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
+        Ok(keys.integer("expert_count")?.unwrap_or(0) == 0 && gguf::window(keys)?.is_some())
     }
 }

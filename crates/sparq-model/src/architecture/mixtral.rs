@@ -1,7 +1,9 @@
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder, experts};
 use crate::block::BlockPlan;
 use crate::config::{ExpertsConfig, Fields};
 use crate::{ModelConfig, Result};
+use sparq_tensor::gguf::{Conventions, Keys, Role, Row};
 
 /// Experts, and experts for each token, of a config that does not say.
 const DEFAULT_EXPERTS: (usize, usize) = (8, 2);
@@ -13,7 +15,7 @@ pub(super) struct Mixtral;
 
 impl Architecture for Mixtral {
     fn model_type(&self) -> &'static str {
-        "mixtral"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -36,3 +38,29 @@ impl Architecture for Mixtral {
         plan.build()
     }
 }
+
+impl Relative for Mixtral {
+    const GGUF: Conventions = Conventions {
+        architecture: "llama",
+        model_type: "mixtral",
+        modules: &[EXPERTS, gguf::MODULES],
+        interleaves_heads: true,
+        may_have_experts: true,
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "MixtralForCausalLM";
+    const WINDOW: Window = Window::Kept;
+    const EXPERTS: Option<&'static str> = Some("num_local_experts");
+
+    fn is_in(keys: &Keys<'_>) -> sparq_tensor::Result<bool> {
+        Ok(keys.integer("expert_count")?.unwrap_or(0) > 0)
+    }
+}
+
+/// The mixture of experts in GGUF.
+const EXPERTS: &[Row] = &[
+    ("ffn_gate_inp", "block_sparse_moe.gate", Role::Other),
+    ("ffn_gate_exps", "block_sparse_moe.experts.*.w1", Role::Experts),
+    ("ffn_up_exps", "block_sparse_moe.experts.*.w3", Role::Experts),
+    ("ffn_down_exps", "block_sparse_moe.experts.*.w2", Role::Experts),
+];

@@ -7,6 +7,7 @@
 mod decoder;
 mod experts;
 mod gemma3;
+mod gguf;
 mod gpt2;
 mod llama;
 mod mistral;
@@ -20,6 +21,7 @@ mod qwen3_moe;
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{Error, ModelConfig, Result};
+use sparq_tensor::gguf::Families;
 use std::fmt;
 
 /// All families, in alphabetical order.
@@ -34,6 +36,26 @@ const ARCHITECTURES: &[&dyn Architecture] = &[
     &qwen2::Qwen2,
     &qwen3::Qwen3,
     &qwen3_moe::Qwen3Moe,
+];
+
+/// Families that GGUF files can be read and written of: a family says itself how, in its own file.
+///
+/// # Examples
+/// ```no_run
+/// let checkpoint = sparq_tensor::Checkpoint::open_with("model.gguf", sparq_model::GGUF_FAMILIES)?;
+/// # Ok::<(), sparq_tensor::Error>(())
+/// ```
+pub const GGUF_FAMILIES: Families = &[
+    &gguf::Decoder(gemma3::Gemma3),
+    &gpt2::Gpt2,
+    &gguf::Decoder(llama::Llama),
+    &gguf::Decoder(mistral::Mistral),
+    &gguf::Decoder(mixtral::Mixtral),
+    &gguf::Decoder(olmo2::Olmo2),
+    &gguf::Decoder(phi3::Phi3),
+    &gguf::Decoder(qwen2::Qwen2),
+    &gguf::Decoder(qwen3::Qwen3),
+    &gguf::Decoder(qwen3_moe::Qwen3Moe),
 ];
 
 /// Fields that some family reads, for the message about an unknown one.

@@ -1,7 +1,9 @@
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder};
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
+use sparq_tensor::gguf::{Conventions, Role};
 
 /// OLMo 2: no norm before attention and feed-forward layer but one after each, and norms over all query heads and over
 /// all key heads together.
@@ -10,7 +12,7 @@ pub(super) struct Olmo2;
 
 impl Architecture for Olmo2 {
     fn model_type(&self) -> &'static str {
-        "olmo2"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -30,4 +32,21 @@ impl Architecture for Olmo2 {
         plan.norms.after_feed_forward = Some(plan.norm("post_feedforward_layernorm", config.hidden_size));
         plan.build()
     }
+}
+
+impl Relative for Olmo2 {
+    const GGUF: Conventions = Conventions {
+        architecture: "olmo2",
+        model_type: "olmo2",
+        modules: &[
+            &[
+                ("post_attention_norm", "post_attention_layernorm", Role::Norm),
+                ("post_ffw_norm", "post_feedforward_layernorm", Role::Norm),
+            ],
+            gguf::MODULES,
+        ],
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "Olmo2ForCausalLM";
+    const WINDOW: Window = Window::Switched;
 }

@@ -1,7 +1,10 @@
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder};
 use crate::block::{BlockPlan, Feeds, Role};
 use crate::config::{Fields, RopeConfig, RopeContext};
 use crate::{ModelConfig, Result};
+use serde_json::Value;
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, GgufModel, Layout, Role as GgufRole};
 
 /// Context length before stretching of a config that does not say.
 const DEFAULT_POSITIONS: usize = 4096;
@@ -13,7 +16,7 @@ pub(super) struct Phi3;
 
 impl Architecture for Phi3 {
     fn model_type(&self) -> &'static str {
-        "phi3"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -40,5 +43,41 @@ impl Architecture for Phi3 {
         let down = plan.linear("mlp.down_proj", hidden, wide, false);
         decoder::feeds(&mut plan, Feeds::AllTokens, first, vec![down]);
         plan.build()
+    }
+}
+
+impl Relative for Phi3 {
+    const GGUF: Conventions = Conventions {
+        architecture: "phi3",
+        model_type: "phi3",
+        modules: &[
+            &[("attn_qkv", "self_attn.qkv_proj", GgufRole::Other), ("ffn_up", "mlp.gate_up_proj", GgufRole::Other)],
+            gguf::MODULES,
+        ],
+        rope_factors: &[gguf::SHORT, gguf::LONG],
+        may_rotate_partly: true,
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "Phi3ForCausalLM";
+    const WINDOW: Window = Window::Kept;
+
+    fn complete_config(model: &GgufModel<'_>, config: &mut Value) -> sparq_tensor::Result<()> {
+        let (keys, sizes) = (&model.keys, &model.sizes);
+        config["partial_rotary_factor"] = (sizes.rotated as f64 / sizes.head_dimension as f64).into();
+        let original = keys.integer("rope.scaling.original_context_length")?;
+        config["original_max_position_embeddings"] = original.unwrap_or(keys.size("context_length")?).into();
+        Ok(())
+    }
+
+    fn complete_metadata(
+        fields: &ConfigFields<'_>,
+        entries: &mut Entries<'_>,
+        _: &mut Layout,
+    ) -> sparq_tensor::Result<()> {
+        // llama.cpp wants to be told that there is none.
+        if fields.optional("sliding_window")?.is_none() {
+            entries.u32("attention.sliding_window", 0);
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,8 @@
 use super::Architecture;
+use super::gguf::{self, Relative, Window};
 use crate::config::{Fields, windows_by_name};
 use crate::{ModelConfig, Result};
+use sparq_tensor::gguf::Conventions;
 
 /// Window of a config that uses windows without saying which.
 const DEFAULT_WINDOW: usize = 4096;
@@ -13,7 +15,7 @@ pub(super) struct Qwen2;
 
 impl Architecture for Qwen2 {
     fn model_type(&self) -> &'static str {
-        "qwen2"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -22,6 +24,12 @@ impl Architecture for Qwen2 {
         config.windows = windows(fields, config.layers)?;
         Ok(config)
     }
+}
+
+impl Relative for Qwen2 {
+    const GGUF: Conventions = Conventions { architecture: "qwen2", model_type: "qwen2", ..gguf::DECODER };
+    const CLASS: &'static str = "Qwen2ForCausalLM";
+    const WINDOW: Window = Window::Switched;
 }
 
 /// The windows of Qwen2 and 3: none unless they are switched on.

@@ -1,7 +1,9 @@
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder, qwen2};
 use crate::block::BlockPlan;
 use crate::config::Fields;
 use crate::{ModelConfig, Result};
+use sparq_tensor::gguf::Conventions;
 
 /// Components of a head of a config that does not say.
 const DEFAULT_HEAD_DIM: usize = 128;
@@ -12,7 +14,7 @@ pub(super) struct Qwen3;
 
 impl Architecture for Qwen3 {
     fn model_type(&self) -> &'static str {
-        "qwen3"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -32,4 +34,11 @@ impl Architecture for Qwen3 {
         decoder::feed_forward(&mut plan);
         plan.build()
     }
+}
+
+impl Relative for Qwen3 {
+    const GGUF: Conventions = Conventions { architecture: "qwen3", model_type: "qwen3", ..gguf::DECODER };
+    const CLASS: &'static str = "Qwen3ForCausalLM";
+    const WINDOW: Window = Window::Switched;
+    const DEFAULT_HEAD: Option<u32> = Some(DEFAULT_HEAD_DIM as u32);
 }

@@ -1,8 +1,10 @@
+use super::gguf::{self, Relative, Window};
 use super::{Architecture, Has, decoder, experts};
 use crate::block::BlockPlan;
 use crate::config::{ExpertsConfig, Fields};
 use crate::{Error, ModelConfig, Result};
 use serde_json::Value;
+use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, GgufModel, Layout, Role};
 use std::collections::BTreeSet;
 
 /// Window of a config that uses windows without saying which.
@@ -18,7 +20,7 @@ pub(super) struct Qwen3Moe;
 
 impl Architecture for Qwen3Moe {
     fn model_type(&self) -> &'static str {
-        "qwen3_moe"
+        Self::GGUF.model_type
     }
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
@@ -57,6 +59,50 @@ impl Architecture for Qwen3Moe {
             experts::feed_forward(&mut plan, index, has, "mlp", ["gate_proj", "up_proj", "down_proj"]);
         }
         plan.build()
+    }
+}
+
+impl Relative for Qwen3Moe {
+    const GGUF: Conventions = Conventions {
+        architecture: "qwen3moe",
+        model_type: "qwen3_moe",
+        modules: &[
+            &[
+                ("ffn_gate_inp", "mlp.gate", Role::Other),
+                ("ffn_gate_exps", "mlp.experts.*.gate_proj", Role::Experts),
+                ("ffn_up_exps", "mlp.experts.*.up_proj", Role::Experts),
+                ("ffn_down_exps", "mlp.experts.*.down_proj", Role::Experts),
+            ],
+            gguf::MODULES,
+        ],
+        may_have_experts: true,
+        ..gguf::DECODER
+    };
+    const CLASS: &'static str = "Qwen3MoeForCausalLM";
+    const WINDOW: Window = Window::Switched;
+    const EXPERTS: Option<&'static str> = Some("num_experts");
+
+    fn complete_config(model: &GgufModel<'_>, config: &mut Value) -> sparq_tensor::Result<()> {
+        config["moe_intermediate_size"] = model.keys.size("expert_feed_forward_length")?.into();
+        config["norm_topk_prob"] = true.into(); // as llama.cpp computes it
+        Ok(())
+    }
+
+    fn complete_metadata(
+        fields: &ConfigFields<'_>,
+        entries: &mut Entries<'_>,
+        _: &mut Layout,
+    ) -> sparq_tensor::Result<()> {
+        entries.u32("expert_feed_forward_length", fields.needed("moe_intermediate_size")?);
+        if fields.flag("norm_topk_prob") != Some(true) {
+            return Err(fields.unsupported("norm_topk_prob", "false: llama.cpp always divides by the sum"));
+        }
+        let has_dense = fields.get("mlp_only_layers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        if has_dense || fields.optional("decoder_sparse_step")?.unwrap_or(1) != 1 {
+            let value = "some blocks have none, and llama.cpp expects one in each";
+            return Err(fields.unsupported("a mixture of experts", value));
+        }
+        Ok(())
     }
 }
 

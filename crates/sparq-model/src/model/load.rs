@@ -11,6 +11,14 @@ use sparq_tensor::Checkpoint;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+/// Opens a checkpoint: a directory, a safetensors file, or a GGUF file of any [family](crate::GGUF_FAMILIES) known here.
+///
+/// # Errors
+/// Those of [`Checkpoint::open_with`].
+pub fn open_checkpoint(path: impl AsRef<Path>) -> sparq_tensor::Result<Checkpoint> {
+    Checkpoint::open_with(path, architecture::GGUF_FAMILIES)
+}
+
 impl Model {
     /// Opens a checkpoint (a directory, a safetensors file or a GGUF file) and checks that it holds every tensor its
     /// config implies, in the right shape. No block is read yet.
@@ -25,7 +33,7 @@ impl Model {
     /// # Ok::<(), sparq_model::Error>(())
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::from_checkpoint(Arc::new(Checkpoint::open(path)?))
+        Self::from_checkpoint(Arc::new(open_checkpoint(path)?))
     }
 
     /// As [`open`](Self::open), for a checkpoint that is open already.

@@ -5,6 +5,7 @@ mod load;
 mod memory;
 mod weights;
 
+pub use load::open_checkpoint;
 pub use memory::MemoryEstimate;
 
 use crate::block::{Block, BlockPlan};

@@ -1,6 +1,5 @@
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use sparq_core::{Bits, Sparsity};
 use std::collections::BTreeMap;
 
@@ -112,6 +111,6 @@ impl Allocation {
     /// The first eight digits of the SHA-256 of the layers: a name for it.
     pub fn short_hash(&self) -> String {
         let text = serde_json::to_string(&self.layers).unwrap_or_default();
-        format!("{:x}", Sha256::digest(text.as_bytes())).chars().take(8).collect()
+        sparq_tensor::digest([text]).chars().take(8).collect()
     }
 }

@@ -7,7 +7,8 @@ use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLaye
 use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, Grid, QuantScheme, Quantized, ScaleType};
-use sparq_tensor::packing::gguf::{decode_rows, pack_rows, quantize_rows};
+use sparq_tensor::codec::decode_rows;
+use sparq_tensor::codec::ggml::{pack_rows, quantize_rows};
 use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use types::{exact_type, row_width};
 #[derive(Debug, Clone, Default)]
 pub struct Gguf {
     types: GgufTypes,
+    /// By the name of the tensor in the file.
     importance: BTreeMap<String, Array1<f32>>,
 }
 
@@ -33,16 +35,16 @@ impl Gguf {
 
     /// Weighs the errors of Q4_K and Q6_K by what calibration has seen of each input channel.
     pub fn importance(mut self, layers: impl IntoIterator<Item = Importance>) -> Self {
-        self.importance = layers.into_iter().map(|layer| (layer.layer, Array1::from(layer.sums))).collect();
+        self.importance = layers.into_iter().map(|layer| (layer.tensor, Array1::from(layer.sums))).collect();
         self
     }
 
     /// Refuses an importance matrix of another model.
     fn check_importance(&self, context: &ExportContext<'_>) -> Result<()> {
-        let matrices = self.importance.iter().filter_map(|(layer, sums)| {
-            let info = context.source.get(&format!("{layer}.weight"))?;
+        let matrices = context.source.tensors().filter_map(|info| {
             let there = TensorInGguf::of(context.source, &info.name)?;
-            Some((layer, sums.len(), row_width(&there, info)))
+            let sums = self.importance.get(&there.name)?;
+            Some((there.name.clone(), sums.len(), row_width(&there, info)))
         });
         let mut known = false;
         for (layer, sums, width) in matrices {
@@ -50,7 +52,7 @@ impl Gguf {
             if sums != width {
                 return Err(Error::Unfit {
                     format: "gguf".into(),
-                    layer: layer.clone(),
+                    layer,
                     reason: format!("the importance matrix has {sums} channels for it, the model {width}"),
                     instead: "use the importance matrix of this model".into(),
                 });
@@ -60,9 +62,7 @@ impl Gguf {
             return Err(Error::Unfit {
                 format: "gguf".into(),
                 layer: layer.clone(),
-                reason: "no layer of this model has a name of the importance matrix (of GPT-2, Phi-3 and stacked experts they \
-                         are not known here)"
-                    .into(),
+                reason: "no layer of this model has a name of the importance matrix".into(),
                 instead: "use the importance matrix of this model, or none".into(),
             });
         }
@@ -70,11 +70,11 @@ impl Gguf {
     }
 
     /// A matrix quantized anew.
-    fn quantize(&self, name: &str, dtype: DType, values: &Array2<f32>) -> Result<Vec<u8>> {
-        let importance = name.strip_suffix(".weight").and_then(|layer| self.importance.get(layer));
+    fn quantize(&self, there: &TensorInGguf, dtype: DType, values: &Array2<f32>) -> Result<Vec<u8>> {
+        let importance = self.importance.get(&there.name);
         let unfit = || Error::Unfit {
             format: "gguf".into(),
-            layer: name.to_owned(),
+            layer: there.presented.clone(),
             reason: format!("{} columns, or their importance, do not fit {dtype}", values.ncols()),
             instead: "use f16, or an importance matrix of this model".into(),
         };
@@ -82,10 +82,10 @@ impl Gguf {
     }
 
     /// The values of a matrix quantized anew.
-    fn quantized_again(&self, name: &str, dtype: DType, values: &Array2<f32>) -> Result<Array2<f32>> {
-        let bytes = self.quantize(name, dtype, values)?;
-        let decoded = decode_rows(dtype, &bytes, values.len()).ok_or_else(|| no_matrix(name, dtype))?;
-        Array2::from_shape_vec(values.dim(), decoded).map_err(|_| no_matrix(name, dtype))
+    fn quantized_again(&self, there: &TensorInGguf, dtype: DType, values: &Array2<f32>) -> Result<Array2<f32>> {
+        let bytes = self.quantize(there, dtype, values)?;
+        let decoded = decode_rows(dtype, &bytes, values.len()).ok_or_else(|| no_matrix(&there.presented, dtype))?;
+        Array2::from_shape_vec(values.dim(), decoded).map_err(|_| no_matrix(&there.presented, dtype))
     }
 
     fn write(
@@ -103,7 +103,7 @@ impl Gguf {
             }
             if dtype.is_block_quantized() {
                 let rows = turned(context.source.read_matrix(name)?, there.transposed);
-                return Ok(writer.write_rows(name, &self.quantize(name, dtype, &rows)?)?);
+                return Ok(writer.write_rows(name, &self.quantize(&there, dtype, &rows)?)?);
             }
             return Ok(writer.write_f32(name, context.source.read(name)?.view())?);
         };
@@ -117,7 +117,7 @@ impl Gguf {
             return Ok(writer.write_rows(name, &bytes)?);
         }
         if dtype.is_block_quantized() {
-            return Ok(writer.write_rows(name, &self.quantize(name, dtype, &layer.weight)?)?);
+            return Ok(writer.write_rows(name, &self.quantize(&there, dtype, &layer.weight)?)?);
         }
         Ok(writer.write_f32(name, shape.as_stored(layer.weight).view())?)
     }
@@ -197,8 +197,8 @@ impl ExportFormat for Gguf {
         match tensor {
             ExportTensor::Copied(info, values) => {
                 let dtype = self.types.of(context, info);
-                let there = TensorInGguf::of(context.source, &info.name);
-                let (offset, transposed) = there.map_or((0.0, false), |there| (there.offset, there.transposed));
+                let there = found(context, &info.name)?;
+                let (offset, transposed) = (there.offset, there.transposed);
                 if offset != 0.0 {
                     return Ok(values.mapv(|value| (value + offset) - offset));
                 }
@@ -209,7 +209,7 @@ impl ExportFormat for Gguf {
                     return Ok(round_all(dtype, values.to_owned()));
                 }
                 let matrix = values.to_owned().into_dimensionality().map_err(|_| no_matrix(&info.name, dtype))?;
-                let again = self.quantized_again(&info.name, dtype, &turned(matrix, transposed))?;
+                let again = self.quantized_again(&there, dtype, &turned(matrix, transposed))?;
                 Ok(turned(again, transposed).into_dyn())
             }
             ExportTensor::Solved(shape, layer) => {
@@ -221,7 +221,7 @@ impl ExportFormat for Gguf {
                 if !dtype.is_block_quantized() {
                     return Ok(round_all(dtype, shape.as_stored(layer.weight.clone())));
                 }
-                Ok(shape.as_stored(self.quantized_again(&name, dtype, &layer.weight)?))
+                Ok(shape.as_stored(self.quantized_again(&found(context, &name)?, dtype, &layer.weight)?))
             }
         }
     }
@@ -251,6 +251,12 @@ impl ExportFormat for Gguf {
         }
         text
     }
+}
+
+/// What a tensor that goes into the file becomes there.
+fn found(context: &ExportContext<'_>, name: &str) -> Result<TensorInGguf> {
+    let missing = || Error::MismatchedTensors { tensor: name.to_owned(), what: "without a name in GGUF".into() };
+    TensorInGguf::of(context.source, name).ok_or_else(missing)
 }
 
 fn no_matrix(name: &str, dtype: DType) -> Error {

@@ -1,5 +1,5 @@
 use crate::{ExportContext, FloatType, SolvedShape};
-use sparq_tensor::packing::gguf::type_of_grid;
+use sparq_tensor::codec::ggml::type_of_grid;
 use sparq_tensor::{DType, TensorInGguf, TensorInfo};
 use std::collections::BTreeMap;
 

@@ -1,0 +1,286 @@
+//! Rows of ggml's blocks, as GGUF files store them. Each type's blocks are read and written in the file of its name.
+
+use half::f16;
+use ndarray::{ArrayView1, ArrayView2};
+use rayon::prelude::*;
+
+use super::{q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+use crate::DType;
+
+/// The 32-element type that stores codes of a grid without loss, if there is one: `Q4_0`, `Q5_0` and `Q8_0` for
+/// symmetric grids of 4, 5 and 8 bits, `Q4_1` and `Q5_1` for asymmetric ones of 4 and 5 bits (whose minimum, scale times
+/// zero point, is rounded to half precision).
+pub fn type_of_grid(bits: u32, symmetric: bool) -> Option<DType> {
+    Some(match (bits, symmetric) {
+        (4, true) => DType::Q4_0,
+        (5, true) => DType::Q5_0,
+        (8, true) => DType::Q8_0,
+        (4, false) => DType::Q4_1,
+        (5, false) => DType::Q5_1,
+        _ => return None,
+    })
+}
+
+/// Blocks from the parts of a quantized weight: `codes` `[out, in]`, `scales` and `zeros` `[out, groups]`, one for each
+/// `group` input channels. Nothing is rounded but scales to half precision, and the minima of `Q4_1` and `Q5_1`.
+///
+/// `None` if `dtype` is not a type of [`type_of_grid`], `in` or `group` no multiple of 32 (a group of the whole row
+/// aside), or the shapes do not fit.
+///
+/// # Examples
+///
+/// ```
+/// use ndarray::Array2;
+/// use sparq_tensor::DType;
+/// use sparq_tensor::codec::{decode_rows, ggml::pack_rows};
+///
+/// let codes = Array2::from_shape_fn((1, 64), |(_, column)| (column % 16) as u8);
+/// let (scales, zeros) = (ndarray::array![[0.5, 2.0]], ndarray::array![[8, 8]]);
+/// let bytes = pack_rows(DType::Q4_0, codes.view(), scales.view(), zeros.view(), 32).unwrap();
+/// assert_eq!(bytes.len(), 2 * 18);
+/// assert_eq!(decode_rows(DType::Q4_0, &bytes, 64).unwrap()[33], 2.0 * (1.0 - 8.0));
+/// ```
+pub fn pack_rows(
+    dtype: DType,
+    codes: ArrayView2<'_, u8>,
+    scales: ArrayView2<'_, f32>,
+    zeros: ArrayView2<'_, u8>,
+    group: usize,
+) -> Option<Vec<u8>> {
+    let (rows, width) = codes.dim();
+    let is_legacy = matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0);
+    let fits = group > 0 && width.is_multiple_of(32) && (group >= width || group.is_multiple_of(32));
+    let shape = (rows, width.div_ceil(group.max(1)));
+    if !is_legacy || !fits || scales.dim() != shape || zeros.dim() != shape {
+        return None;
+    }
+    let mut out = Vec::with_capacity(rows * (width / 32) * dtype.block_bytes());
+    let mut block = [0u8; 32];
+    for row in 0..rows {
+        for start in (0..width).step_by(32) {
+            for (at, code) in block.iter_mut().enumerate() {
+                *code = codes[[row, start + at]];
+            }
+            let (scale, zero) = (scales[[row, start / group]], zeros[[row, start / group]]);
+            let d = f16::from_f32(scale);
+            let m = f16::from_f32(-scale * f32::from(zero));
+            match dtype {
+                DType::Q4_0 => q4_0::encode(d, &block, &mut out),
+                DType::Q5_0 => q5_0::encode(d, &block, &mut out),
+                DType::Q4_1 => q4_1::encode(d, m, &block, &mut out),
+                DType::Q5_1 => q5_1::encode(d, m, &block, &mut out),
+                _ => q8_0::encode(d, &block.map(|code| (code ^ 0x80).cast_signed()), &mut out),
+            }
+        }
+    }
+    Some(out)
+}
+
+/// Blocks from values, `[out, in]`: codes are chosen here. `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0` round to nearest by
+/// ggml's rule; `Q4_K` and `Q6_K` search, if given weighing errors by the `importance` of each input channel, `[in]`
+/// (such as the mean square of its activations).
+///
+/// `None` for other types, an `in` that is no multiple of the block, or an importance of another length. Rows are
+/// independent: the same bytes for any number of threads.
+///
+/// # Examples
+///
+/// ```
+/// use ndarray::Array2;
+/// use sparq_tensor::DType;
+/// use sparq_tensor::codec::{decode_rows, ggml::quantize_rows};
+///
+/// let values = Array2::from_shape_fn((2, 256), |(row, column)| (row + column) as f32 / 100.0);
+/// let bytes = quantize_rows(DType::Q6_K, values.view(), None).unwrap();
+/// let decoded = decode_rows(DType::Q6_K, &bytes, 512).unwrap();
+/// assert!(decoded.iter().zip(&values).all(|(decoded, value)| (decoded - value).abs() < 0.05));
+/// ```
+pub fn quantize_rows(
+    dtype: DType,
+    values: ArrayView2<'_, f32>,
+    importance: Option<ArrayView1<'_, f32>>,
+) -> Option<Vec<u8>> {
+    let (rows, width) = values.dim();
+    let block = dtype.block_size();
+    let is_known = matches!(
+        dtype,
+        DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 | DType::Q4_K | DType::Q6_K
+    );
+    let importance: Option<Vec<f32>> = importance.map(|importance| importance.to_vec());
+    if !is_known || !width.is_multiple_of(block) || importance.as_ref().is_some_and(|list| list.len() != width) {
+        return None;
+    }
+    let row_bytes = width / block * dtype.block_bytes();
+    let mut out = vec![0u8; rows * row_bytes];
+    if out.is_empty() {
+        return Some(out);
+    }
+    out.par_chunks_mut(row_bytes).enumerate().for_each(|(row, out)| {
+        let values: Vec<f32> = values.row(row).to_vec();
+        let mut bytes = Vec::with_capacity(row_bytes);
+        if block == 32 {
+            for block in values.as_chunks::<32>().0 {
+                match dtype {
+                    DType::Q4_0 => q4_0::quantize(block, &mut bytes),
+                    DType::Q4_1 => q4_1::quantize(block, &mut bytes),
+                    DType::Q5_0 => q5_0::quantize(block, &mut bytes),
+                    DType::Q5_1 => q5_1::quantize(block, &mut bytes),
+                    _ => q8_0::quantize(block, &mut bytes),
+                }
+            }
+        } else {
+            for (index, block) in values.as_chunks::<256>().0.iter().enumerate() {
+                let importance = importance.as_deref().and_then(|list| list.as_chunks::<256>().0.get(index));
+                match dtype {
+                    DType::Q4_K => q4_k::quantize(block, importance, &mut bytes),
+                    _ => q6_k::quantize(block, importance, &mut bytes),
+                }
+            }
+        }
+        out.copy_from_slice(&bytes);
+    });
+    Some(out)
+}
+
+/// Reads whole blocks, one thread. Of other types `out` stays as it is.
+pub(super) fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        DType::Q4_0 => blocks(bytes, out, q4_0::decode),
+        DType::Q4_1 => blocks(bytes, out, q4_1::decode),
+        DType::Q5_0 => blocks(bytes, out, q5_0::decode),
+        DType::Q5_1 => blocks(bytes, out, q5_1::decode),
+        DType::Q8_0 => blocks(bytes, out, q8_0::decode),
+        DType::Q2_K => blocks(bytes, out, q2_k::decode),
+        DType::Q3_K => blocks(bytes, out, q3_k::decode),
+        DType::Q4_K => blocks(bytes, out, q4_k::decode),
+        DType::Q5_K => blocks(bytes, out, q5_k::decode),
+        DType::Q6_K => blocks(bytes, out, q6_k::decode),
+        _ => {}
+    }
+}
+
+fn blocks<const BYTES: usize, const ELEMENTS: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
+) {
+    for (out, block) in out.as_chunks_mut::<ELEMENTS>().0.iter_mut().zip(bytes.as_chunks::<BYTES>().0) {
+        decode(block, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::decode_rows;
+    use ndarray::Array2;
+    use proptest::prelude::*;
+
+    /// ggml's own bytes for the input below (see `golden.rs`), whole blocks of the 32-element types.
+    const GGML: [(DType, &str); 5] = [
+        (DType::Q8_0, "9f238eda2773b2ff4c8ad72470affc4887d4216dacf94584d11d6aa9f64281ce1a67"),
+        (DType::Q4_0, "9033a1f63a8fc3085da1f53a7fc3085da0e5"),
+        (DType::Q4_1, "b33390bfa1f63a7fc3085da1e52a7fc3085c90e5"),
+        (DType::Q5_0, "902f6c2693c942eb55ff9600aa41db54fe860fa931da"),
+        (DType::Q5_1, "742f90bf6c3693c942eb65ff9600aa41eb55ff9600a941db"),
+    ];
+
+    fn input() -> Array2<f32> {
+        Array2::from_shape_fn((1, 256), |(_, i)| ((73 * i as i32 + 19) % 257 - 128) as f32 / 64.0)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
+    fn mean_squared_error(dtype: DType, values: &Array2<f32>, importance: Option<ArrayView1<'_, f32>>) -> f64 {
+        let bytes = quantize_rows(dtype, values.view(), importance).unwrap();
+        let decoded = decode_rows(dtype, &bytes, values.len()).unwrap();
+        let weight = |i: usize| importance.map_or(1.0, |list| f64::from(list[i % values.ncols()]));
+        let errors = decoded.iter().zip(values).enumerate();
+        errors.map(|(i, (a, b))| weight(i) * f64::from(a - b).powi(2)).sum::<f64>() / values.len() as f64
+    }
+
+    #[test]
+    fn rounding_to_nearest_gives_ggmls_bytes() {
+        for (dtype, expected) in GGML {
+            let bytes = quantize_rows(dtype, input().slice(ndarray::s![.., ..32]), None).unwrap();
+            assert_eq!(hex(&bytes), expected, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn the_search_is_no_worse_than_ggmls() {
+        // The mean squared errors of ggml's own encoders on this input.
+        let q4_k = mean_squared_error(DType::Q4_K, &input(), None);
+        assert!(q4_k <= 0.004282649, "{q4_k}");
+        let q6_k = mean_squared_error(DType::Q6_K, &input(), None);
+        assert!(q6_k <= 0.000268236172, "{q6_k}");
+    }
+
+    #[test]
+    fn importance_moves_error_to_where_it_costs_less() {
+        let importance = ndarray::Array1::from_shape_fn(256, |i| if i % 4 == 0 { 50.0 } else { 1.0 });
+        for dtype in [DType::Q4_K, DType::Q6_K] {
+            let bytes = quantize_rows(dtype, input().view(), None).unwrap();
+            let plain = decode_rows(dtype, &bytes, 256).unwrap();
+            let weighted = |values: &[f32]| -> f64 {
+                values.iter().zip(&input()).zip(&importance).map(|((a, b), w)| f64::from(w * (a - b).powi(2))).sum()
+            };
+            let bytes = quantize_rows(dtype, input().view(), Some(importance.view())).unwrap();
+            let guided = decode_rows(dtype, &bytes, 256).unwrap();
+            assert!(weighted(&guided) < weighted(&plain), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn zeros_and_constants_survive() {
+        for dtype in [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0, DType::Q4_K, DType::Q6_K] {
+            let zeros = Array2::zeros((2, 256));
+            let bytes = quantize_rows(dtype, zeros.view(), None).unwrap();
+            assert!(decode_rows(dtype, &bytes, 512).unwrap().iter().all(|&value| value == 0.0), "{dtype}");
+        }
+        assert_eq!(quantize_rows(DType::Q4_K, Array2::zeros((1, 128)).view(), None), None);
+        assert_eq!(quantize_rows(DType::Q2_K, Array2::zeros((1, 256)).view(), None), None);
+        assert_eq!(quantize_rows(DType::F16, Array2::zeros((1, 256)).view(), None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn packed_codes_read_as_scale_times_code(
+            rows in 1usize..4, blocks in 1usize..5, wide in 0usize..3, seed in 0usize..1000, kind in 0usize..5
+        ) {
+            let (bits, symmetric) = [(4, true), (5, true), (8, true), (4, false), (5, false)][kind];
+            let dtype = type_of_grid(bits, symmetric).unwrap();
+            let width = 32 * blocks;
+            let group = [32, 64, width][wide];
+            let groups = width.div_ceil(group);
+            let largest = (1usize << bits) - 1;
+            let codes = Array2::from_shape_fn((rows, width), |(r, c)| ((seed + 31 * r + 17 * c) % (largest + 1)) as u8);
+            let scales = Array2::from_shape_fn((rows, groups), |(r, g)| (1 + (seed + r + g) % 9) as f32 / 16.0);
+            let zeros = Array2::from_shape_fn((rows, groups), |(r, g)| {
+                if symmetric { 1u8 << (bits - 1) } else { ((seed + r * 3 + g) % (largest + 1)) as u8 }
+            });
+            let bytes = pack_rows(dtype, codes.view(), scales.view(), zeros.view(), group).unwrap();
+            let values = decode_rows(dtype, &bytes, rows * width).unwrap();
+            for ((row, column), &code) in codes.indexed_iter() {
+                let (scale, zero) = (scales[[row, column / group]], zeros[[row, column / group]]);
+                // Sixteenths times small integers are exact in half precision.
+                let expected = scale * (f32::from(code) - f32::from(zero));
+                prop_assert_eq!(values[row * width + column], expected);
+            }
+        }
+
+        #[test]
+        fn errors_stay_below_a_step(values in prop::collection::vec(-4.0f32..4.0, 256)) {
+            let values = Array2::from_shape_vec((1, 256), values).unwrap();
+            for (dtype, step) in [(DType::Q4_K, 8.0 / 14.0), (DType::Q6_K, 8.0 / 60.0), (DType::Q8_0, 8.0 / 250.0)] {
+                let bytes = quantize_rows(dtype, values.view(), None).unwrap();
+                let decoded = decode_rows(dtype, &bytes, 256).unwrap();
+                for (decoded, value) in decoded.iter().zip(&values) {
+                    prop_assert!((decoded - value).abs() <= step, "{} {} {}", dtype, decoded, value);
+                }
+            }
+        }
+    }
+}

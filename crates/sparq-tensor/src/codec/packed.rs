@@ -1,0 +1,209 @@
+//! Weights stored as integer codes, scales and zero points in tensors of their own, and their values:
+//! `scale · (code − zero)`.
+//!
+//! Codes and zero points are unsigned here whatever the format calls them; rows are computed independently of each
+//! other, so the result does not depend on the number of threads.
+
+use std::fmt;
+use std::ops::Range;
+
+use half::{bf16, f16};
+use ndarray::Array2;
+use rayon::prelude::*;
+
+use super::tensor;
+use crate::mmap::MappedFile;
+use crate::{DType, Error, Fault, Packing, Result, TensorInfo};
+
+/// Rows computed at a time: as many words of a GPTQ file as a cache line has.
+const ROWS: usize = 16;
+
+/// The types scales have.
+pub(super) const SCALE_TYPES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
+
+/// One of the tensors a quantized weight is made of.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) file: usize,
+    pub(crate) range: Range<usize>,
+    pub(crate) info: TensorInfo,
+}
+
+impl Part {
+    pub(super) fn fault(&self, fault: Fault) -> Error {
+        Error::tensor(&self.info.file, &self.info.name, fault)
+    }
+
+    pub(super) fn bad_shape(&self, reason: &'static str) -> Error {
+        self.fault(Fault::BadShape { shape: self.info.shape.clone(), reason })
+    }
+
+    pub(super) fn check_type(&self, allowed: &[DType], reason: &'static str) -> Result<()> {
+        if allowed.contains(&self.info.dtype) {
+            return Ok(());
+        }
+        Err(self.fault(Fault::UnsupportedType { what: reason, found: self.info.dtype.to_string() }))
+    }
+
+    pub(super) fn bytes<'a>(&self, files: &'a [MappedFile]) -> Result<&'a [u8]> {
+        Ok(&files[self.file].checked_bytes()?[self.range.clone()])
+    }
+
+    /// The words of a matrix of them.
+    pub(super) fn words(&self, files: &[MappedFile]) -> Result<Array2<i32>> {
+        let bytes = self.bytes(files)?.as_chunks::<4>().0;
+        let words: Vec<i32> = bytes.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect();
+        let &[rows, columns] = self.info.shape.as_slice() else { return Err(self.bad_shape("it is not a matrix")) };
+        Array2::from_shape_vec((rows, columns), words).map_err(|_| self.bad_shape("it is not a matrix"))
+    }
+}
+
+/// How a format stores codes and zero points.
+pub(super) trait Layout: fmt::Debug + Send + Sync {
+    /// Reads the codes of the rows from `first` on, as many as `out` has, from the bytes of the tensor of codes of a weight
+    /// `[rows, width]`.
+    fn read_codes(&self, bits: u32, bytes: &[u8], shape: [usize; 2], first: usize, out: &mut [u8]);
+
+    /// The zero points that `part` holds for `rows` output channels, in the order of the scales; none if they are not as
+    /// many as they should be.
+    ///
+    /// # Errors
+    /// For zero points out of range.
+    fn zeros(&self, bits: u32, part: &Part, files: &[MappedFile], rows: usize) -> Result<Option<Vec<u8>>>;
+}
+
+/// A quantized weight; shapes and types of its parts are checked when it is made, contents when it is read.
+#[derive(Debug)]
+pub(crate) struct PackedWeight {
+    pub(crate) packing: Packing,
+    pub(super) bits: u32,
+    /// The type of the values.
+    pub(crate) dtype: DType,
+    pub(crate) codes: Part,
+    pub(super) layout: Box<dyn Layout>,
+    pub(super) scales: Part,
+    /// Whether scales are `[groups, out]`.
+    pub(super) scales_transposed: bool,
+    /// None: all in the middle of the codes.
+    pub(super) zeros: Option<Part>,
+    pub(super) groups: Groups,
+}
+
+/// Which input channels share a scale.
+#[derive(Debug)]
+pub(super) enum Groups {
+    /// Runs of this many.
+    Consecutive(usize),
+    /// By a list; if it may say −1, that means runs of `otherwise`.
+    Named { order: Part, minus_one_is_none: bool, otherwise: usize },
+}
+
+/// Scales and zero points, unpacked: `[rows or 1, groups]`.
+struct Grid {
+    rows: usize,
+    groups: usize,
+    scales: Vec<f32>,
+    zeros: Vec<u8>,
+    /// Group of every input channel.
+    of_channel: Vec<u32>,
+}
+
+impl PackedWeight {
+    /// What the weight is made of.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        let order = match &self.groups {
+            Groups::Consecutive(_) => None,
+            Groups::Named { order, .. } => Some(order),
+        };
+        [&self.codes, &self.scales].into_iter().chain(&self.zeros).chain(order)
+    }
+
+    /// Gives back the pages that reading it took.
+    pub(crate) fn release(&self, files: &[MappedFile]) {
+        for part in self.parts() {
+            files[part.file].release(&part.range);
+        }
+    }
+
+    /// The values, row-major.
+    pub(crate) fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>> {
+        let grid = self.grid(files, rows, width)?;
+        let no_memory =
+            || Error::OutOfMemory { tensor: self.codes.info.name.clone(), bytes: (rows * width) as u64 * 4 };
+        let mut values = Vec::new();
+        values.try_reserve_exact(rows * width).map_err(|_| no_memory())?;
+        values.resize(rows * width, 0.0f32);
+        let bytes = self.codes.bytes(files)?;
+        let round = rounding(self.dtype);
+        values.par_chunks_mut(ROWS * width).enumerate().for_each(|(chunk, values)| {
+            let mut codes = vec![0u8; values.len()];
+            self.layout.read_codes(self.bits, bytes, [rows, width], chunk * ROWS, &mut codes);
+            let lines = values.chunks_exact_mut(width).zip(codes.chunks_exact(width));
+            for (row, (values, codes)) in lines.enumerate() {
+                let at = if grid.rows == 1 { 0 } else { (chunk * ROWS + row) * grid.groups };
+                let (scales, zeros) = (&grid.scales[at..at + grid.groups], &grid.zeros[at..at + grid.groups]);
+                for ((value, &code), &group) in values.iter_mut().zip(codes).zip(&grid.of_channel) {
+                    let steps = i16::from(code) - i16::from(zeros[group as usize]);
+                    // Adding zero turns a negative zero into a positive one.
+                    *value = round(scales[group as usize] * f32::from(steps)) + 0.0;
+                }
+            }
+        });
+        Ok(values)
+    }
+
+    fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Grid> {
+        let info = &self.scales.info;
+        let elements = info.elements();
+        let no_memory = || Error::OutOfMemory { tensor: info.name.clone(), bytes: elements as u64 * 4 };
+        let mut scales = tensor::decode(info.dtype, self.scales.bytes(files)?, elements).ok_or_else(no_memory)?;
+        let (grid_rows, groups) = match *info.shape.as_slice() {
+            [groups, count] if self.scales_transposed => {
+                let turned = Array2::from_shape_fn((count, groups), |(row, group)| scales[group * count + row]);
+                scales = turned.into_raw_vec_and_offset().0;
+                (count, groups)
+            }
+            [count, groups] => (count, groups),
+            _ => (1, 1),
+        };
+        let zeros = self.zeros(files, rows, scales.len())?;
+        let of_channel = self.of_channel(files, width, groups)?;
+        Ok(Grid { rows: grid_rows, groups, scales, zeros, of_channel })
+    }
+
+    /// Zero points in the order of the scales.
+    fn zeros(&self, files: &[MappedFile], rows: usize, count: usize) -> Result<Vec<u8>> {
+        let Some(part) = &self.zeros else { return Ok(vec![1 << (self.bits - 1); count]) };
+        let zeros = self.layout.zeros(self.bits, part, files, rows)?.filter(|zeros| zeros.len() == count);
+        zeros.ok_or_else(|| part.bad_shape("it does not hold one zero point for each scale"))
+    }
+
+    fn of_channel(&self, files: &[MappedFile], width: usize, groups: usize) -> Result<Vec<u32>> {
+        let runs = |size: usize| (0..width).map(|channel| (channel / size) as u32).collect();
+        match &self.groups {
+            Groups::Consecutive(size) => Ok(runs(*size)),
+            Groups::Named { order, minus_one_is_none, otherwise } => {
+                let bytes = order.bytes(files)?.as_chunks::<4>().0;
+                let indices: Vec<i32> = bytes.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect();
+                if *minus_one_is_none && indices.contains(&-1) {
+                    return Ok(runs(*otherwise));
+                }
+                let check = |index: i32| {
+                    let group = u32::try_from(index).ok().filter(|&group| (group as usize) < groups);
+                    group
+                        .ok_or_else(|| order.fault(Fault::BadValue { what: "a group index", value: index.to_string() }))
+                };
+                indices.into_iter().map(check).collect()
+            }
+        }
+    }
+}
+
+/// Rounds to a type and back.
+fn rounding(dtype: DType) -> fn(f32) -> f32 {
+    match dtype {
+        DType::F16 => |value| f16::from_f32(value).to_f32(),
+        DType::BF16 => |value| bf16::from_f32(value).to_f32(),
+        _ => |value| value,
+    }
+}

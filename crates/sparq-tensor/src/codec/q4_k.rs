@@ -1,0 +1,141 @@
+//! `Q4_K`: 256 elements in 8 sub-blocks `d·scale·q − dmin·minimum`. Bytes: `d`, `dmin`, 12 of 6-bit scales and minima, 128
+//! of nibbles.
+
+use half::f16;
+
+use super::block::{half, range, reciprocal};
+use super::search::{squared_error, weights};
+
+/// Reads a block.
+pub(super) fn decode(block: &[u8; 144], out: &mut [f32; 256]) {
+    let (scale, minimum) = (half(block, 0), half(block, 2));
+    for (sub, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (sub_scale, sub_minimum) = six_bit_pair(&block[4..16], sub);
+        let scale = scale * f32::from(sub_scale);
+        let minimum = minimum * f32::from(sub_minimum);
+        let shift = 4 * (sub % 2);
+        for (out, &byte) in out.iter_mut().zip(&block[16 + 32 * (sub / 2)..]) {
+            *out = scale * f32::from((byte >> shift) & 15) - minimum;
+        }
+    }
+}
+
+/// The 6-bit scale and minimum of sub-block `sub` (of 8).
+pub(super) fn six_bit_pair(packed: &[u8], sub: usize) -> (u8, u8) {
+    if sub < 4 {
+        (packed[sub] & 63, packed[sub + 4] & 63)
+    } else {
+        let low = packed[sub + 4];
+        ((low & 15) | (packed[sub - 4] >> 6 << 4), (low >> 4) | (packed[sub] >> 6 << 4))
+    }
+}
+
+/// Writes a block.
+pub(super) fn encode(d: f16, dmin: f16, scales: [u8; 8], minima: [u8; 8], codes: &[u8; 256], out: &mut Vec<u8>) {
+    out.extend(d.to_le_bytes());
+    out.extend(dmin.to_le_bytes());
+    let mut packed = [0u8; 12];
+    for sub in 0..4 {
+        packed[sub] = scales[sub] | scales[sub + 4] >> 4 << 6;
+        packed[sub + 4] = minima[sub] | minima[sub + 4] >> 4 << 6;
+        packed[sub + 8] = scales[sub + 4] & 15 | minima[sub + 4] << 4;
+    }
+    out.extend(packed);
+    for pair in codes.as_chunks::<64>().0 {
+        let (low, high) = pair.split_at(32);
+        out.extend(low.iter().zip(high).map(|(&low, &high)| low | high << 4));
+    }
+}
+
+/// Writes a block of values. The search: scales by weighted least squares over a few trial roundings, then the small integers
+/// that sub-blocks keep of them among neighbours, with the error of what the file will really say. `importance` weighs
+/// squared errors by channel.
+pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut Vec<u8>) {
+    let weights = weights(x, importance);
+    let (subs, _) = x.as_chunks::<32>();
+    let (weights, _) = weights.as_chunks::<32>();
+    let fits: [(f32, f32); 8] = std::array::from_fn(|sub| affine_fit(&subs[sub], &weights[sub], 15));
+    let largest = |values: [f32; 8]| values.into_iter().fold(0.0f32, f32::max);
+    let d = f16::from_f32(largest(fits.map(|(scale, _)| scale)) / 63.0);
+    let dmin = f16::from_f32(largest(fits.map(|(_, minimum)| minimum)) / 63.0);
+    let (mut scales, mut minima, mut codes) = ([0u8; 8], [0u8; 8], [0u8; 256]);
+    let (code_subs, _) = codes.as_chunks_mut::<32>();
+    for sub in 0..8 {
+        let (scale, minimum) = fits[sub];
+        let around = |value: f32, unit: f32| {
+            let nearest = (value * reciprocal(unit)).round_ties_even().clamp(0.0, 63.0) as i32;
+            [nearest, nearest - 1, nearest + 1].into_iter().filter(|n| (0..=63).contains(n))
+        };
+        let mut best = f32::INFINITY;
+        for s in around(scale, d.to_f32()) {
+            for m in around(minimum, dmin.to_f32()) {
+                let (step, offset) = (d.to_f32() * s as f32, dmin.to_f32() * m as f32);
+                let inverse = reciprocal(step);
+                let trial = subs[sub].map(|value| ((value + offset) * inverse).round_ties_even().clamp(0.0, 15.0));
+                let error = squared_error(&subs[sub], &weights[sub], &trial, step, -offset);
+                if error < best {
+                    best = error;
+                    (scales[sub], minima[sub]) = (s as u8, m as u8);
+                    code_subs[sub] = trial.map(|code| code as u8);
+                }
+            }
+        }
+    }
+    encode(d, dmin, scales, minima, &codes, out);
+}
+
+/// Scale and minimum, both at least 0, so that `x ≈ scale·code − minimum` with codes up to `most`.
+fn affine_fit<const N: usize>(x: &[f32; N], w: &[f32; N], most: u8) -> (f32, f32) {
+    let (least, largest) = range(x);
+    let least = least.min(0.0);
+    if largest <= least {
+        return (0.0, -least);
+    }
+    let most = f32::from(most);
+    let mut best = ((largest - least) / most, -least);
+    let mut best_error = f32::INFINITY;
+    for trial in 0..=20 {
+        let inverse = (most - 1.0 + 0.1 * trial as f32) / (largest - least);
+        let codes = x.map(|value| ((value - least) * inverse).round_ties_even().clamp(0.0, most));
+        let (mut sw, mut sl, mut sll, mut sx, mut sxl) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
+        for i in 0..N {
+            sw += w[i];
+            sl += w[i] * codes[i];
+            sll += w[i] * codes[i] * codes[i];
+            sx += w[i] * x[i];
+            sxl += w[i] * x[i] * codes[i];
+        }
+        let determinant = sw * sll - sl * sl;
+        if determinant <= 0.0 {
+            continue;
+        }
+        let mut scale = (sw * sxl - sx * sl) / determinant;
+        let mut offset = (sll * sx - sl * sxl) / determinant;
+        if offset > 0.0 {
+            (offset, scale) = (0.0, if sll > 0.0 { sxl / sll } else { 0.0 });
+        }
+        let error = squared_error(x, w, &codes, scale, offset);
+        if scale >= 0.0 && error < best_error {
+            (best, best_error) = ((scale, -offset), error);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block::test_codes;
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (scales, minima) = ([63, 1, 17, 32, 40, 5, 62, 33], [0, 63, 31, 16, 15, 48, 7, 63]);
+        let (mut out, mut values) = (Vec::new(), [0.0; 256]);
+        encode(f16::from_f32(0.5), f16::from_f32(0.25), scales, minima, &test_codes(16), &mut out);
+        decode(out.as_slice().try_into().unwrap(), &mut values);
+        let expected: [f32; 256] = std::array::from_fn(|i| {
+            0.5 * f32::from(scales[i / 32]) * f32::from(test_codes::<256>(16)[i]) - 0.25 * f32::from(minima[i / 32])
+        });
+        assert_eq!(values, expected);
+    }
+}

@@ -1,0 +1,47 @@
+//! `Q5_1`: 32 elements `d·q + m`. Bytes: `d`, `m`, fifth bits and nibbles as in `Q5_0`.
+
+use half::f16;
+
+use super::block::{five_bits, half, range, reciprocal, write_fifth_bits, write_nibbles};
+
+/// Reads a block.
+pub(super) fn decode(block: &[u8; 24], out: &mut [f32; 32]) {
+    let (scale, minimum) = (half(block, 0), half(block, 2));
+    let fifth = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
+    let (low, high) = out.split_at_mut(16);
+    for (j, ((low, high), &byte)) in low.iter_mut().zip(high).zip(&block[8..]).enumerate() {
+        *low = five_bits(byte & 15, fifth >> j) as f32 * scale + minimum;
+        *high = five_bits(byte >> 4, fifth >> (j + 16)) as f32 * scale + minimum;
+    }
+}
+
+/// Writes a block.
+pub(super) fn encode(d: f16, m: f16, codes: &[u8; 32], out: &mut Vec<u8>) {
+    out.extend(d.to_le_bytes());
+    out.extend(m.to_le_bytes());
+    write_fifth_bits(codes, out);
+    write_nibbles(codes, out);
+}
+
+/// Writes a block of values rounded by ggml's rule: the scale is the range by 31.
+pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
+    let (least, most) = range(x);
+    let d = (most - least) / 31.0;
+    let inverse = reciprocal(d);
+    let codes = x.map(|value| (((value - least) * inverse + 0.5) as u8).min(31));
+    encode(f16::from_f32(d), f16::from_f32(least), &codes, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block::test_codes;
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (mut out, mut values) = (Vec::new(), [0.0; 32]);
+        encode(f16::from_f32(0.25), f16::from_f32(-1.5), &test_codes(32), &mut out);
+        decode(out.as_slice().try_into().unwrap(), &mut values);
+        assert_eq!(values, test_codes::<32>(32).map(|code| 0.25 * f32::from(code) - 1.5));
+    }
+}

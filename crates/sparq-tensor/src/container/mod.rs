@@ -1,0 +1,4 @@
+//! The files that hold tensors.
+
+pub(crate) mod gguf;
+pub(crate) mod safetensors;
