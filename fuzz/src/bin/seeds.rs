@@ -131,6 +131,13 @@ fn main() {
     let layer = r#"{"file":"block-00000.safetensors","layer":{"name":"a","shape":[1,4],"scheme":{"bits":4,"granularity":{"group":4},"symmetric":false,"scale_type":"f16"},"pruned":true,"act_order":false},"report":{"damping":0.01,"fallbacks":[]}}"#;
     let solution = format!(r#"{{"format":"sparq-solution","schema":1,"settings":{{"a":"b"}},"contents":{{"files":{{"block-00000.safetensors":"HASH"}},"layers":[{layer}]}}}}"#);
     put(root, "solution", "one", solution.as_bytes());
+    let codes: Vec<i16> = (0..40 * 70).map(|at| if at == 99 { 9_999 } else { (at * at % 7 * (at % 3) - 3) as i16 }).collect();
+    for (name, (rows, columns), classes) in [("two", (40, 70), 2), ("one", (3, 9), 1), ("empty", (0, 9), 1)] {
+        let classes: Vec<u8> = (0..columns).map(|column| (column % classes) as u8).collect();
+        let bytes = sparq_coding::encode(&codes[..rows * columns], (rows, columns), &classes).expect("encoded");
+        put(root, "coded", name, &bytes);
+    }
+    put(root, "coding", "small", &[20, 33, 3, 1, 2, 3, 4, 128, 7]);
     put(root, "packing", "four", &[3, 40, 2, 7, 31, 1, 2, 3, 250, 77]);
     put(root, "packing", "eight", &[2, 9, 6, 3, 8, 200, 13]);
 }

@@ -1,0 +1,58 @@
+"""Decodes coded matrices with nothing but docs/coding.md. `--check` compares with the golden bytes of sparq-coding."""
+
+import json
+import pathlib
+import struct
+import sys
+import zlib
+
+
+def number(stream) -> int:
+    """The next number of an iterator over bytes."""
+    byte = next(stream)
+    return byte if byte < 0x80 else (byte & 0x7F) + 0x80 * number(stream)
+
+
+def decode(data: bytes) -> tuple[tuple[int, int], list[int]]:
+    """Shape of the matrix, and its codes row by row."""
+    magic, version, class_count, rows, columns, block_rows, length = struct.unpack_from("<4sHHIIII", data)
+    assert (magic, version) == (b"SPQC", 1), "not of this format"
+    assert zlib.crc32(data[: length - 4]) == int.from_bytes(data[length - 4 : length], "little"), "header"
+    width = max(class_count - 1, 0).bit_length()
+    after_classes = 24 + (columns * width + 7) // 8
+    packed = int.from_bytes(data[24:after_classes], "little")
+    classes = [packed >> column * width & (1 << width) - 1 for column in range(columns)]
+    stream = iter(data[after_classes:])
+    tables = []  # one for each class: of each slot the code (None: escape), the frequency and the distance
+    for _ in range(class_count):
+        low, count, escape = (number(stream) for _ in range(3))
+        low = low >> 1 ^ -(low & 1)
+        symbols = [(code, number(stream)) for code in range(low, low + count)] + [(None, escape)]
+        tables.append([(code, frequency, distance) for code, frequency in symbols for distance in range(frequency)])
+    codes, begin = [0] * (rows * columns), length
+    starts = range(0, rows if columns else 0, block_rows)
+    entries = struct.iter_unpack("<II", data[length - 4 - 8 * len(starts) : length - 4])
+    for start, (size, checksum) in zip(starts, entries):
+        block, begin, end = data[begin : begin + size], begin + size, min(start + block_rows, rows)
+        assert zlib.crc32(block) == checksum, f"block of row {start}"
+        words = iter(struct.unpack(f"<{size // 2}H", block))
+        states = [next(words) | next(words) << 16 for _ in range(min(16, end - start))]
+        for group, column in ((group, column) for group in range(start, end, 16) for column in range(columns)):
+            places = [row * columns + column for row in range(group, min(group + 16, end))]
+            for lane, place in enumerate(places):
+                codes[place], frequency, distance = tables[classes[column]][states[lane] % 4096]
+                states[lane] = frequency * (states[lane] // 4096) + distance
+                if states[lane] < 65536:
+                    states[lane] = states[lane] << 16 | next(words)
+            for place in (place for place in places if codes[place] is None):
+                codes[place] = (next(words) ^ 0x8000) - 0x8000
+        assert set(states) == {65536} and next(words, None) is None, f"end of the block of row {start}"
+    return (rows, columns), codes
+
+
+if sys.argv[1:] == ["--check"]:
+    for case in json.loads((pathlib.Path(__file__).parents[2] / "crates/sparq-coding/tests/golden.json").read_text()):
+        codes = dict(case["nonzero"])
+        expected = [codes.get(place, 0) for place in range(case["rows"] * case["columns"])]
+        assert decode(bytes.fromhex("".join(case["bytes"]))) == ((case["rows"], case["columns"]), expected)
+    print("every golden matrix is decoded to its codes")
