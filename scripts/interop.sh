@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Exports a real model to every format, asks other people's engines what they make of it, and rewrites its part of docs/interop.md.
+# Exports a real model to every format, runs the files in other engines and prints tables for docs/interop.md.
 # Not part of the tests: it installs some gigabytes of Python packages and runs for a quarter of an hour on two cores.
 #
 #   SPARQ_SMOLLM2_GGUF=path/to/smollm2-135m-instruct.gguf scripts/interop.sh
-#   scripts/interop.sh demo    # the demo model of this repository: minutes, and docs/interop.md is left alone
-#   scripts/interop.sh architectures    # tiny models of every architecture; rewrites docs/interop-architectures.md
+#   scripts/interop.sh demo    # the demo model of this repository: minutes
+#   scripts/interop.sh architectures    # tiny models of every architecture
 #
 # SPARQ_INTEROP_VENV names a virtual environment to use instead of a fresh one.
 set -euo pipefail
@@ -39,17 +39,7 @@ if [[ -z ${SPARQ_INTEROP_VENV:-} ]]; then
 fi
 cargo build --release -p sparq --examples
 if [[ ${1:-} == architectures ]]; then
-    "$venv/bin/python" scripts/interop/architectures.py --programs target/release/examples \
-        --work "$work/architectures" >"$work/interop-architectures.md" || failed=1
-    cp "$work/interop-architectures.md" docs/interop-architectures.md
-    [[ -z ${failed:-} ]] || { echo "interop: a check failed; see docs/interop-architectures.md" >&2; exit 1; }
-    exit 0
+    exec "$venv/bin/python" scripts/interop/architectures.py --programs target/release/examples --work "$work/architectures"
 fi
-"$venv/bin/python" scripts/interop/run.py --programs target/release/examples --model "$model" \
-    --calibration "$calibration" --text "$text" --work "$work" "${sizes[@]}" >"$work/interop.md" || failed=1
-if [[ ${1:-} == demo ]]; then cat "$work/interop.md"; else
-    begin='<!-- last run: begin -->' end='<!-- last run: end -->'
-    sed -i -e "/^$begin\$/,/^$end\$/{/^$begin\$/{p;r $work/interop.md
-};/^$end\$/p;d}" docs/interop.md
-fi
-[[ -z ${failed:-} ]] || { echo "interop: a check failed; see $work/interop.md" >&2; exit 1; }
+exec "$venv/bin/python" scripts/interop/run.py --programs target/release/examples --model "$model" \
+    --calibration "$calibration" --text "$text" --work "$work" "${sizes[@]}"

@@ -3,7 +3,7 @@
     python scripts/interop/architectures.py --programs target/release/examples --work DIR
 
 The models are the parity fixtures of sparq-model; they get a tokenizer of one token a character, so that `compress` can
-calibrate them. Prints docs/interop-architectures.md: for each export, the largest difference between an engine's logits and ours of
+calibrate them. Prints a table for docs/interop.md: for each export, the largest difference between an engine's logits and ours of
 the same file, relative to the largest logit. Fails if one exceeds its bound.
 """
 

@@ -1,4 +1,4 @@
-"""Solves a model, exports it to every format, asks other people's engines, and prints docs/interop.md."""
+"""Solves a model, exports it to every format, runs the files in other engines, and prints tables for docs/interop.md."""
 
 import argparse
 import datetime
@@ -278,7 +278,4 @@ for command in dict.fromkeys(commands):
     print(f"    {command}")
 for kept in [*work.glob("*.json"), *work.glob("*.safetensors")]:
     kept.unlink()
-notes = HERE / "notes.md"
-if notes.exists():
-    print("\n" + notes.read_text().strip())
 sys.exit(0 if all(passed for *_, passed in checks) else 1)
