@@ -40,12 +40,12 @@ class Sparq:
     def compress(self, *settings):
         options = self.options
         command = [options.programs / "compress", "--model", options.model, "--calibration", options.text]
-        command += ["--samples", 32, "--seq-len", 512, "--bits", 4, "--group-size", 128, "--threads", THREADS]
+        command += ["--samples", 32, "--seq-len", 512, "--bits", 4, "--group", 128, "--threads", THREADS]
         command += ["--format", "compressed-tensors", "--out", options.work / "ours", "--overwrite", *settings]
         return vars(run(command))
 
     def solve(self, layer, *settings):
-        command = [self.options.programs / "layer", "--json", "--input", layer, "--preset", "reference", "--group-size", 128]
+        command = [self.options.programs / "layer", "--json", "--input", layer, "--preset", "reference", "--group", 128]
         return json.loads(run([*command, "--threads", THREADS, *settings]).output)["seconds"]["solve"]
 
     def prefill(self, precision):
@@ -82,7 +82,7 @@ def main():
         for _ in range(options.runs):
             f32.append(sparq.compress(*settings))
             theirs.append(peer("llm_compressor.py", method, options.model, options.text, options.work / "theirs"))
-            bf16.append(sparq.compress(*settings, "--forward", "bf16"))
+            bf16.append(sparq.compress(*settings, "--set", "forward=bf16"))
         of = lambda results, key, scale=1: [result[key] / scale for result in results]
         row(f"{name}, f32", of(f32, "seconds"), of(theirs, "seconds"), "s")
         row(f"{name}, bf16 forward", of(bf16, "seconds"), of(theirs, "seconds"), "s")

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use sparq::export::{
-    CompressedTensors, Dense, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, Gptq,
+    CompressedTensors, Dense, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
 };
 use sparq::tensor::{DType, read_imatrix};
 use std::path::PathBuf;
@@ -101,7 +101,7 @@ impl FormatArgs {
             Format::Dense => Box::new(Dense),
             Format::CompressedTensors => Box::new(CompressedTensors { any_width: false }),
             Format::CompressedTensorsAnyWidth => Box::new(CompressedTensors { any_width: true }),
-            Format::Gptq => Box::new(Gptq),
+            Format::Gptq => Box::new(GptqCheckpoint),
             Format::Gguf => {
                 let mut gguf = Gguf::new(match self.gguf_type {
                     GgufType::Exact => GgufTypes::Exact,

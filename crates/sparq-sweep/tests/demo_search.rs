@@ -6,7 +6,7 @@ use common::{draw, model};
 use ndarray::Axis;
 use sparq_core::{Bits, Observer, Sparsity};
 use sparq_eval::mean_divergence;
-use sparq_export::{CompressedTensors, Dense, ExportFormat, ExportSettings, Gguf, Gptq};
+use sparq_export::{CompressedTensors, Dense, ExportFormat, ExportSettings, Gguf, GptqCheckpoint};
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, Compress, LayerBudget, Recipe, planned_size};
 use sparq_sweep::{Search, Searched, Target, Unit};
@@ -130,7 +130,7 @@ fn a_searched_file_is_as_large_as_it_may_be() {
     let search = Search::new(recipe.clone()).candidates(candidates.clone());
     let settings = ExportSettings::default();
     let store = tempfile::tempdir().expect("a directory");
-    let formats: [&dyn ExportFormat; 3] = [&Gguf::default(), &Gptq, &CompressedTensors::default()];
+    let formats: [&dyn ExportFormat; 3] = [&Gguf::default(), &GptqCheckpoint, &CompressedTensors::default()];
     for format in formats {
         let of = |recipe: &Recipe| planned_size(&model, recipe, format, &settings).expect("fits").file_bytes;
         let [four, eight] = [0, 1].map(|index| of(&recipe.with_budget(candidates[index])));

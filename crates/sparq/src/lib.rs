@@ -101,7 +101,7 @@ pub mod pipeline {
 pub mod export {
     pub use sparq_export::{
         CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, ExportTensor,
-        FloatType, Gguf, GgufTypes, Gptq, LayerCheck, Solution, SolvedInMemory, SolvedLayers, SolvedShape, check,
+        FloatType, Format, Gguf, GgufTypes, GptqCheckpoint, LayerCheck, Solution, SolvedInMemory, SolvedLayers, SolvedShape, check,
         export,
     };
 }
@@ -146,7 +146,7 @@ pub mod prelude {
     #[cfg(feature = "model")]
     pub use crate::Model;
     #[cfg(feature = "export")]
-    pub use crate::export::{Dense, ExportFormat, ExportSettings};
+    pub use crate::export::{ExportFormat, ExportSettings, Format};
     pub use crate::prune::{Magnitude, Obs, SparseGpt, Wanda};
     pub use crate::quant::{Clip, Gptq, Rtn};
     pub use crate::{

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayD};
 use sparq::eval::{TextEvaluation, TextSettings};
 use sparq::export::{
-    CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, Gptq, Solution,
+    CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint, Solution,
     SolvedInMemory, export,
 };
 use sparq::model::{ExpertTokens, open_checkpoint};
@@ -95,7 +95,7 @@ fn every_architecture_is_compressed_exported_and_evaluated() {
 
         // Other formats of the same solution, where codes of all parts of a tensor are put together.
         let solution = Solution::open(dense.join("sparq")).expect("kept");
-        for format in [&CompressedTensors::default() as &dyn ExportFormat, &Gptq] {
+        for format in [&CompressedTensors::default() as &dyn ExportFormat, &GptqCheckpoint] {
             let packed = directory.path().join(format.name().as_ref());
             match export(model.checkpoint(), &solution, format, &packed, &settings) {
                 Ok(report) => {

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 use sparq::export::{
-    CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, Gptq,
+    CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
     SolvedInMemory, export,
 };
 use sparq::pipeline::{Allocation, LayerBudget, Sink};
@@ -99,7 +99,7 @@ impl Solved {
 fn symmetric_four_bits_go_into_every_format() {
     let solved = solve("s=0.5,q=4,group=32", |_| {});
     let expected = logits(&solved.compressed);
-    for format in [&Dense as &dyn ExportFormat, &CompressedTensors::default(), &Gptq, &Gguf::default()] {
+    for format in [&Dense as &dyn ExportFormat, &CompressedTensors::default(), &GptqCheckpoint, &Gguf::default()] {
         let (report, model, _directory) = solved.export(format, FloatType::F32);
         assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{}", report.format);
         assert!(report.zeros as f64 >= 0.5 * report.layer_weights as f64);
@@ -134,7 +134,7 @@ fn asymmetric_grids_and_other_widths() {
         recipe.asymmetric = true;
     });
     let expected = logits(&solved.compressed);
-    for format in [&CompressedTensors::default() as &dyn ExportFormat, &Gptq] {
+    for format in [&CompressedTensors::default() as &dyn ExportFormat, &GptqCheckpoint] {
         let (report, model, _directory) = solved.export(format, FloatType::F32);
         assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{}", report.format);
         assert_eq!(logits(&model), expected, "{}", report.format);
@@ -147,7 +147,7 @@ fn asymmetric_grids_and_other_widths() {
     let three = solve("s=0,q=3,group=32", |_| {});
     let expected = logits(&three.compressed);
     let any_width = CompressedTensors { any_width: true };
-    for format in [&Gptq as &dyn ExportFormat, &any_width] {
+    for format in [&GptqCheckpoint as &dyn ExportFormat, &any_width] {
         let (report, model, _directory) = three.export(format, FloatType::F32);
         assert_eq!(report.largest_difference, 0.0, "{}", report.format);
         assert_eq!(logits(&model), expected, "{}", report.format);
@@ -169,7 +169,7 @@ fn eight_bits_by_channel_and_bfloat16() {
     assert_eq!(report.zeros_lost, 0);
     assert!((8.0..8.2).contains(&report.bits_per_weight()));
     assert!(relative_difference(&logits(&model), &expected) < 2e-2);
-    let message = solved.refusal(&Gptq, ExportSettings::default());
+    let message = solved.refusal(&GptqCheckpoint, ExportSettings::default());
     assert!(message.contains("half precision") && message.contains("f16"), "{message}");
     let f16 = ExportSettings { float_type: FloatType::F16, ..ExportSettings::default() };
     let message = solved.refusal(&CompressedTensors::default(), f16);
@@ -181,7 +181,7 @@ fn eight_bits_by_channel_and_bfloat16() {
 fn what_does_not_divide_is_refused_with_what_does() {
     let solved = solve("s=0,q=4,group=48", |_| {});
     let settings = ExportSettings::default();
-    for format in [&CompressedTensors::default() as &dyn ExportFormat, &Gptq] {
+    for format in [&CompressedTensors::default() as &dyn ExportFormat, &GptqCheckpoint] {
         let message = solved.refusal(format, settings);
         assert!(message.contains("128 input channels") && message.contains("groups of 32"), "{message}");
     }
@@ -354,7 +354,7 @@ fn gptq_names_what_engines_run_as_one() {
     }
     let recipe = recipe.with_allocation(Allocation::new(layers));
     let out = directory.path().join("mixed");
-    Compress::new(&model).recipe(recipe).to(&out, &Gptq).expect("runs");
+    Compress::new(&model).recipe(recipe).to(&out, &GptqCheckpoint).expect("runs");
     let config: serde_json::Value =
         serde_json::from_slice(&std::fs::read(out.join("config.json")).expect("readable")).expect("JSON");
     let dynamic = config["quantization_config"]["dynamic"].as_object().expect("exceptions");

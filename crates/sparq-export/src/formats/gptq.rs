@@ -18,9 +18,9 @@ use std::path::Path;
 /// Symmetric grids are written as version 1, which every reader knows, others as version 2, the only one that can say
 /// what they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Gptq;
+pub struct GptqCheckpoint;
 
-impl ExportFormat for Gptq {
+impl ExportFormat for GptqCheckpoint {
     fn name(&self) -> Cow<'static, str> {
         "gptq".into()
     }

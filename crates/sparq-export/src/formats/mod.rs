@@ -2,11 +2,13 @@
 
 mod compressed_tensors;
 mod dense;
+mod format;
 mod gguf;
 mod gptq;
 mod packed;
 
 pub use compressed_tensors::CompressedTensors;
 pub use dense::Dense;
+pub use format::Format;
 pub use gguf::{Gguf, GgufTypes};
-pub use gptq::Gptq;
+pub use gptq::GptqCheckpoint;
