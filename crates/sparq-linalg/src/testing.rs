@@ -11,7 +11,10 @@ pub(crate) fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
 
 /// That two products over `inner` terms agree but for the rounding of their sums.
 pub(crate) fn assert_close(x: &Array2<f32>, y: &Array2<f32>, inner: usize) {
-    approx::assert_abs_diff_eq!(*x, *y, epsilon = 8.0 * f32::EPSILON * inner as f32 + 1e-6);
+    assert_eq!(x.dim(), y.dim());
+    for ((at, x), y) in x.indexed_iter().zip(y) {
+        assert!((x - y).abs() <= 8.0 * f32::EPSILON * inner as f32 + 1e-6, "{at:?}: {x} {y}");
+    }
 }
 
 /// What `compute` gives, the same on 1, 2 and 4 threads.
