@@ -25,7 +25,7 @@ const ROWS_PER_TASK: usize = 16;
 /// // Channels 0 and 1 always agree: what is removed from one the other can carry, on either side of it.
 /// let hessian = Hessian::Full { matrix: array![[1.0, 1.0], [1.0, 1.0]], tokens: 8 };
 /// let mask = Mask::new(array![[true, false]]);
-/// let curvature = Curvature::new(hessian).with_damping(Damping::new(1e-6)?);
+/// let curvature = Curvature::new(hessian).with_damping(Damping::new(1e-9)?);
 /// let refitted = Refit::new(4).run(array![[1.0, 0.5]].view(), &mask, &curvature)?;
 /// assert_eq!(refitted, array![[1.5, 0.0]]);
 /// # Ok::<(), sparq_core::CompressError>(())

@@ -1,15 +1,7 @@
-use crate::transition::leave_wide_registers;
-use crate::{Error, Result};
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{LltError, LltParams, LltRegularization, cholesky_in_place};
-use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Auto, MatMut, Par, Spec};
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
+use crate::{Error, Result, backend};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, s};
 use rayon::prelude::*;
 
-/// How many ways the factorization splits its work. A constant, not the number of threads: the split, and so every
-/// rounding, is the same wherever it runs.
-const SPLIT: usize = 4;
 /// Side of the tiles that a triangle is turned around in.
 const TILE: usize = 64;
 
@@ -42,50 +34,36 @@ pub fn inverse_factor(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f32>>
     if h.ncols() != order {
         return Err(Error::NotSquare { rows: order, columns: h.ncols() });
     }
-    let mut lower = reversed(h, shift)?;
-    let mut lower = MatMut::from_column_major_slice_mut(&mut lower, order, order);
-    let par = Par::rayon(SPLIT);
-    let params: Spec<LltParams, f64> = Spec::new(<LltParams as Auto<f64>>::auto());
-    let mut memory =
-        MemBuffer::new(faer::linalg::cholesky::llt::factor::cholesky_in_place_scratch::<f64>(order, par, params));
-    cholesky_in_place(lower.as_mut(), LltRegularization::default(), par, MemStack::new(&mut memory), params).map_err(
-        |LltError::NonPositivePivot { index }| Error::NotPositiveDefinite {
-            order,
-            pivot: order.saturating_sub(1 + index),
-            shift,
-        },
-    )?;
-    let mut inverse = vec![0.0; order * order];
-    let inverse_of_lower = MatMut::from_column_major_slice_mut(&mut inverse, order, order);
-    invert_lower_triangular(inverse_of_lower, lower.as_ref(), par);
-    // The factorization ran on any thread of the pool.
-    rayon::broadcast(|_| leave_wide_registers());
-    leave_wide_registers();
-    rounded(&inverse, order)
+    let inverse = backend::inverse_of_factor(reversed(h, shift)?).map_err(|index| Error::NotPositiveDefinite {
+        order,
+        pivot: order.saturating_sub(1 + index),
+        shift,
+    })?;
+    rounded(inverse.view())
 }
 
-/// The lower triangle of `J (H + shift · I) J`, column after column; above it zeros that nobody reads.
-fn reversed(h: ArrayView2<'_, f32>, shift: f64) -> Result<Vec<f64>> {
+/// The lower triangle of `J (H + shift · I) J`, stored column after column, with zeros above it.
+fn reversed(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f64>> {
     let order = h.nrows();
-    let mut lower = vec![0.0; order * order];
+    let mut lower = Array2::zeros((order, order).f());
     // Column j of it, from the diagonal down, is row n-1-j of H, from the diagonal to the left.
-    let broken = lower.par_chunks_mut(order.max(1)).zip(h.outer_iter().into_par_iter().rev()).enumerate().map(
-        |(column, (lower, row))| {
-            let length = order - column;
-            let values = row.slice(s![..length; -1]);
-            for (lower, &value) in lower[column..].iter_mut().zip(values) {
-                *lower = f64::from(value);
-            }
-            lower[column] += shift;
-            (!is_finite(values)).then_some(length - 1)
-        },
-    );
+    let columns = lower.axis_iter_mut(Axis(1)).into_par_iter();
+    let broken = columns.zip(h.outer_iter().into_par_iter().rev()).enumerate().map(|(column, (mut lower, row))| {
+        let length = order - column;
+        let values = row.slice(s![..length; -1]);
+        for (lower, &value) in lower.iter_mut().skip(column).zip(values) {
+            *lower = f64::from(value);
+        }
+        lower[column] += shift;
+        (!is_finite(values)).then_some(length - 1)
+    });
     none_broken(broken.flatten().min(), order)?;
     Ok(lower)
 }
 
 /// `J X J` as `f32` for the lower triangle of `X`, which is stored column after column.
-fn rounded(inverse: &[f64], order: usize) -> Result<Array2<f32>> {
+fn rounded(inverse: ArrayView2<'_, f64>) -> Result<Array2<f32>> {
+    let order = inverse.nrows();
     let mut upper = Array2::zeros((order, order));
     let bands = upper.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().enumerate();
     let broken = bands.map(|(band, mut rows)| {
@@ -94,7 +72,7 @@ fn rounded(inverse: &[f64], order: usize) -> Result<Array2<f32>> {
         for start in (first..order).step_by(TILE) {
             for (row, mut values) in (first..).zip(rows.outer_iter_mut()) {
                 for column in start.max(row)..order.min(start + TILE) {
-                    values[column] = inverse[(order - 1 - column) * order + (order - 1 - row)] as f32;
+                    values[column] = inverse[[order - 1 - row, order - 1 - column]] as f32;
                 }
             }
         }
@@ -127,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_factor_inverts_the_shifted_matrix() {
-        for n in [1, 2, 17, 130] {
+        for n in [1, 2, 17, 130, 400] {
             let mut h = gram(n, 2 * n);
             let u = inverse_factor(h.view(), 0.3).expect("positive definite");
             mirror_lower(h.view_mut());
@@ -152,10 +130,24 @@ mod tests {
     }
 
     #[test]
+    fn the_failing_pivot_is_named() {
+        for pivot in [0, 130, 299] {
+            let mut h = gram(300, 600);
+            h[[pivot, pivot]] = -1.0;
+            let expected = Error::NotPositiveDefinite { order: 300, pivot, shift: 0.5 };
+            assert_eq!(inverse_factor(h.view(), 0.5), Err(expected));
+        }
+    }
+
+    #[test]
     fn indefinite_and_broken_matrices_are_errors() {
         let mut h = Array2::<f32>::eye(4);
         h[[2, 2]] = -1.0;
         assert!(matches!(inverse_factor(h.view(), 0.0), Err(Error::NotPositiveDefinite { pivot: 2, order: 4, .. })));
+        for shift in [f64::NAN, f64::INFINITY] {
+            let shifted = inverse_factor(h.view(), shift);
+            assert!(matches!(shifted, Err(Error::NotPositiveDefinite { pivot: 3, order: 4, .. })));
+        }
         h[[3, 1]] = f32::NAN;
         assert_eq!(inverse_factor(h.view(), 0.0), Err(Error::NotFinite { order: 4, row: 3 }));
         assert_eq!(inverse_factor(Array2::zeros((2, 3)).view(), 0.0), Err(Error::NotSquare { rows: 2, columns: 3 }));

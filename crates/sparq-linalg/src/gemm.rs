@@ -1,6 +1,4 @@
-use crate::transition::leave_wide_registers;
-use faer::{Accum, Par};
-use faer_ext::IntoFaer;
+use crate::backend;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
@@ -78,16 +76,10 @@ pub fn gemm_sequential(
 ) {
     debug_assert_eq!(a.ncols(), b.nrows(), "inner dimensions of a {:?} and b {:?}", a.dim(), b.dim());
     debug_assert_eq!((a.nrows(), b.ncols()), c.dim(), "shape of c for a {:?} and b {:?}", a.dim(), b.dim());
-    let accumulate = if beta == 0.0 {
-        Accum::Replace
-    } else {
-        if beta != 1.0 {
-            c.mapv_inplace(|value| value * beta);
-        }
-        Accum::Add
-    };
-    faer::linalg::matmul::matmul(c.into_faer(), accumulate, a.into_faer(), b.into_faer(), alpha, Par::Seq);
-    leave_wide_registers();
+    if beta != 0.0 && beta != 1.0 {
+        c.mapv_inplace(|value| value * beta);
+    }
+    backend::product(alpha, a, b, beta != 0.0, c);
 }
 
 /// `x · wᵀ`: a linear layer without bias, for `x` of shape `[tokens, in]` and `w` of shape `[out, in]`; the result is

@@ -1,7 +1,4 @@
-use crate::transition::leave_wide_registers;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Par};
-use faer_ext::IntoFaer;
+use crate::backend;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
@@ -29,43 +26,34 @@ fn tile(n: usize) -> usize {
 /// ```
 pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, h: ArrayViewMut2<'_, f32>) {
     let n = x.ncols();
-    let side = tile(n);
     debug_assert_eq!((n, n), h.dim(), "h must be square of the order of x's columns");
-    let mut tiles = Vec::new();
-    let mut rest = h;
-    let mut row = 0;
-    while row < n {
-        let height = side.min(n - row);
-        let (rows, below) = rest.split_at(Axis(0), height);
-        let mut rows = rows;
-        let mut column = 0;
-        while column <= row {
-            let width = side.min(n - column);
-            let (tile, right) = rows.split_at(Axis(1), width);
-            tiles.push((row, column, tile));
-            rows = right;
-            column += width;
-        }
-        rest = below;
-        row += height;
-    }
-    tiles.into_par_iter().for_each(|(row, column, tile)| {
+    lower_tiles(h, tile(n)).into_par_iter().for_each(|(row, column, tile)| {
         let left = x.slice(s![.., row..row + tile.nrows()]).reversed_axes();
         let right = x.slice(s![.., column..column + tile.ncols()]);
-        let structure = if row == column { BlockStructure::TriangularLower } else { BlockStructure::Rectangular };
-        triangular::matmul(
-            tile.into_faer(),
-            structure,
-            Accum::Add,
-            left.into_faer(),
-            BlockStructure::Rectangular,
-            right.into_faer(),
-            BlockStructure::Rectangular,
-            alpha,
-            Par::Seq,
-        );
-        leave_wide_registers();
+        if row == column {
+            backend::product_lower(alpha, left, right, tile);
+        } else {
+            backend::product(alpha, left, right, true, tile);
+        }
     });
+}
+
+/// Cuts the lower triangle of a square matrix into tiles of `side`, each with its first row and column. Those on the
+/// diagonal are whole squares.
+pub(crate) fn lower_tiles<T>(h: ArrayViewMut2<'_, T>, side: usize) -> Vec<(usize, usize, ArrayViewMut2<'_, T>)> {
+    let n = h.nrows();
+    let mut tiles = Vec::new();
+    let mut rest = h;
+    for row in (0..n).step_by(side) {
+        let (mut rows, below) = rest.split_at(Axis(0), side.min(n - row));
+        for column in (0..=row).step_by(side) {
+            let (tile, right) = rows.split_at(Axis(1), side.min(n - column));
+            tiles.push((row, column, tile));
+            rows = right;
+        }
+        rest = below;
+    }
+    tiles
 }
 
 /// Copies the lower triangle of the square matrix `h` onto its upper triangle.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// use sparq_export::{SolutionWriter, SolvedLayers, SolvedShape};
 ///
 /// let weight = array![[0.5_f32, -1.0, 0.25, 0.0]];
-/// let problem = LayerProblem::new("model.layers.0.mlp.up_proj", weight.view(), &Hessian::None)?;
+/// let problem = LayerProblem::uncalibrated("model.layers.0.mlp.up_proj", weight.view())?;
 /// let layer = sparq_quant::Rtn::new(QuantScheme::new(Bits::B4)).compress(&problem)?;
 ///
 /// let directory = tempfile::tempdir()?;
