@@ -57,7 +57,7 @@ fn sweep_runs_on_the_demo_model_and_continues() {
 fn compress_evaluate_and_generate_work_together() {
     let directory = directory();
     let at = directory.path();
-    let arguments = ["--samples", "8", "--seq-len", "128", "--pattern", "2:4", "--json"];
+    let arguments = ["--samples", "8", "--seq-len", "128", "--sparsity", "2:4", "--bits", "4", "--json"];
     let Some(report) = succeeds("compress", at, &arguments) else { return };
     let report: Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report["layers"].as_array().map(Vec::len), Some(28));
@@ -81,7 +81,7 @@ fn compress_evaluate_and_generate_work_together() {
 fn layer_writes_what_it_promises_and_bits_do_not_depend_on_threads() {
     let directory = directory();
     let run = |threads: &str, output: &str| {
-        let arguments = ["--sparsity", "0.5", "--group-size", "64", "--threads", threads, "--json", "--out", output];
+        let arguments = ["--sparsity", "0.5", "--group", "64", "--threads", threads, "--json", "--out", output];
         succeeds("layer", directory.path(), &arguments)
     };
     let Some(one) = run("1", "one.safetensors") else { return };
@@ -102,16 +102,16 @@ fn mistakes_are_one_line_and_leave_nothing() {
     let at = directory.path();
     fails("compress", at, &["--model", "/nonexistent"], &["/nonexistent"]);
     fails("compress", at, &["--sparsity", "1.5"], &["sparsity", "1.5"]);
-    fails("compress", at, &["--pattern", "3:7"], &["128 input channels", "7"]);
+    fails("compress", at, &["--sparsity", "3:7"], &["128 input channels", "7"]);
     fails("compress", at, &["--bits", "9"], &["bits"]);
     fails("compress", at, &["--calibration", "/dev/null"], &["no tokens"]);
     fails("compress", at, &["--targets", "nothing"], &["self_attn"]);
     fails("compress", at, &["--search-bits", "4,8"], &["--target-tcr"]);
     fails("compress", at, &["--target-size", "10kB"], &["nothing to choose"]);
-    let gguf = ["--format", "gguf", "--out", "a.gguf", "--group-size", "64"];
+    let gguf = ["--format", "gguf", "--out", "a.gguf", "--group", "64"];
     fails("compress", at, &[&gguf[..], &["--target-size", "10kB"]].concat(), &["10000 bytes", "smallest"]);
     fails("compress", at, &["--format", "gguf", "--out", "a.gguf", "--imatrix", "x"], &["--gguf-type"]);
-    fails("layer", at, &["--drift", "1"], &["--drift"]);
+    fails("layer", at, &["--set", "drift=1"], &["drift", "whole models"]);
     fails("sweep", at, &["--grid", "s=0;q=16"], &["--grid"]);
     fails("sweep", at, &["--search-bits", "4,8", "--quick"], &["--target-tcr"]);
     fails("sweep", at, &["--config", "s=0.2,speed=3"], &["speed"]);
@@ -130,7 +130,7 @@ fn mistakes_are_one_line_and_leave_nothing() {
 fn a_solution_is_exported_without_solving_again() {
     let directory = directory();
     let at = directory.path();
-    let arguments = ["--samples", "4", "--seq-len", "128", "--sparsity", "0.5", "--group-size", "32", "--dtype", "f32"];
+    let arguments = ["--samples", "4", "--seq-len", "128", "--sparsity", "0.5", "--group", "32", "--dtype", "f32"];
     if succeeds("compress", at, &arguments).is_none() {
         return;
     }

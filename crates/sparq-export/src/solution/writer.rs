@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// # Examples
 /// ```
 /// use ndarray::array;
-/// use sparq_core::{Bits, Hessian, LayerCompressor, LayerProblem, QuantScheme};
+/// use sparq_core::{Bits, LayerCompressor, LayerProblem, QuantScheme};
 /// use sparq_export::{SolutionWriter, SolvedLayers, SolvedShape};
 ///
 /// let weight = array![[0.5_f32, -1.0, 0.25, 0.0]];
