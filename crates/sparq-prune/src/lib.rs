@@ -2,7 +2,7 @@
 //!
 //! | pruner | score of a weight | compared within | compensates | needs |
 //! |---|---|---|---|---|
-//! | [`Magnitude`] | `|w|` | row or layer | no | nothing |
+//! | [`Magnitude`] | `|w|` | layer or row | no | nothing |
 //! | [`Wanda`] | `|w| · ‖x‖` | row | no | channel norms |
 //! | [`Obs`] | `w² / [H⁻¹][j, j]` | row | no | Hessian |
 //! | [`SparseGpt`] | `w² / U[j, j]²` | block of columns | yes | Hessian |

@@ -10,9 +10,9 @@ use std::borrow::Cow;
 #[non_exhaustive]
 pub enum Scope {
     /// The weights of one output channel: every row loses the same share.
-    #[default]
     Row,
-    /// All weights of the layer.
+    /// All weights of the layer, as in the baseline of the Wanda authors.
+    #[default]
     Layer,
 }
 
@@ -21,7 +21,7 @@ pub enum Scope {
 /// | parameter | default | meaning |
 /// |---|---|---|
 /// | sparsity | – | how much goes, in which pattern |
-/// | [`scope`](Self::scope) | row | who competes (unstructured only) |
+/// | [`scope`](Self::scope) | layer | who competes (unstructured only) |
 ///
 /// # Examples
 /// ```
@@ -31,8 +31,8 @@ pub enum Scope {
 /// let weight = array![[1.0_f32, 2.0], [3.0, 4.0]];
 /// let problem = LayerProblem::uncalibrated("demo", weight.view())?;
 /// let half = Magnitude::new(Sparsity::unstructured(0.5)?);
-/// assert_eq!(half.compress(&problem)?.weight, array![[0.0, 2.0], [0.0, 4.0]]);
-/// assert_eq!(half.scope(Scope::Layer).compress(&problem)?.weight, array![[0.0, 0.0], [3.0, 4.0]]);
+/// assert_eq!(half.compress(&problem)?.weight, array![[0.0, 0.0], [3.0, 4.0]]);
+/// assert_eq!(half.scope(Scope::Row).compress(&problem)?.weight, array![[0.0, 2.0], [0.0, 4.0]]);
 /// # Ok::<(), sparq_core::CompressError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -42,9 +42,9 @@ pub struct Magnitude {
 }
 
 impl Magnitude {
-    /// Removes `sparsity` of every row.
+    /// Removes `sparsity` of the layer.
     pub fn new(sparsity: Sparsity) -> Self {
-        Self { sparsity, scope: Scope::Row }
+        Self { sparsity, scope: Scope::default() }
     }
 
     /// Lets these weights compete.

@@ -101,8 +101,8 @@ pub mod pipeline {
 pub mod export {
     pub use sparq_export::{
         CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, ExportTensor,
-        FloatType, Format, Gguf, GgufTypes, GptqCheckpoint, LayerCheck, Solution, SolvedInMemory, SolvedLayers, SolvedShape, check,
-        export,
+        FloatType, Format, Gguf, GgufTypes, GptqCheckpoint, LayerCheck, Solution, SolvedInMemory, SolvedLayers,
+        SolvedShape, check, export,
     };
 }
 

@@ -3,8 +3,8 @@
 use ndarray::{Array2, ArrayD};
 use sparq::eval::{TextEvaluation, TextSettings};
 use sparq::export::{
-    CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint, Solution,
-    SolvedInMemory, export,
+    CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
+    Solution, SolvedInMemory, export,
 };
 use sparq::model::{ExpertTokens, open_checkpoint};
 use sparq::tensor::{DType, TensorData, write_safetensors_file};

@@ -2,8 +2,8 @@
 
 use ndarray::Array2;
 use sparq::export::{
-    CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
-    SolvedInMemory, export,
+    CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes,
+    GptqCheckpoint, SolvedInMemory, export,
 };
 use sparq::pipeline::{Allocation, LayerBudget, Sink};
 use sparq::tensor::{Checkpoint, DType, Importance, Packing};

@@ -143,7 +143,7 @@ mod tests {
             "s=2:4,q=4,preset=best",
             "s=0.25,q=8,group=tensor,pipeline=joint,act-order=true",
             "s=0.5,q=4,refit=8,damping=0.1",
-            "s=0.25,q=4,act-order=true",
+            "s=0.25,q=4,act-order=false",
             "s=0.25,q=4,expert-tokens=all",
             "s=0.5,q=4,held-out=0",
             "s=0.5,q=4,preset=best,held-out=0.5",
