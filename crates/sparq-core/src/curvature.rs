@@ -227,7 +227,9 @@ mod tests {
         assert_eq!(raised.report().damping, Some(0.1));
         assert_eq!(raised.damped().map(|(_, shift)| shift), Some(0.1), "all who ask get the damping that was used");
         assert_eq!(raised.factor(), curvature(&indefinite, 0.1).factor());
-        let hopeless = curvature(&full(array![[1.0, 9.0], [9.0, 1.0]]), 0.01);
+        let hopeless = curvature(&full(array![[2.0, 18.0], [18.0, 2.0]]), 0.01);
+        // 1 / sqrt(h + λ) with λ = 0.01 · 2.
+        assert!((hopeless.factor().diagonal()[0] - 1.0 / 2.02_f32.sqrt()).abs() < 1e-6);
         assert_eq!(hopeless.report().fallbacks, [Fallback::DiagonalHessian]);
         assert!(hopeless.factor().block(0..1).is_none() && hopeless.damped().is_none());
     }
@@ -261,6 +263,8 @@ mod tests {
         let named = [Fallback::DeadChannels { count: 1 }, Fallback::FewTokens { tokens: 1, channels: 2 }];
         assert_eq!(curvature.report().fallbacks, named);
         assert!(curvature.factor().diagonal().iter().all(|value| value.is_finite() && *value > 0.0));
+        let enough = Curvature::new(Hessian::Full { matrix: array![[1.0, 0.0], [0.0, 4.0]], tokens: 2 });
+        assert_eq!(enough.report().fallbacks, [], "a token for each channel");
     }
 
     #[test]

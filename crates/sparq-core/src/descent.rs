@@ -135,9 +135,10 @@ impl Descent<'_> {
                     let old = grids[group].scale;
                     let new = storable.round((f64::from(old) + slope / curvature) as f32);
                     let change = new - old;
-                    // Rounding a scale for storage may overshoot; then the old one is better.
+                    // Rounding a scale for storage may overshoot; then the old one is better. Of a group without any step the
+                    // gain is not a number.
                     let gain = f64::from(change) * (2.0 * slope - f64::from(change) * curvature);
-                    if curvature > 0.0 && new > 0.0 && new.is_finite() && gain > 0.0 {
+                    if gain > 0.0 {
                         grids[group].scale = new;
                         Zip::from(&mut gradient).and(product).for_each(|g, &p| *g -= change * p);
                     }
@@ -229,11 +230,10 @@ impl CodeBlock<'_> {
         local.copy_from_slice(gradient);
         let mut moved = false;
         for offset in 0..codes.len() {
-            let curvature = self.matrix[[offset, offset]];
-            if kept.is_some_and(|kept| !kept[offset]) || curvature.is_nan() || curvature <= 0.0 {
+            if kept.is_some_and(|kept| !kept[offset]) {
                 continue;
             }
-            let step = local[offset] / curvature;
+            let step = local[offset] / self.matrix[[offset, offset]];
             if !step.is_finite() {
                 continue;
             }
@@ -284,7 +284,7 @@ mod tests {
             let kept = if mask.view()[[row, column]] { target[[row, column]] } else { 0.0 };
             grids[[row, column / group_size]].encode(kept, 7)
         });
-        let curvature = damped(correlated_hessian(width, seed), 0.0);
+        let curvature = damped(correlated_hessian(width, seed), 0.5);
         Problem { target, mask, quantized: Quantized { scheme, codes, grids }, curvature }
     }
 
@@ -300,9 +300,12 @@ mod tests {
                 .expect("everything fits");
         }
 
+        /// What descent minimises: the error under `H + λI`.
         fn error_of(&self, quantized: &Quantized) -> f64 {
-            let weight = quantized.dequantize();
-            relative_output_error(self.target.view(), weight.view(), self.curvature.hessian())
+            let (matrix, shift) = self.curvature.damped().expect("positive definite");
+            let matrix = &matrix + &(Array2::<f32>::eye(matrix.nrows()) * shift as f32);
+            let (weight, tokens) = (quantized.dequantize(), self.curvature.tokens());
+            relative_output_error(self.target.view(), weight.view(), &Hessian::Full { matrix, tokens })
         }
 
         fn error(&self) -> f64 {
@@ -359,6 +362,30 @@ mod tests {
             };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a thread pool");
             prop_assert_eq!(run(), pool.install(run));
+        }
+    }
+
+    #[test]
+    fn a_second_round_improves_on_the_first() {
+        let errors = [1, 2].map(|rounds| {
+            let mut problem = problem(16, 96, 16, 6);
+            problem.descend(rounds);
+            problem.error()
+        });
+        assert!(errors[1] < 0.999 * errors[0], "{errors:?}");
+    }
+
+    #[test]
+    fn a_scale_that_would_get_worse_by_rounding_stays() {
+        // The best scale lies between two values of the storage type, nearer to the one that is there.
+        let mut problem = problem(1, 1, 1, 1);
+        problem.mask = Mask::new(Array2::from_elem((1, 1), false)); // codes do not move
+        problem.quantized.codes = Array2::from_elem((1, 1), 6);
+        for (there, wanted, expected) in [(1.0, 1.000_2, 1.0), (1.0, 1.000_9, 1.000_976_6), (0.5, 2.0, 2.0)] {
+            problem.quantized.grids = Array2::from_elem((1, 1), Grid { scale: there, zero: 4 });
+            problem.target = Array2::from_elem((1, 1), 2.0 * wanted);
+            problem.descend(1);
+            assert_eq!(problem.quantized.grids[[0, 0]].scale, expected, "{there} {wanted}");
         }
     }
 

@@ -274,6 +274,12 @@ mod tests {
 
         let (mut bad_dense, mut bad) = (dense, compressed);
         bad_dense[[1, 0]] = f32::NAN;
+        // One side alone is enough.
+        let without = |all: &Array2<f32>| all.select(Axis(0), &[0, 2, 3, 4]);
+        let (mut one_side, mut four) = (InputDrift::new(3), InputDrift::new(3));
+        one_side.add(bad_dense.view(), bad.view()).expect("fits");
+        four.add(without(&bad_dense).view(), without(&bad).view()).expect("fits");
+        assert_eq!(one_side.sum, four.sum);
         bad[[3, 2]] = f32::INFINITY;
         let (mut all, mut all_outputs) = (InputDrift::new(3), OutputDrift::new(2, 3));
         all.add(bad_dense.view(), bad.view()).expect("fits");
