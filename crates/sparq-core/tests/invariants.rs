@@ -7,7 +7,7 @@ use ndarray::Array2;
 use proptest::prelude::*;
 use sparq_core::{
     Bits, ColumnSweep, Composition, Curvature, GridFit, Hessian, LayerCompressor, LayerProblem, Mask, QuantScheme,
-    Quantizer, Refit, Rounding, Selection, Solver, Sparsity,
+    Quantizer, Refit, Rounding, Selection, Solver, Sparsity, Statistics,
 };
 use sparq_prune::{Magnitude, Obs, SparseGpt, Wanda};
 use sparq_quant::{Clip, Gptq, GridFinder, Rtn};
@@ -210,4 +210,62 @@ fn what_cannot_be_combined_is_refused() {
     refused(joint().quantize(Gptq::new(scheme)).refit(3), "refit");
     refused(joint().quantize(Rtn::new(scheme)), "rtn");
     assert!(joint().refit(3).check().is_ok(), "pruning alone is no joint solve");
+}
+
+#[test]
+fn a_solver_needs_what_its_steps_need_and_says_what_they_are() {
+    let scheme = QuantScheme::new(Bits::B4);
+    let half = Sparsity::unstructured(0.5).expect("valid");
+    let (rtn, gptq) = (|| Solver::new().quantize(Rtn::new(scheme)), || Solver::new().quantize(Gptq::new(scheme)));
+    let wanda = || Solver::new().prune(Wanda::new(half));
+    for (solver, needs, name) in [
+        (Solver::new(), Statistics::Nothing, "nothing"),
+        (Solver::new().refit(3).descent(2), Statistics::Nothing, "nothing"),
+        (rtn(), Statistics::Nothing, "rtn 4 bit"),
+        (rtn().refit(3), Statistics::Nothing, "rtn 4 bit"),
+        (rtn().descent(2), Statistics::Hessian, "rtn 4 bit descended"),
+        (gptq(), Statistics::Hessian, "gptq 4 bit"),
+        (wanda(), Statistics::ChannelNorms, "wanda 0.5"),
+        (wanda().descent(2), Statistics::ChannelNorms, "wanda 0.5"),
+        (wanda().refit(3), Statistics::Hessian, "wanda 0.5 refitted"),
+        (wanda().quantize(Rtn::new(scheme)), Statistics::ChannelNorms, "wanda 0.5 then rtn 4 bit"),
+        (
+            wanda().refit(3).quantize(Gptq::new(scheme)).descent(1).composition(Composition::SequentialA),
+            Statistics::Hessian,
+            "wanda 0.5 refitted then all weights gptq 4 bit descended",
+        ),
+        (
+            wanda().quantize(Gptq::new(scheme)).composition(Composition::Joint),
+            Statistics::Hessian,
+            "wanda 0.5 with gptq 4 bit",
+        ),
+    ] {
+        assert_eq!((solver.needs(), solver.name().as_ref()), (needs, name));
+    }
+    let weight = random(2, 8, 1);
+    let problem = LayerProblem::uncalibrated("layer", weight.view()).expect("valid");
+    let same = Solver::new().compress(&problem).expect("nothing to do");
+    assert_eq!((same.weight, same.mask, same.quantized), (weight, None, None));
+}
+
+#[test]
+fn what_starts_from_the_dense_weight_and_what_from_the_pruned_one() {
+    let (weight, curvature) = (random(6, 32, 7), curvature(&random(100, 32, 8)));
+    let problem = LayerProblem::new("layer", weight.view(), &curvature).expect("valid");
+    let (half, scheme) = (Sparsity::unstructured(0.5).expect("valid"), QuantScheme::new(Bits::B4));
+    let pruner = || SparseGpt::new(half);
+    let solve = |solver: Solver| solver.compress(&problem).expect("solved").quantized.expect("codes");
+    let pruned = pruner().compress(&problem).expect("solved");
+    let quantized = |quantizer: &dyn Quantizer, start: &Array2<f32>, mask: Option<&Mask>| {
+        let problem = problem.with_weight(start.view()).expect("same shape");
+        quantizer.quantize(&problem, &Selection::of_mask(mask)).expect("solved").quantized
+    };
+    let (gptq, rtn, mask) = (Gptq::new(scheme), Rtn::new(scheme), pruned.mask.as_ref());
+    let b = |solver: Solver| solve(solver.prune(pruner()));
+    assert_eq!(b(Solver::new().quantize(gptq.clone())), quantized(&gptq, &weight, mask), "compensates itself");
+    assert_eq!(b(Solver::new().quantize(rtn.clone())), quantized(&rtn, &pruned.weight, mask), "only rounds");
+    let refitted = Refit::new(4).run(weight.view(), mask.expect("pruned"), &curvature).expect("fits");
+    assert_eq!(b(Solver::new().quantize(gptq.clone()).refit(4)), quantized(&gptq, &refitted, mask), "refitted");
+    let a = Solver::new().composition(Composition::SequentialA).quantize(gptq.clone());
+    assert_eq!(b(a), quantized(&gptq, &pruned.weight, None), "every weight");
 }

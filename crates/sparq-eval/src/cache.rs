@@ -46,7 +46,7 @@ impl ResultCache {
     /// # Errors
     /// [`Error::Cache`].
     pub fn open(directory: &Path) -> Result<Self> {
-        let failed = |source| Error::Cache { path: directory.to_owned(), source };
+        let failed = |cause| Error::Cache { path: directory.to_owned(), cause };
         std::fs::create_dir_all(directory).map_err(failed)?;
         Ok(Self { directory: directory.to_owned() })
     }
@@ -112,10 +112,10 @@ impl ResultCache {
         });
         written.map(drop).map_err(|error| {
             let source = match error {
-                sparq_tensor::Error::Io { source, .. } => source,
+                sparq_tensor::Error::Io { cause, .. } => cause,
                 other => std::io::Error::other(other),
             };
-            Error::Cache { path, source }
+            Error::Cache { path, cause }
         })
     }
 }

@@ -11,12 +11,12 @@ pub enum Error {
     #[error(transparent)]
     Metric(#[from] sparq_metric::Error),
     /// A file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A setting is out of range.
     #[error("evaluation setting `{setting}`: {reason}")]
@@ -105,12 +105,12 @@ pub enum Error {
         others: Vec<usize>,
     },
     /// A file of kept results could not be written.
-    #[error("cannot keep results in {}: {source}", path.display())]
+    #[error("cannot keep results in {}: {cause}", path.display())]
     Cache {
         /// The file or folder.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A task has no items.
     #[error("task `{task}` has no items")]

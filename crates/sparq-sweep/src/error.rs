@@ -34,20 +34,20 @@ pub enum Error {
         bytes: u64,
     },
     /// A compression, naming the configuration.
-    #[error("configuration {recipe}")]
+    #[error("configuration {recipe}: {cause}")]
     Compression {
         /// The recipe in text form.
         recipe: String,
         /// What went wrong.
-        source: sparq_pipeline::Error,
+        cause: sparq_pipeline::Error,
     },
     /// The evaluation of a compressed model, naming the configuration.
-    #[error("configuration {recipe}, once compressed")]
+    #[error("configuration {recipe}, once compressed: {cause}")]
     Judging {
         /// The recipe in text form.
         recipe: String,
         /// What went wrong.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
     /// A recipe.
     #[error(transparent)]
@@ -65,18 +65,24 @@ pub enum Error {
     #[error(transparent)]
     Metric(#[from] sparq_metric::Error),
     /// A file of the sweep's directory.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// On which path.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Results cannot be turned into JSON.
-    #[error("results cannot be written as JSON")]
-    Json(#[from] serde_json::Error),
+    #[error("results cannot be written as JSON: {0}")]
+    Json(serde_json::Error),
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(cause: serde_json::Error) -> Self {
+        Self::Json(cause)
+    }
 }
 
 /// Result of this crate's functions.

@@ -15,7 +15,7 @@ impl Store {
     /// In this directory.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let directory = directory.join("measurements");
-        let io = |source| Error::Io { action: "create", path: directory.clone(), source };
+        let io = |cause| Error::Io { action: "create", path: directory.clone(), cause };
         std::fs::create_dir_all(&directory).map_err(io)?;
         Ok(Self { directory: Some(directory) })
     }

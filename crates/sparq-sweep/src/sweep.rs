@@ -358,11 +358,11 @@ pub(crate) fn compressed(
 }
 
 pub(crate) fn compression_error(recipe: &Recipe) -> impl FnOnce(sparq_pipeline::Error) -> Error + '_ {
-    move |source| Error::Compression { recipe: recipe.to_string(), source }
+    move |cause| Error::Compression { recipe: recipe.to_string(), cause }
 }
 
 pub(crate) fn judging_error(recipe: &Recipe) -> impl FnOnce(Error) -> Error + '_ {
-    move |source| Error::Judging { recipe: recipe.to_string(), source: Box::new(source) }
+    move |cause| Error::Judging { recipe: recipe.to_string(), cause: Box::new(cause) }
 }
 
 /// Scores of single tasks and of groups, these with their tasks.

@@ -25,14 +25,14 @@ pub enum Error {
         now: u64,
     },
     /// The operating system refused.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was tried, as a verb ("open", "rename").
         action: &'static str,
         /// The file or directory it was tried on.
         path: PathBuf,
         /// The operating system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The path is neither a checkpoint directory, nor a safetensors file, nor a GGUF file.
     #[error("{} is not a checkpoint: {reason}", path.display())]
@@ -266,7 +266,7 @@ impl Error {
     /// Turns what the system says when `action` fails on `path` into this crate's error, as `map_err` takes it.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
-        move |source| Error::Io { action, path, source }
+        move |cause| Error::Io { action, path, cause }
     }
 
     pub(crate) fn malformed(file: &Path, fault: Fault) -> Error {

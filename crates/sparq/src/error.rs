@@ -1,5 +1,5 @@
-/// Whatever can go wrong, by the part it went wrong in. The message of each variant is that of its part; the causes come
-/// with [`source`](std::error::Error::source).
+/// Whatever can go wrong, by the part it went wrong in. The message of each variant is that of its part, with file, tensor,
+/// layer and cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

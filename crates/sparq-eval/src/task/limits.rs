@@ -29,7 +29,7 @@ pub(super) const VARIANTS: usize = 1024;
 
 /// Reads a text file of at most the limit's length.
 pub(super) fn read(path: &Path) -> Result<String> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let failed = |cause| Error::Read { path: path.to_owned(), cause };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut text = String::new();
     // Reads one byte beyond the limit, which detects a longer file even if its size is not known beforehand.
