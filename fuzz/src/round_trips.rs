@@ -1,5 +1,5 @@
 use ndarray::Array2;
-use sparq_core::{Bits, CompressedLayer, Granularity, Mask, QuantScheme, Quantized, ScaleType, SolveReport};
+use sparq_core::{Bits, CompressedLayer, Granularity, Grid, Mask, QuantScheme, Quantized, ScaleType, SolveReport};
 use sparq_export::{SolutionWriter, SolvedLayers, SolvedShape};
 use sparq_tensor::codec::compressed_tensors::{WordLayout, pack_weight, pack_zero_points, unpack_weight, unpack_zero_points};
 use sparq_tensor::codec::gptq::{GptqVersion, pack_qweight, pack_qzeros, unpack_qweight, unpack_qzeros};
@@ -41,12 +41,12 @@ fn stored(codes: Array2<u8>, bits: u8, group: usize, flags: u8) {
     scheme.symmetric = flags & 4 != 0;
     let groups = scheme.granularity.groups(width);
     let middle = scheme.bits.midpoint();
-    let quantized = Quantized {
-        scheme,
-        scales: Array2::from_shape_fn((rows, groups), |(row, group)| scheme.scale_type.round(0.1 + (row * 7 + group) as f32)),
-        zeros: Array2::from_shape_fn((rows, groups), |(row, group)| if scheme.symmetric { middle } else { codes[[row, group.min(width - 1)]] }),
-        codes,
-    };
+    let zero = |row: usize, group: usize| if scheme.symmetric { middle } else { codes[[row, group.min(width - 1)]] };
+    let grids = Array2::from_shape_fn((rows, groups), |(row, group)| Grid {
+        scale: scheme.scale_type.round(0.1 + (row * 7 + group) as f32),
+        zero: zero(row, group),
+    });
+    let quantized = Quantized { scheme, codes, grids };
     let mask = (flags & 16 != 0).then(|| Mask::new(quantized.codes.mapv(|code| code & 1 == 0)));
     let layer =
         CompressedLayer { weight: quantized.dequantize(), mask, quantized: Some(quantized), report: SolveReport::default() };

@@ -550,6 +550,32 @@ mod tests {
     }
 
     #[test]
+    fn blocks_hold_whole_groups_and_patterns_or_lie_inside_one_group() {
+        #[derive(Debug)]
+        struct Pattern(usize);
+        impl RowRule for Pattern {
+            fn columns(&self) -> usize {
+                self.0
+            }
+            fn select(&self, _: &[f32], _: &[f32], _: &mut [bool]) {}
+        }
+        let factor = InverseFactor::identity(400, None);
+        let ends = |pattern: usize, group_size: usize, stale: bool| -> Vec<usize> {
+            let rule = Pattern(pattern);
+            let rounding = Rounding::Dynamic { fit: &AbsMax, group_size, stale };
+            let blocks = ColumnSweep::new(&factor).blocks(400, &Selection::PerRow(&rule), &rounding);
+            assert!(blocks.windows(2).all(|pair| pair[0].end == pair[1].start), "{blocks:?}");
+            blocks.iter().map(|columns| columns.end).collect()
+        };
+        assert_eq!(ends(4, 200, false), [128, 200, 328, 400], "groups larger than a block are cut inside");
+        assert_eq!(ends(1, 128, false), [128, 256, 384, 400]);
+        assert_eq!(ends(4, 48, false), [96, 192, 288, 384, 400], "two groups of 48");
+        assert_eq!(ends(4, 6, false), [120, 240, 360, 400], "ten times what 4 and 6 have in common");
+        assert_eq!(ends(16, 200, false), [400], "neither fits into the other");
+        assert_eq!(ends(3, 200, true), [126, 252, 378, 400], "stale grids may be cut anywhere");
+    }
+
+    #[test]
     fn the_memory_layout_is_of_no_consequence() {
         let (weight, factor) = (random(5, 6, 1), InverseFactor::identity(6, None));
         let rounding = Rounding::Dynamic { fit: &AbsMax, group_size: 3, stale: false };

@@ -46,4 +46,4 @@ pub use recipe::{Allocation, Key, LayerBudget, Preset, PrunerKind, QuantizerKind
 pub use report::{CompressionReport, LayerReport};
 pub use sink::{Activations, MemorySink, Progress, Resumed, Sink, SolutionSink};
 pub use survey::Survey;
-pub use targets::Targets;
+pub use targets::{Matcher, Targets};
