@@ -404,7 +404,7 @@ impl Checkpoint {
 
     fn optional_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.directory.join(name);
-        if path.exists() { files::read_limited(&path, limits::SIDE_FILE_BYTES).map(Some) } else { Ok(None) }
+        if path.exists() { files::read_unmarked(&path, limits::SIDE_FILE_BYTES).map(Some) } else { Ok(None) }
     }
 }
 

@@ -38,6 +38,7 @@ pub use digest::digest;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use fault::Fault;
+pub use files::read_text;
 pub use part::TensorPart;
 pub use planned_size::PlannedSize;
 pub use side_files::SideFile;
