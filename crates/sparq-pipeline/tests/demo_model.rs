@@ -339,7 +339,7 @@ fn continues_after_being_killed_between_its_last_renames(format: &dyn ExportForm
     let mut sink = sparq_pipeline::SolutionSink::open(
         &partial,
         sparq_pipeline::Fingerprint::new(&model, &recipe, Some(&calibration)).expect("readable"),
-        false,
+        recipe.act_order,
     )
     .expect("opened");
     job.into_sink(&mut sink).expect("solved");

@@ -24,6 +24,7 @@ mod side_files;
 mod size;
 mod staged;
 mod tensor_info;
+mod tokenizer_files;
 mod whole_files;
 
 pub use checkpoint::{Checkpoint, SourceFormat};
