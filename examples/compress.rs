@@ -42,7 +42,8 @@ struct Arguments {
     solver: SolverArgs,
     /// Search sparsity and bits layer by layer for this theoretical compression rate (0.8125 is that of 25 % and 4 bits);
     /// what is measured is kept in OUT.search, the choice in OUT.search/allocation.json
-    #[arg(long, value_name = "TCR", conflicts_with_all = ["sparsity", "bits"])]
+    #[arg(long, value_name = "TCR", value_parser = common::parse_tcr, allow_negative_numbers = true,
+        conflicts_with_all = ["sparsity", "bits"])]
     target_tcr: Option<f64>,
     /// Search bits layer by layer for weight files of at most this size, such as 300MB or 1.5GB: of a GGUF file all of it, of a
     /// directory *.safetensors. Weights are removed only if --sparsity says so, for no format stores zeros in less
@@ -53,10 +54,11 @@ struct Arguments {
     /// Sparsity and bits layer by layer from a file, such as an earlier search left
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target_tcr", "target_size"])]
     allocation: Option<PathBuf>,
-    /// Layers to compress, as globs over module names such as '*.mlp.*' [default: every linear layer in the blocks]
+    /// Layers to compress, as a glob over module names such as '*.mlp.*'; may be repeated [default: every linear layer in the
+    /// blocks]
     #[arg(long, value_name = "GLOB")]
     targets: Vec<String>,
-    /// Layers to leave alone
+    /// Layers to leave alone, as a glob; may be repeated
     #[arg(long, value_name = "GLOB")]
     ignore: Vec<String>,
     #[command(flatten)]
@@ -95,7 +97,7 @@ fn compress(arguments: &Arguments) -> Result<u8> {
         targets.include.clone_from(&arguments.targets);
     }
     let mut recipe = arguments.solver.recipe(targets)?;
-    let calibration = arguments.calibration.draw(&model, demo.as_ref(), &arguments.seed, 512)?;
+    let calibration = arguments.calibration.draw(&model, demo.as_ref(), &arguments.seed)?;
     if let Some(file) = &arguments.allocation {
         let allocation = Allocation::parse(&common::read_text(file)?);
         recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
@@ -174,11 +176,15 @@ fn summarise(recipe: &Recipe, done: &Done) {
     let (report, export) = (&done.compression, &done.export);
     println!("{recipe} on {} layers in {:.1} s", report.layers.len(), report.seconds);
     println!("requested   TCr {:.2} %", 100.0 * report.requested_tcr);
-    println!(
-        "measured    {:.2} % exact zeros, {:.3} bits per weight if the codes are stored",
-        100.0 * report.measured_sparsity,
-        report.bits_per_weight
-    );
+    if report.layers.is_empty() {
+        println!("measured    nothing was pruned or quantized");
+    } else {
+        println!(
+            "measured    {:.2} % exact zeros, {:.3} bits per weight if the codes are stored",
+            100.0 * report.measured_sparsity,
+            report.bits_per_weight
+        );
+    }
     print_report(export);
     let mut counts = std::collections::BTreeMap::new();
     for fallback in report.layers.iter().flat_map(|layer| &layer.fallbacks) {

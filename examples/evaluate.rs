@@ -52,7 +52,7 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     let (model, demo) = arguments.model.open()?;
     let seed = arguments.seed.seed;
     let evaluation = Evaluation::new().with_bootstrap(Bootstrap { seed, ..Bootstrap::default() });
-    let evaluation = arguments.judging.add_to(evaluation, &model, demo.as_ref(), seed, 512)?;
+    let evaluation = arguments.judging.add_to(evaluation, &model, demo.as_ref(), seed)?;
     let bar = Bar::new();
     let cache = arguments.judging.cache.as_deref().map(ResultCache::open).transpose()?;
     // The base comes first, and only its output layer stays in memory: one model is in memory at a time.

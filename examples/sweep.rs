@@ -42,7 +42,7 @@ struct Arguments {
     set: Vec<String>,
     /// Add a configuration whose sparsity and bits are searched layer by layer, at this theoretical compression rate
     /// (0.75, 0.8125, ...); may be repeated
-    #[arg(long, value_name = "TCR")]
+    #[arg(long, value_name = "TCR", value_parser = common::parse_tcr, allow_negative_numbers = true)]
     target_tcr: Vec<f64>,
     #[command(flatten)]
     search: SearchArgs,
@@ -70,8 +70,8 @@ fn sweep(arguments: &Arguments) -> Result<()> {
     arguments.threads.start()?;
     let (mut model, demo) = arguments.model.open()?;
     let demo = demo.as_ref();
-    let (seed, length) = (arguments.seed.seed, if demo.is_some() { 128 } else { 512 });
-    let drawn = arguments.calibration.draw(&model, demo, &arguments.seed, length)?;
+    let seed = arguments.seed.seed;
+    let drawn = arguments.calibration.draw(&model, demo, &arguments.seed)?;
     let (source, calibration) = drawn.context("--calibration FILE is needed for a model of your own")?;
 
     let mut judging = arguments.judging.clone();
@@ -79,7 +79,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         judging.limit = judging.limit.or(Some(40));
         judging.text_tokens = judging.text_tokens.or(Some(4096));
     }
-    let evaluation = judging.add_to(Evaluation::new(), &model, demo, seed, length)?;
+    let evaluation = judging.add_to(Evaluation::new(), &model, demo, seed)?;
     let text_file = judging.text_file(demo);
     let prompts = match &text_file {
         Some(file) => prompts_from(&common::read_text(file)?),

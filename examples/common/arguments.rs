@@ -34,7 +34,7 @@ impl ModelArgs {
 /// How many threads a program uses.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ThreadArgs {
-    /// Threads; 0 uses every core. Results do not depend on it
+    /// Threads, at most one a core; 0 uses every core. Results do not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }
@@ -42,7 +42,11 @@ pub(crate) struct ThreadArgs {
 impl ThreadArgs {
     /// Starts the threads, for everything that follows.
     pub(crate) fn start(&self) -> Result<()> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if self.threads > cores {
+            eprintln!("--threads {}: {cores} are used, one a core; more would only wait for each other", self.threads);
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.min(cores));
         pool.build_global().context("cannot start the threads")
     }
 }
@@ -87,10 +91,10 @@ pub(crate) struct CalibrationArgs {
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Calibration sequences
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = super::positive, allow_negative_numbers = true)]
     samples: usize,
-    /// Tokens in a calibration sequence [default: 512; in a sweep of the demo model 128]
-    #[arg(long)]
+    /// Tokens in a calibration sequence [default: 512, or the model's positions if they are fewer; 128 for the demo model]
+    #[arg(long, value_parser = super::positive, allow_negative_numbers = true)]
     seq_len: Option<usize>,
 }
 
@@ -111,18 +115,21 @@ impl Source {
 }
 
 impl CalibrationArgs {
-    /// The text, if there is one, and the sequences drawn from it. `length` is the default length of a sequence.
+    /// The text, if there is one, and the sequences drawn from it.
     pub(crate) fn draw(
         &self,
         model: &Model,
         demo: Option<&Demo>,
         seed: &SeedArgs,
-        length: usize,
     ) -> Result<Option<(Source, Calibration)>> {
         let Some(file) = self.calibration.clone().or(demo.map(|demo| demo.file("calibration.txt"))) else {
             return Ok(None);
         };
-        let source = Source { file, seed: seed.seed, length: self.seq_len.unwrap_or(length) };
+        let source = Source {
+            file,
+            seed: seed.seed,
+            length: self.seq_len.unwrap_or_else(|| super::default_length(model, demo)),
+        };
         let calibration = source.draw(model, self.samples)?;
         Ok(Some((source, calibration)))
     }

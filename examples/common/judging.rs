@@ -13,11 +13,11 @@ pub(crate) struct JudgingArgs {
     /// Held-out text for perplexity and KL
     #[arg(long, value_name = "FILE")]
     perplexity: Option<PathBuf>,
-    /// Tokens in a perplexity window [default: 512; in a sweep of the demo model 128]
-    #[arg(long)]
+    /// Tokens in a perplexity window [default: 512, or the model's positions if they are fewer; 128 for the demo model]
+    #[arg(long, value_parser = super::positive, allow_negative_numbers = true)]
     window: Option<usize>,
     /// Use this many tokens of the held-out text
-    #[arg(long)]
+    #[arg(long, value_parser = super::positive, allow_negative_numbers = true)]
     pub(crate) text_tokens: Option<usize>,
     /// Tasks: built-in names or groups (mmlu-pro, bbh, math, all, ...), .toml definitions or files of records, separated
     /// by commas
@@ -27,7 +27,7 @@ pub(crate) struct JudgingArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Items of each task at most, a seeded choice that is the same for every model
-    #[arg(long)]
+    #[arg(long, value_parser = super::positive, allow_negative_numbers = true)]
     pub(crate) limit: Option<usize>,
     /// Keep results of models here and use those that are there already [default: of a sweep, --out; else none]
     #[arg(long, value_name = "DIR")]
@@ -40,18 +40,17 @@ impl JudgingArgs {
         self.perplexity.clone().or(demo.map(|demo| demo.file("heldout.txt")))
     }
 
-    /// Adds text and tasks to `evaluation`; `window` is the default length of a window.
+    /// Adds text and tasks to `evaluation`.
     pub(crate) fn add_to(
         &self,
         evaluation: Evaluation,
         model: &Model,
         demo: Option<&Demo>,
         seed: u64,
-        window: usize,
     ) -> Result<Evaluation> {
         let mut evaluation = evaluation;
         if let Some(file) = &self.text_file(demo) {
-            let length = self.window.unwrap_or(window);
+            let length = self.window.unwrap_or_else(|| super::default_length(model, demo));
             let settings = TextSettings { length, token_limit: self.text_tokens, ..TextSettings::default() };
             let text = TextEvaluation::from_text(model, &super::read_text(file)?, settings);
             evaluation = evaluation.with_text(text.with_context(|| format!("held-out text {}", file.display()))?);

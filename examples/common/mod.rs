@@ -13,7 +13,8 @@ pub(crate) mod solver;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use sparq::Observer;
+pub(crate) use sparq::model::read_text;
+use sparq::{Model, Observer};
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
@@ -62,9 +63,32 @@ pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     Ok(Arc::default())
 }
 
-/// Reads a text file, naming it if that fails.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+/// A number that must be at least 1.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("a whole number of at least 1 is needed".to_owned()),
+    }
+}
+
+/// A theoretical compression rate, which is a fraction.
+pub(crate) fn parse_tcr(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| "a fraction such as 0.8125 is needed")?;
+    if (0.0..1.0).contains(&rate) && !text.ends_with('%') {
+        return Ok(rate);
+    }
+    if (0.0..100.0).contains(&rate) {
+        return Err(format!("a fraction is needed: {rate} % is {}", rate / 100.0));
+    }
+    Err("a fraction between 0 and 1 is needed, such as 0.8125".to_owned())
+}
+
+/// Tokens of calibration sequences and of windows of held-out text where nobody says: those the model was made for, at most
+/// 512. The demo model was trained on sequences of 128.
+pub(crate) fn default_length(model: &Model, demo: Option<&demo::Demo>) -> usize {
+    let trained = if demo.is_some() { 128 } else { 512 };
+    model.config().max_positions.min(trained)
 }
 
 /// Writes `value` as JSON, whole or not at all; its directory is made if there is none.

@@ -40,7 +40,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "BITS", value_delimiter = ',')]
     search_bits: Vec<u8>,
     /// Models that a search or a sweep compresses at a time, each with its own memory: pays on many cores or a small model
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = super::positive, allow_negative_numbers = true)]
     pub(crate) jobs: usize,
 }
 

@@ -14,13 +14,13 @@ pub(crate) struct SolverArgs {
     #[arg(long)]
     preset: Option<String>,
     /// Weights to remove: a fraction such as 0.25, or kept:of such as 2:4 [default: 0.25 where weights are removed]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
     sparsity: Option<String>,
     /// Bits per weight, 2 to 8; 16 does not quantize [default: 4 where weights are quantized]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     bits: Option<u8>,
-    /// Input channels that share a scale, or `channel`, `tensor` [default: 128]
-    #[arg(long)]
+    /// Input channels that share a scale, or `channel` (what others write as -1), `tensor` [default: 128]
+    #[arg(long, allow_hyphen_values = true)]
     group: Option<String>,
     /// Give each group a zero point
     #[arg(long)]

@@ -117,7 +117,7 @@ impl FromStr for Granularity {
     type Err = CompressError;
 
     fn from_str(text: &str) -> Result<Self> {
-        let expected = "a number of input channels, channel or tensor";
+        let expected = "a number of input channels, channel (which others write as -1) or tensor";
         match text {
             "tensor" => Ok(Self::Tensor),
             "channel" => Ok(Self::Channel),

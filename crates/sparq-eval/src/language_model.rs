@@ -61,6 +61,14 @@ pub trait LanguageModel: Clone + Sync {
     /// The tokenizer's own.
     fn end_tokens(&self) -> Result<Vec<u32>>;
 
+    /// Refuses windows of a text that are longer than what the model was made for.
+    ///
+    /// # Errors
+    /// The model's own.
+    fn check_length(&self, _tokens: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Whatever else changes a model's results but is not in its files. It becomes part of the name of cached results.
     fn precision(&self) -> Precision {
         Precision::default()
@@ -106,6 +114,10 @@ impl LanguageModel for Model {
 
     fn end_tokens(&self) -> Result<Vec<u32>> {
         Ok(self.tokenizer()?.eos_ids().to_vec())
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<()> {
+        Ok(self.config().check_length(tokens)?)
     }
 
     fn precision(&self) -> Precision {

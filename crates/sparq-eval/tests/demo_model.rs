@@ -84,3 +84,21 @@ fn results_do_not_depend_on_the_number_of_threads() {
     };
     assert_eq!(run(1), run(2));
 }
+
+#[test]
+fn windows_beyond_the_positions_and_json_are_refused() {
+    let (folder, model) = demo();
+    let text = std::fs::read_to_string(folder.join("heldout.txt")).unwrap();
+    let read = |text: &str, length, stride| {
+        TextEvaluation::from_text(&model, text, TextSettings { length, stride, ..TextSettings::default() })
+    };
+    assert!(read(&text, 512, None).is_ok());
+    for stride in [None, Some(100)] {
+        assert!(read(&text, 513, stride).unwrap_err().to_string().contains("512 positions"));
+    }
+    // What counts is how long windows are, not how long they may be.
+    assert!(read("Ann has the ring.", 1024, Some(100)).is_ok());
+    assert!(read("{\"text\": \"Ann has the ring.\"}\n", 4, None).unwrap_err().to_string().contains("JSON"));
+    let marked = read("\u{feff}Ann has the ring.", 4, None).unwrap();
+    assert_eq!(marked.tokens(), read("Ann has the ring.", 4, None).unwrap().tokens());
+}

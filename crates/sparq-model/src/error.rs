@@ -71,6 +71,17 @@ pub enum Error {
         /// Number of positions.
         positions: usize,
     },
+    /// Sequences are longer than what the model was trained for, so that nothing measured on them says much.
+    #[error(
+        "sequences of {tokens} tokens are longer than the {positions} positions the model was made for \
+         (max_position_embeddings); use sequences of at most {positions}"
+    )]
+    TooLong {
+        /// Tokens of a sequence.
+        tokens: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
     /// A block index is not smaller than the number of blocks.
     #[error("block {index} does not exist; the model has {count}")]
     BlockOutOfRange {
@@ -105,6 +116,12 @@ pub enum Error {
         /// Shape found.
         found: Vec<usize>,
     },
+    /// JSON where text is needed.
+    #[error(
+        "the text is JSON, and a model is calibrated on and judged by plain text; write its texts into a file, for instance \
+         with `jq -r .text FILE > text.txt`"
+    )]
+    NotPlainText,
     /// The checkpoint has no tokenizer.
     #[error("the checkpoint has no tokenizer; put a tokenizer.json beside the weights or pass token ids")]
     NoTokenizer,

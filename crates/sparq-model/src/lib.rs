@@ -10,6 +10,7 @@ mod error;
 mod generate;
 mod model;
 mod ops;
+mod plain_text;
 mod precision;
 mod tokenizer;
 
@@ -21,5 +22,6 @@ pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Sampler};
 pub use model::{MemoryEstimate, Model, open_checkpoint};
 pub use ops::Activation;
+pub use plain_text::{plain_text, read_text};
 pub use precision::Precision;
 pub use tokenizer::Tokenizer;

@@ -1,7 +1,7 @@
 use crate::{Error, Result};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use sparq_model::Tokenizer;
+use sparq_model::{Tokenizer, plain_text};
 
 /// Token sequences that a layer's inputs are gathered from.
 ///
@@ -57,10 +57,10 @@ impl Calibration {
     /// Same text, settings and seed, same windows.
     ///
     /// # Errors
-    /// [`Error::Calibration`] for text without tokens or a length or number of 0; the tokenizer's.
+    /// [`Error::Calibration`] for text without tokens or a length or number of 0; [`Error::Model`] for JSON, and the tokenizer's.
     pub fn from_text(tokenizer: &Tokenizer, text: &str, sampling: Sampling) -> Result<Self> {
         let Sampling { samples, length, seed } = sampling;
-        let plain = tokenizer.encode(text, false)?;
+        let plain = tokenizer.encode(plain_text(text)?, false)?;
         let prefix = tokenizer.encode_beginning("")?;
         if samples == 0 || length <= prefix.len() {
             return Err(Error::Calibration { what: format!("{samples} samples of {length} tokens hold no text") });

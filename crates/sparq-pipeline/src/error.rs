@@ -30,6 +30,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A pattern of the targets that matches nothing the model has.
+    #[error(
+        "pattern {pattern:?} matches no linear layer; near it are {}; a pattern is one glob over the whole name, such as \
+         \"*.mlp.*\"",
+        near.join(", ")
+    )]
+    UnmatchedPattern {
+        /// The pattern.
+        pattern: String,
+        /// Names that resemble it.
+        near: Vec<String>,
+    },
     /// Nothing would be compressed.
     #[error("no linear layer matches the targets; layers are named like {example:?}")]
     NoTargets {
@@ -107,6 +119,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+impl Error {
+    pub(crate) fn bad_pattern(pattern: &str, error: &globset::Error) -> Self {
+        Self::Pattern { pattern: pattern.to_owned(), reason: error.to_string() }
+    }
 }
 
 /// Result of this crate's functions.

@@ -35,6 +35,7 @@ mod state;
 mod stream;
 mod survey;
 mod targets;
+mod unmatched;
 
 pub use calibration::{Calibration, Sampling};
 pub use compress::{Compress, Done, planned_size};

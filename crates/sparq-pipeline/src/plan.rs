@@ -2,7 +2,7 @@ use crate::compressors::Compressors;
 use crate::recipe::Recipe;
 use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
-use crate::{Allocation, Calibration, Error, Result};
+use crate::{Allocation, Calibration, Error, Result, unmatched};
 use serde::{Deserialize, Serialize};
 use sparq_core::{CompressError, Sparsity, Statistics};
 use sparq_model::{LinearShape, Model};
@@ -59,8 +59,9 @@ impl Plan {
     /// Plans `recipe` for `model`, and refuses what cannot work.
     ///
     /// # Errors
-    /// [`Error::NoTargets`], [`Error::Recipe`] for an allocation of another model, [`Error::Calibration`] if data is needed and
-    /// none is given, [`Error::Compress`] if a pattern does not divide a layer's width.
+    /// [`Error::NoTargets`], [`Error::UnmatchedPattern`], [`Error::Recipe`] for an allocation of another model,
+    /// [`Error::Calibration`] if data is needed and none is given, [`Error::Model`] if its sequences are longer than the model's
+    /// positions, [`Error::Compress`] if a pattern does not divide a layer's width.
     pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
         let compressors = Compressors::new(recipe.clone())?;
         let needs = compressors.needs();
@@ -101,11 +102,13 @@ impl Plan {
             let example = model.linear_names().next().unwrap_or_default().to_owned();
             return Err(Error::NoTargets { example });
         }
+        unmatched::check(model, &recipe.targets)?;
         let used = if needs == Statistics::Nothing {
             None
         } else {
             Some(calibration.ok_or_else(|| Error::Calibration { what: format!("{recipe} needs calibration text") })?)
         };
+        model.config().check_length(used.map_or(0, Calibration::longest))?;
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
         let corrects_drift = compressors.correct_drift();
         let hessian_bytes = match needs {

@@ -75,7 +75,9 @@ impl CompressionReport {
     pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64, profile: Profile) -> Self {
         let weights: usize = layers.iter().map(|layer| layer.weights).sum();
         let mean = |value: &dyn Fn(&LayerReport) -> f64| {
-            layers.iter().map(|layer| layer.weights as f64 * value(layer)).sum::<f64>() / weights.max(1) as f64
+            // The sum of nothing is minus zero.
+            let sum: f64 = layers.iter().map(|layer| layer.weights as f64 * value(layer)).sum();
+            (sum + 0.0) / weights.max(1) as f64
         };
         Self {
             recipe: recipe.clone(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Which linear layers are compressed, by glob over their full names (`model.layers.3.mlp.down_proj`); `*` crosses dots.
 ///
 /// The default takes every linear layer inside the blocks. Embeddings, norms and the output matrix (`lm_head`) are never
-/// among them.
+/// among them. A pattern that matches no layer of the model is refused when a compression is planned.
 ///
 /// # Examples
 /// ```
@@ -42,15 +42,11 @@ impl Targets {
 }
 
 fn set(patterns: &[String]) -> Result<GlobSet> {
-    let bad = |pattern: &str, error: globset::Error| Error::Pattern {
-        pattern: pattern.to_owned(),
-        reason: error.to_string(),
-    };
     let mut builder = GlobSetBuilder::new();
     for pattern in patterns {
-        builder.add(Glob::new(pattern).map_err(|error| bad(pattern, error))?);
+        builder.add(Glob::new(pattern).map_err(|error| Error::bad_pattern(pattern, &error))?);
     }
-    builder.build().map_err(|error| bad(&patterns.join(", "), error))
+    builder.build().map_err(|error| Error::bad_pattern(&patterns.join(", "), &error))
 }
 
 /// Compiled [`Targets`].

@@ -339,7 +339,7 @@ fn continues_after_being_killed_between_its_last_renames(format: &dyn ExportForm
     let mut sink = sparq_pipeline::SolutionSink::open(
         &partial,
         sparq_pipeline::Fingerprint::new(&model, &recipe, Some(&calibration)).expect("readable"),
-        false,
+        recipe.act_order,
     )
     .expect("opened");
     job.into_sink(&mut sink).expect("solved");
@@ -449,6 +449,29 @@ fn what_cannot_work_is_refused_before_any_work() {
     let recipe = parse("q=4").with_targets(Targets { include: vec!["nothing".into()], ignore: vec![] });
     let error = run(&recipe, Some(&calibration(&model, 2)));
     assert!(error.to_string().contains("self_attn"), "{error}");
+    let with = |include: &str, ignore: &str| {
+        let targets = Targets { include: vec!["*.mlp.*".into(), include.into()], ignore: vec![ignore.into()] };
+        let recipe = parse("q=4,quantizer=rtn").with_targets(targets);
+        Compress::new(&model).recipe(recipe).plan()
+    };
+    for (include, ignore, near) in [
+        ("*.up_porj", "*.0.*", "up_proj"),
+        ("*", "re:.*down_proj", "down_proj"),
+        ("*", "*.down_proj,*.up_proj", "down_proj"),
+        ("*", "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj;"),
+        ("lm_head", "*.0.*", "model.layers.0"),
+    ] {
+        let error = with(include, ignore).expect_err("a pattern without a layer");
+        let (Error::UnmatchedPattern { .. }, said) = (&error, error.to_string()) else { panic!("{error}") };
+        assert!(said.contains(near), "{said}");
+    }
+    // What is never compressed may be left alone by name.
+    assert!(with("*", "lm_head").is_ok() && with("*", "*.input_layernorm").is_ok());
+    let long = Calibration::from_sequences(vec![vec![1; 513]]).expect("one sequence");
+    let error = run(&parse("q=4"), Some(&long)).to_string();
+    assert!(error.contains("513") && error.contains("512 positions"), "{error}");
+    let json = Calibration::from_text(model.tokenizer().expect("one"), "{\"text\": \"a\"}\n", Sampling::default());
+    assert!(json.expect_err("JSON").to_string().contains("JSON"));
     let budget = LayerBudget { sparsity: Sparsity::DENSE, bits: Some(Bits::B4) };
     let foreign = Allocation::new([("transformer.h.0.attn.c_attn".to_owned(), 100, budget)]);
     let mut untrue = Allocation::new([(model.linear_names().next().expect("one").to_owned(), 100, budget)]);

@@ -17,7 +17,7 @@ use crate::content_hash::content_hash;
 use crate::entry::{Entry, Loaded};
 use crate::mmap::MappedFile;
 use crate::read::{check_decodable, check_finite, checked, decode_plain, raw, read_entry};
-use crate::{Error, Fault, Result, SideFile, TensorInfo, TensorPart, files, limits, side_files};
+use crate::{Error, Fault, Result, SideFile, TensorInfo, TensorPart, files, limits, side_files, tokenizer_files};
 
 /// Where a checkpoint's tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -294,16 +294,16 @@ impl Checkpoint {
         })
     }
 
-    /// The contents of `tokenizer.json`, or its equivalent made from GGUF metadata; `None` if the checkpoint has no
-    /// tokenizer.
+    /// The contents of `tokenizer.json` with the tokens that `tokenizer_config.json` alone declares, or its equivalent made from
+    /// `vocab.json` and `merges.txt` or from GGUF metadata; `None` if the checkpoint has no tokenizer.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Malformed`] if the file cannot be read or is far too large; [`Error::Unsupported`]
-    /// if a GGUF file's tokenizer has no equivalent here.
+    /// [`Error::Io`] and [`Error::Malformed`] if a file cannot be read or is far too large; [`Error::Unsupported`] if the
+    /// tokenizer is of another kind, or a GGUF file's has no equivalent here.
     pub fn tokenizer_json(&self) -> Result<Option<Vec<u8>>> {
         match &self.synthesised {
             Some(synthesised) => synthesised.tokenizer_json(self.files[0].bytes()),
-            None => self.optional_file("tokenizer.json"),
+            None => tokenizer_files::tokenizer_json(&self.directory, self.config.as_ref()),
         }
     }
 
@@ -404,7 +404,7 @@ impl Checkpoint {
 
     fn optional_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.directory.join(name);
-        if path.exists() { files::read_limited(&path, limits::SIDE_FILE_BYTES).map(Some) } else { Ok(None) }
+        if path.exists() { files::read_unmarked(&path, limits::SIDE_FILE_BYTES).map(Some) } else { Ok(None) }
     }
 }
 

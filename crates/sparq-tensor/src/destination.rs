@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use crate::container::safetensors::{INDEX_FILE, SINGLE_FILE};
 use crate::{Error, Result};
 
-/// Whether a checkpoint may be put at `destination`.
+/// Whether a checkpoint may be put at `destination`. A directory without anything in it is no obstacle.
 pub(crate) fn check_destination(destination: &Path, overwrite: bool) -> Result<()> {
+    let overwrite = overwrite || is_empty_directory(destination);
     check(destination, overwrite, |metadata| Ok(metadata.is_dir() && is_replaceable(destination)?))
 }
 
@@ -24,6 +25,12 @@ fn check(destination: &Path, overwrite: bool, may_go: impl FnOnce(&Metadata) -> 
         Ok(metadata) if may_go(&metadata)? => Ok(()),
         Ok(_) => Err(Error::NotOverwritable { path: destination.to_path_buf() }),
     }
+}
+
+/// Whether there is a directory with nothing in it; a link to one is none.
+fn is_empty_directory(path: &Path) -> bool {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    is_directory && fs::read_dir(path).is_ok_and(|mut items| items.next().is_none())
 }
 
 /// Refuses a destination that is what is read from, or a directory around it: overwriting would delete it.
@@ -139,7 +146,8 @@ pub fn move_checkpoint(from: impl AsRef<Path>, destination: impl AsRef<Path>, ov
     }
 }
 
-/// Whether [`move_checkpoint`] may put a checkpoint, a directory or a file, where one like it may be already.
+/// Whether [`move_checkpoint`] may put a checkpoint, a directory or a file, where one like it may be already. An empty
+/// directory is no obstacle.
 ///
 /// # Errors
 /// [`Error::DestinationExists`], or with `overwrite` [`Error::NotOverwritable`] if what is there is no checkpoint;
@@ -156,7 +164,7 @@ pub fn move_checkpoint(from: impl AsRef<Path>, destination: impl AsRef<Path>, ov
 /// ```
 pub fn check_replaceable(destination: impl AsRef<Path>, overwrite: bool) -> Result<()> {
     let destination = destination.as_ref();
-    check(destination, overwrite, |metadata| {
+    check(destination, overwrite || is_empty_directory(destination), |metadata| {
         if metadata.is_dir() { is_replaceable(destination) } else { is_gguf(metadata, destination) }
     })
 }

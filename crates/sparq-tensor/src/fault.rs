@@ -52,6 +52,18 @@ pub enum Fault {
         /// Which text.
         what: &'static str,
     },
+    /// A text file holds bytes that are not UTF-8.
+    #[error("it is not UTF-8 text: byte {byte:#04x} at position {position} (line {line}){begins}")]
+    NotText {
+        /// Bytes before the first that is wrong.
+        position: usize,
+        /// Its line, from 1.
+        line: usize,
+        /// The byte.
+        byte: u8,
+        /// What the file's first bytes say it is, if they do.
+        begins: &'static str,
+    },
     /// JSON does not parse, or has another structure than expected.
     #[error("{what} is not valid JSON: {reason}")]
     Json {

@@ -24,6 +24,7 @@ mod side_files;
 mod size;
 mod staged;
 mod tensor_info;
+mod tokenizer_files;
 mod whole_files;
 
 pub use checkpoint::{Checkpoint, SourceFormat};
@@ -38,6 +39,7 @@ pub use digest::digest;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use fault::Fault;
+pub use files::read_text;
 pub use part::TensorPart;
 pub use planned_size::PlannedSize;
 pub use side_files::SideFile;

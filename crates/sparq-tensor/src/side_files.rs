@@ -18,7 +18,7 @@ const NAMES: [&str; 7] = [
 ];
 const PREFIXES: [&str; 4] = ["tokenizer", "chat_template", "spiece.model", "sentencepiece"];
 
-/// A file beside the weights, to be carried over unchanged.
+/// A file beside the weights, to be carried over unchanged but for a byte order mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SideFile {
@@ -44,7 +44,7 @@ pub(crate) fn from_directory(directory: &Path, presents_packed: bool) -> Result<
                 present::strip(&mut config);
                 pretty(&config)
             } else {
-                files::read_limited(&path, limits::SIDE_FILE_BYTES)?
+                files::read_unmarked(&path, limits::SIDE_FILE_BYTES)?
             };
             side_files.push(SideFile { name: name.to_owned(), bytes });
         }

@@ -199,7 +199,7 @@ fn linear_and_yarn_scaling_are_carried_over() {
 
 #[test]
 fn the_tokenizer_loads_and_keeps_its_ids() {
-    for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2"] {
+    for pre in ["gpt-2", "smollm", "llama-bpe", "qwen2", "dbrx", "gpt-4o", "tekken"] {
         let mut gguf = Gguf::tiny_with_tokenizer("llama", pre);
         gguf.set("tokenizer.ggml.add_bos_token", Kv::Bool(false));
         let tokenizer = tokenizer(&gguf);
@@ -241,6 +241,27 @@ fn digits_and_words_are_cut_as_the_pre_tokenizer_says() {
     assert_eq!(pieces("llama-bpe"), [7, 5, 5]); // three and one
     assert_eq!(pieces("smollm"), [5; 4]);
     assert_eq!(pieces("qwen2"), [5; 4]);
+    assert_eq!(pieces("dbrx"), [7, 5, 5]);
+    assert_eq!(pieces("gpt-4o"), [7, 5, 5]);
+    assert_eq!(pieces("tekken"), [5; 4]);
+}
+
+#[test]
+fn words_are_cut_before_capitals_where_the_pre_tokenizer_says() {
+    // Merges of "b A" and "A '" show where nothing was cut.
+    let pieces = |pre: &str, text: &str| {
+        let mut gguf = Gguf::tiny_with_tokenizer("llama", pre);
+        let tokens = ["<s>", "</s>", "b", "A", "bA", "'", "s", "b's"];
+        gguf.set("tokenizer.ggml.tokens", Kv::Strings(tokens.iter().map(ToString::to_string).collect()));
+        gguf.set("tokenizer.ggml.token_type", Kv::I32s(vec![3, 3, 1, 1, 1, 1, 1, 1]));
+        gguf.set("tokenizer.ggml.merges", Kv::Strings(vec!["b A".into()]));
+        gguf.set("tokenizer.ggml.add_bos_token", Kv::Bool(false));
+        tokenizer(&gguf).encode(text, true).unwrap().get_ids().to_vec()
+    };
+    assert_eq!(
+        (pieces("dbrx", "bA"), pieces("gpt-4o", "bA"), pieces("tekken", "bA")),
+        (vec![4], vec![2, 3], vec![2, 3])
+    );
 }
 
 #[test]
@@ -270,6 +291,17 @@ fn sentence_piece_vocabularies_merge_by_score_and_fall_back_to_bytes() {
     assert_eq!(ids("abb ab"), [1, id("▁ab"), id("b"), id("▁ab")]); // "▁a b" before "b b"
     assert_eq!(ids("é"), [1, id("▁"), id("<0xC3>"), id("<0xA9>")]);
     assert_eq!(tokenizer.decode(&ids("ab é b"), true).unwrap(), "ab é b");
+
+    // Pieces that hold blanks, as Gemma 3 has them for runs of blanks in the text.
+    let mut blank = gguf.clone();
+    let more = ["  ", "   ", "a b", " "].map(str::to_owned);
+    blank.set("tokenizer.ggml.tokens", Kv::Strings([&tokens[..], &more].concat()));
+    let kinds = [vec![2, 3, 3], vec![6; 256], vec![1; 7], vec![4, 4, 1, 1]].concat();
+    blank.set("tokenizer.ggml.token_type", Kv::I32s(kinds));
+    blank.set("tokenizer.ggml.scores", Kv::F32s(vec![-1.0; tokens.len() + 4]));
+    let with_blanks = self::tokenizer(&blank);
+    let ids = with_blanks.encode("ab  b", false).unwrap().get_ids().to_vec();
+    assert!(ids.contains(&(tokens.len() as u32)), "{ids:?}");
 
     gguf.set("tokenizer.ggml.scores", Kv::F32s(vec![0.0]));
     assert!(matches!(open(&gguf).unwrap().tokenizer_json(), Err(Error::InvalidMetadata { .. })));
@@ -315,9 +347,9 @@ fn a_part_of_interleaved_rows_is_what_the_whole_has_there() {
 
 #[test]
 fn tokenizers_without_an_equivalent_are_named() {
-    let checkpoint = open(&Gguf::tiny_with_tokenizer("llama", "tekken")).unwrap();
+    let checkpoint = open(&Gguf::tiny_with_tokenizer("llama", "command-r")).unwrap();
     let error = checkpoint.tokenizer_json().unwrap_err();
-    assert!(error.to_string().ends_with("tokenizer.ggml.pre is not supported: tekken"), "{error}");
+    assert!(error.to_string().ends_with("tokenizer.ggml.pre is not supported: command-r"), "{error}");
     // The weights are usable all the same.
     assert_eq!(checkpoint.side_files().unwrap().len(), 1);
 

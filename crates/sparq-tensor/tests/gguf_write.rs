@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sparq_model::open_checkpoint;
 use sparq_tensor::{Checkpoint, CheckpointWriter, DType, Error, GgufWriter, TensorInfo, TensorSpec, WriteOptions};
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// Vectors in F32, matrices in `matrices`.
 fn types(matrices: DType) -> impl Fn(&TensorInfo) -> DType {
@@ -73,7 +74,15 @@ fn round_trips(gguf: &Gguf) {
 
 #[test]
 fn models_with_byte_level_tokenizers() {
-    for (architecture, pre) in [("llama", "smollm"), ("llama", "llama-bpe"), ("qwen2", "qwen2"), ("qwen3", "gpt-2")] {
+    for (architecture, pre) in [
+        ("llama", "smollm"),
+        ("llama", "llama-bpe"),
+        ("qwen2", "qwen2"),
+        ("qwen3", "gpt-2"),
+        ("llama", "dbrx"),
+        ("llama", "tekken"),
+        ("qwen3", "gpt-4o"),
+    ] {
         let mut gguf = Gguf::tiny_with_tokenizer(architecture, pre);
         gguf.set("tokenizer.ggml.add_bos_token", Kv::Bool(architecture == "llama"));
         gguf.set("tokenizer.ggml.add_eos_token", Kv::Bool(false));
@@ -235,7 +244,7 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     std::fs::write(&path, "GGUF of old").unwrap();
     GgufWriter::create(&path, &source, types(DType::F32), None, true).unwrap();
 
-    let refused = |change: &dyn Fn(&mut Value, &mut Value), word: &str| {
+    let changed = |change: &dyn Fn(&mut Value, &mut Value)| {
         let parent = tempfile::tempdir().unwrap();
         let dense = as_directory(&source, parent.path());
         let mut config = source.config().unwrap().clone();
@@ -243,7 +252,10 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
         change(&mut config, &mut tokenizer);
         std::fs::write(dense.join("config.json"), config.to_string()).unwrap();
         std::fs::write(dense.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-        let message = GgufWriter::check(&open_checkpoint(dense).unwrap(), types(DType::F32)).unwrap_err().to_string();
+        GgufWriter::check(&open_checkpoint(dense).unwrap(), types(DType::F32))
+    };
+    let refused = |change: &dyn Fn(&mut Value, &mut Value), word: &str| {
+        let message = changed(change).unwrap_err().to_string();
         assert!(message.contains(word), "{message} should name {word}");
     };
     refused(&|config, _| config["model_type"] = json!("gemma"), "gemma");
@@ -254,4 +266,56 @@ fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     refused(&|_, tokenizer| tokenizer["pre_tokenizer"] = json!({ "type": "Whitespace" }), "Whitespace");
     refused(&|_, tokenizer| tokenizer["model"]["vocab"]["a"] = json!(800), "vocab");
     refused(&|_, tokenizer| tokenizer["model"]["merges"] = json!(["ab"]), "merges");
+}
+
+/// The metadata of the file that is made of a directory whose tokenizer is changed, as a checkpoint.
+fn rewritten(pre: &str, change: impl FnOnce(&mut Value, &Path)) -> (TempDir, Checkpoint) {
+    let directory = tempfile::tempdir().unwrap();
+    let source = open_checkpoint(Gguf::tiny_with_tokenizer("llama", pre).write_to(directory.path())).unwrap();
+    let dense = as_directory(&source, directory.path());
+    let mut tokenizer = serde_json::from_slice(&source.tokenizer_json().unwrap().unwrap()).unwrap();
+    change(&mut tokenizer, &dense);
+    std::fs::write(dense.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let made = directory.path().join("made.gguf");
+    write(&open_checkpoint(dense).unwrap(), &made, DType::F32).unwrap();
+    let made = open_checkpoint(made).unwrap();
+    (directory, made)
+}
+
+fn tokenizer_of(checkpoint: &Checkpoint) -> Value {
+    serde_json::from_slice(&checkpoint.tokenizer_json().unwrap().unwrap()).unwrap()
+}
+
+#[test]
+fn what_older_tokenizers_leave_out_is_understood() {
+    let (_kept, unchanged) = rewritten("gpt-2", |_, _| {});
+    let (_kept, nameless) = rewritten("gpt-2", |tokenizer, _| {
+        tokenizer["model"].as_object_mut().unwrap().remove("type");
+        tokenizer["pre_tokenizer"].as_object_mut().unwrap().remove("use_regex");
+    });
+    assert_eq!(tokenizer_of(&nameless), tokenizer_of(&unchanged));
+    let (_kept, inverted) = rewritten("dbrx", |tokenizer, _| {
+        let split = &mut tokenizer["pre_tokenizer"]["pretokenizers"][0];
+        split["behavior"] = json!("Removed");
+        split["invert"] = json!(true);
+    });
+    assert!(tokenizer_of(&inverted)["pre_tokenizer"].to_string().contains("?+"));
+}
+
+#[test]
+fn the_template_of_a_file_comes_before_that_of_the_settings() {
+    let (_kept, made) = rewritten("gpt-2", |_, dense| {
+        std::fs::write(dense.join("chat_template.jinja"), "NEW").unwrap();
+    });
+    assert_eq!(made.tokenizer_config().unwrap().unwrap()["chat_template"], "NEW");
+}
+
+#[test]
+fn added_tokens_beyond_the_embedding_are_left_out() {
+    let (_kept, made) = rewritten("gpt-2", |tokenizer, _| {
+        let image = json!({ "id": 8, "content": "<image>", "special": true });
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(image);
+    });
+    let tokenizer = tokenizer_of(&made);
+    assert_eq!(tokenizer["added_tokens"].as_array().unwrap().len(), 3);
 }

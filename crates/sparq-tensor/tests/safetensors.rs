@@ -176,11 +176,17 @@ fn the_destination_is_not_taken_by_surprise() {
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     write(4.0, true).unwrap();
+    // One with nothing in it is in nobody's way.
+    fs::remove_dir_all(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    write(5.0, false).unwrap();
+    assert_eq!(Checkpoint::open(&path).unwrap().read_vector("a").unwrap(), array![5.0]);
 
     // The destination appears while the writer is at work.
     let late = directory.path().join("late");
     let writer = CheckpointWriter::create(&late, Vec::new(), WriteOptions::default()).unwrap();
     fs::create_dir(&late).unwrap();
+    fs::write(late.join("notes.txt"), "").unwrap();
     assert!(matches!(writer.finish(), Err(Error::DestinationExists { .. })));
     assert_eq!(entries(directory.path()), ["late", "out"]);
 }

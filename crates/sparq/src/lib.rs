@@ -82,7 +82,8 @@ pub mod tensor {
 pub mod model {
     pub use sparq_model::{
         Activation, BatchLayout, Block, BlockPlan, BlockState, Error, ExpertTokens, GenerateOptions, KvCache, Linear,
-        LinearId, LinearShape, MemoryEstimate, ModelConfig, Precision, Sampler, Tokenizer, open_checkpoint,
+        LinearId, LinearShape, MemoryEstimate, ModelConfig, Precision, Sampler, Tokenizer, open_checkpoint, plain_text,
+        read_text,
     };
 }
 

@@ -31,6 +31,14 @@ fn fails(name: &str, directory: &Path, arguments: &[&str], words: &[&str]) {
     }
 }
 
+/// Fails with exit code 2, for a value that is out of range, with what is needed.
+fn refuses_value(name: &str, directory: &Path, arguments: &[&str], needed: &str) {
+    let Some(output) = run(name, directory, arguments) else { return };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{name} {arguments:?}: {errors}");
+    assert!(errors.contains(needed), "{errors:?} should name {needed:?}");
+}
+
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
@@ -57,7 +65,9 @@ fn sweep_runs_on_the_demo_model_and_continues() {
 fn compress_evaluate_and_generate_work_together() {
     let directory = directory();
     let at = directory.path();
-    let arguments = ["--samples", "8", "--seq-len", "128", "--sparsity", "2:4", "--bits", "4", "--json"];
+    let arguments =
+        ["--samples", "8", "--seq-len", "128", "--sparsity", "2:4", "--bits", "4", "--threads", "1000", "--json"];
+    std::fs::create_dir(at.join("compressed")).expect("writable"); // an empty directory is no obstacle
     let Some(report) = succeeds("compress", at, &arguments) else { return };
     let report: Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report["layers"].as_array().map(Vec::len), Some(28));
@@ -71,6 +81,9 @@ fn compress_evaluate_and_generate_work_together() {
     let shown = succeeds("evaluate", at, &evaluate).expect("built");
     assert!(shown.contains("tasks"), "{shown}");
     assert!(at.join("evaluation.json").is_file());
+    // What the sweep measures and what is evaluated alone are the same windows.
+    let window = |more: &[&str]| succeeds("evaluate", at, &[&["--text-tokens", "4096"], more].concat());
+    assert_eq!(window(&[]), window(&["--window", "128"]));
     let text = succeeds("generate", at, &["--model", "compressed", "--max-tokens", "5"]).expect("built");
     assert!(text.starts_with("Q: What is the capital of France? A:"), "{text}");
     succeeds("logits", at, &["--model", "compressed", "--tokens", "0,5,9"]);
@@ -115,6 +128,19 @@ fn mistakes_are_one_line_and_leave_nothing() {
     fails("sweep", at, &["--grid", "s=0;q=16"], &["--grid"]);
     fails("sweep", at, &["--search-bits", "4,8", "--quick"], &["--target-tcr"]);
     fails("sweep", at, &["--config", "s=0.2,speed=3"], &["speed"]);
+    fails("compress", at, &["--ignore", "*.down_prj"], &["*.down_prj", "mlp.down_proj"]);
+    fails("compress", at, &["--group", "-1"], &["-1", "channel"]);
+    fails("compress", at, &["--sparsity", "-0.1"], &["-0.1", "sparsity"]);
+    fails("compress", at, &["--seq-len", "513"], &["513", "512 positions"]);
+    fails("evaluate", at, &["--window", "513"], &["513", "512 positions"]);
+    refuses_value("compress", at, &["--target-tcr", "81.25"], "0.8125");
+    refuses_value("sweep", at, &["--target-tcr", "75%"], "0.75");
+    refuses_value("evaluate", at, &["--limit", "0"], "at least 1");
+    refuses_value("evaluate", at, &["--window", "-1"], "at least 1");
+    std::fs::write(at.join("lines.jsonl"), "{\"text\": \"Ann has the ring.\"}\n").expect("writable");
+    fails("compress", at, &["--calibration", "lines.jsonl"], &["lines.jsonl", "JSON"]);
+    fails("evaluate", at, &["--perplexity", "lines.jsonl"], &["lines.jsonl", "JSON"]);
+    std::fs::remove_file(at.join("lines.jsonl")).expect("there");
     fails("evaluate", at, &["--tasks", "nosuch"], &["nosuch", "piqa"]);
     fails("logits", at, &["--tokens", "99999"], &["99999", "1024"]);
     fails("layer", at, &["--sparsity", "0", "--bits", "16"], &["nothing to do"]);

@@ -1,7 +1,6 @@
 //! Limits on a task's files. A larger file is more likely a mistake or an attack than a benchmark.
 
 use crate::{Error, Result};
-use std::io::Read;
 use std::path::Path;
 
 /// Bytes of a definition.
@@ -29,14 +28,12 @@ pub(super) const VARIANTS: usize = 1024;
 
 /// Reads a text file of at most the limit's length.
 pub(super) fn read(path: &Path) -> Result<String> {
-    let failed = |cause| Error::Read { path: path.to_owned(), cause };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = String::new();
-    // Reads one byte beyond the limit, which detects a longer file even if its size is not known beforehand.
-    file.take(DATA_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > DATA_BYTES {
-        let reason = format!("the file has more than {DATA_BYTES} bytes");
-        return Err(failed(std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason)));
-    }
-    Ok(text)
+    sparq_tensor::read_text(path, DATA_BYTES).map_err(|error| {
+        let cause = match error {
+            sparq_tensor::Error::Io { cause, .. } => cause,
+            sparq_tensor::Error::Malformed { fault, .. } => std::io::Error::other(fault),
+            other => std::io::Error::other(other),
+        };
+        Error::Read { path: path.to_owned(), cause }
+    })
 }

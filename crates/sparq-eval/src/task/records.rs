@@ -28,6 +28,7 @@ pub(super) fn records<'a>(
     text: &'a str,
     list: Option<&'a str>,
 ) -> Result<Box<dyn Iterator<Item = Placed> + 'a>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Some(list) = list else {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         return Ok(Box::new(lines.map(|(index, line)| Placed {
@@ -96,6 +97,12 @@ mod tests {
         assert_eq!(all("{}\n\n{}\n[", None), [(1, 1, true), (3, 3, true), (4, 4, false)]);
         let document = "{\n \"canary\": 1,\n \"examples\": [\n  {},\n  {\"a\":\n 1},\n  7\n ]\n}";
         assert_eq!(all(document, Some("examples")), [(1, 4, true), (2, 5, true), (3, 7, false)]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_record() {
+        assert_eq!(all("\u{feff}{}\n{}", None), [(1, 1, true), (2, 2, true)]);
+        assert_eq!(all("\u{feff}{\n\"examples\": [{}]}", Some("examples")), [(1, 2, true)]);
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl TextEvaluation {
     /// Encodes `text` with the model's tokenizer and cuts it into windows.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new) and of the tokenizer.
+    /// Those of [`new`](Self::new) and of the tokenizer; [`Error::Model`] for JSON, and for windows longer than
+    /// the model's positions.
     ///
     /// # Examples
     /// ```no_run
@@ -106,7 +107,9 @@ impl TextEvaluation {
         if text.is_empty() {
             return Err(Error::TextTooShort { tokens: 0, needed: 2 });
         }
-        Self::new(model.encode(text, settings.special_tokens)?, settings)
+        let evaluation = Self::new(model.encode(sparq_model::plain_text(text)?, settings.special_tokens)?, settings)?;
+        model.check_length(evaluation.windows.iter().map(|window| window.end - window.start).max().unwrap_or(0))?;
+        Ok(evaluation)
     }
 
     /// The tokens that are used.

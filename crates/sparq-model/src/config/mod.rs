@@ -128,6 +128,16 @@ impl ModelConfig {
         crate::architecture::configure(Fields::new(config)?).map(|(config, _)| config)
     }
 
+    /// Refuses sequences that are longer than the positions the model was made for. Whoever wants to see what a model does
+    /// beyond them runs it without asking.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`].
+    pub fn check_length(&self, tokens: usize) -> Result<()> {
+        let positions = self.max_positions;
+        if tokens > positions { Err(Error::TooLong { tokens, positions }) } else { Ok(()) }
+    }
+
     /// Width of all query heads together.
     pub fn query_width(&self) -> usize {
         self.heads * self.head_dim

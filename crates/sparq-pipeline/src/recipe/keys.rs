@@ -93,7 +93,10 @@ pub(super) const KEYS: &[Key] = &[
         "group",
         "input channels that share a scale, or channel, tensor",
         |r| r.granularity.to_string(),
-        |r, value| plain(value, "a number of channels, channel or tensor").map(|size| r.granularity = size),
+        |r, value| {
+            plain(value, "a number of channels, channel (which others write as -1) or tensor")
+                .map(|size| r.granularity = size)
+        },
     ),
     budget(
         "asymmetric",

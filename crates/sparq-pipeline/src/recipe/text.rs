@@ -230,6 +230,7 @@ mod tests {
             ("preset=magic", "magic"),
             ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),
+            ("group=-1,q=4", "channel (which others write as -1)"),
             ("expert-tokens=some", "some"),
             ("forward=f64", "f64"),
             ("speed=9", "unknown key"),

@@ -10,6 +10,8 @@ pub(crate) mod metadata;
 pub(crate) mod model;
 pub(crate) mod names;
 mod parse;
+pub(crate) mod pre_tokenizer;
+
 pub(crate) mod read;
 mod reader;
 pub(crate) mod tensor_in_gguf;

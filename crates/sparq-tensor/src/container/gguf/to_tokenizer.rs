@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::key_values::KeyValues;
-use super::tokenizer::PreTokenizer;
+use super::pre_tokenizer::PreTokenizer;
 use crate::{Checkpoint, Error, Fault, Result};
 
 const NORMAL: i32 = 1;
@@ -39,7 +39,9 @@ pub(super) fn describe(
         Error::malformed(&path, Fault::Json { what, reason })
     };
     let model = &json["model"];
-    if model["type"] != "BPE" {
+    // The first tokenizer.json files name no type: the keys tell.
+    let is_nameless_bpe = model["type"].is_null() && model["vocab"].is_object() && model["merges"].is_array();
+    if model["type"] != "BPE" && !is_nameless_bpe {
         return Err(unsupported("a tokenizer model other than BPE", &model["type"]));
     }
     let is_sentence_piece = model["byte_fallback"] == true;
@@ -73,7 +75,10 @@ pub(super) fn describe(
             (true, false) => CONTROL,
             (false, _) => USER_DEFINED,
         };
-        place(token, added["id"].as_u64(), kind)?;
+        // Gemma 3 of text alone names a token of images, for which its embedding has no row.
+        if added["id"].as_u64().is_some_and(|id| id < vocabulary as u64) {
+            place(token, added["id"].as_u64(), kind)?;
+        }
     }
     let ids: BTreeMap<&str, usize> =
         tokens.iter().enumerate().filter_map(|(id, token)| Some((token.as_deref()?, id))).collect();
@@ -93,13 +98,22 @@ pub(super) fn describe(
     entries.i32s("tokenizer.ggml.token_type", &kinds);
     if is_sentence_piece {
         entries.f32s("tokenizer.ggml.scores", &scores(&merges, &ids, vocabulary));
-        let normalizer = json["normalizer"].to_string();
-        entries.flag("tokenizer.ggml.add_space_prefix", normalizer.contains("\"Prepend\""));
+        entries.flag("tokenizer.ggml.add_space_prefix", prepends_space(&json));
     } else {
         let joined: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
         entries.strings("tokenizer.ggml.merges", joined.iter().map(String::as_str));
     }
     special_tokens(source, &json, &ids, entries)
+}
+
+/// Whether a blank is put in front of a text: by the normalizer, or by a pre-tokenizer that writes blanks as SentencePiece does.
+fn prepends_space(json: &Value) -> bool {
+    let steps = json["pre_tokenizer"]["pretokenizers"].as_array().into_iter().flatten();
+    let by_cutting = steps.chain([&json["pre_tokenizer"]]).filter(|step| step["type"] == "Metaspace").any(|step| {
+        let scheme = step["prepend_scheme"].as_str();
+        scheme.map_or(step["add_prefix_space"] != false, |scheme| scheme != "never")
+    });
+    by_cutting || json["normalizer"].to_string().contains("\"Prepend\"")
 }
 
 /// Pairs of tokens, in either of the two ways they are written.
@@ -174,19 +188,19 @@ fn special_tokens(
     Ok(())
 }
 
-/// The template, from the tokenizer's settings (the default one of several) or the file beside them.
+/// The template, from the file `chat_template.jinja`, which transformers reads first, or from the tokenizer's settings (the
+/// default one of several).
 fn chat_template(source: &Checkpoint, settings: &Value) -> Result<Option<String>> {
-    let template = match settings.get("chat_template") {
+    let file = source.side_files()?.into_iter().find(|file| file.name == "chat_template.jinja");
+    if let Some(template) = file.and_then(|file| String::from_utf8(file.bytes).ok()) {
+        return Ok(Some(template));
+    }
+    Ok(match settings.get("chat_template") {
         Some(Value::String(template)) => Some(template.clone()),
         Some(Value::Array(list)) => {
             let default = list.iter().find(|item| item["name"] == "default");
             default.and_then(|item| item["template"].as_str()).map(str::to_owned)
         }
         _ => None,
-    };
-    if template.is_some() {
-        return Ok(template);
-    }
-    let file = source.side_files()?.into_iter().find(|file| file.name == "chat_template.jinja");
-    Ok(file.and_then(|file| String::from_utf8(file.bytes).ok()))
+    })
 }

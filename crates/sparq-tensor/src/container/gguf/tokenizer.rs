@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
+use super::pre_tokenizer::PreTokenizer;
 use super::vocabulary::{TokenKind, Vocabulary, check_length};
 use crate::{Error, Result, limits};
 
@@ -24,80 +25,6 @@ pub(super) fn tokenizer_json(metadata: &Metadata, file: &[u8]) -> Result<Option<
     Ok(Some(tokenizer.to_string().into_bytes()))
 }
 
-/// How text is cut before byte-pair merges are applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PreTokenizer {
-    Gpt2,
-    /// GPT-2's with every digit on its own.
-    SingleDigits,
-    Llama3,
-    Qwen2,
-}
-
-/// Contractions; letters with one leading non-letter; numbers; punctuation; line breaks; spaces but the one before a
-/// word.
-const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The same with every digit on its own.
-const QWEN2_PATTERN: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-impl PreTokenizer {
-    fn from_metadata(metadata: &Metadata) -> Result<Self> {
-        const KEY: &str = "tokenizer.ggml.pre";
-        match metadata.string(KEY)?.unwrap_or("default") {
-            "default" | "gpt-2" => Ok(Self::Gpt2),
-            "smollm" | "starcoder" | "refact" => Ok(Self::SingleDigits),
-            "llama-bpe" | "llama3" | "llama-v3" => Ok(Self::Llama3),
-            "qwen2" | "deepseek-r1-qwen" => Ok(Self::Qwen2),
-            other => Err(metadata.unsupported(KEY, other)),
-        }
-    }
-
-    /// The inverse of [`json`](Self::json); `None` for what GGUF has no name for here.
-    pub(super) fn from_json(json: &Value) -> Option<Self> {
-        // Offsets do not matter to the tokens.
-        let without_offsets = |json: &Value| {
-            let mut json = json.clone();
-            let steps = match json.get_mut("pretokenizers").and_then(Value::as_array_mut) {
-                Some(steps) => steps.iter_mut().collect(),
-                None => vec![&mut json],
-            };
-            for step in steps.into_iter().filter_map(Value::as_object_mut) {
-                step.remove("trim_offsets");
-            }
-            json
-        };
-        let wanted = without_offsets(json);
-        let all = [Self::Gpt2, Self::SingleDigits, Self::Llama3, Self::Qwen2];
-        all.into_iter().find(|known| without_offsets(&known.json()) == wanted)
-    }
-
-    /// The value of `tokenizer.ggml.pre`.
-    pub(super) fn gguf_name(self) -> &'static str {
-        match self {
-            Self::Gpt2 => "gpt-2",
-            Self::SingleDigits => "smollm",
-            Self::Llama3 => "llama-bpe",
-            Self::Qwen2 => "qwen2",
-        }
-    }
-
-    fn json(self) -> Value {
-        let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
-        let split = |pattern: &str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
-        let first = match self {
-            Self::Gpt2 => return byte_level(true),
-            Self::SingleDigits => {
-                let digits = json!({ "type": "Digits", "individual_digits": true });
-                return json!({ "type": "Sequence", "pretokenizers": [digits, byte_level(true)] });
-            }
-            Self::Llama3 => split(LLAMA3_PATTERN),
-            Self::Qwen2 => split(QWEN2_PATTERN),
-        };
-        json!({ "type": "Sequence", "pretokenizers": [first, byte_level(false)] })
-    }
-}
-
 /// Byte-pair encoding over bytes written as printable characters.
 fn byte_level(metadata: &Metadata, file: &[u8], vocabulary: &Vocabulary) -> Result<Value> {
     const MERGES: &str = "tokenizer.ggml.merges";
@@ -107,21 +34,19 @@ fn byte_level(metadata: &Metadata, file: &[u8], vocabulary: &Vocabulary) -> Resu
     for merge in &merges {
         check_merge(metadata, merge, &ids)?;
     }
-    // Llama 3's vocabulary has words that its merges do not lead to.
-    let is_llama3 = pre_tokenizer == PreTokenizer::Llama3;
+    let ignores_merges = pre_tokenizer.ignores_merges();
     let model = json!({
         "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": is_llama3,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignores_merges,
         "vocab": vocab_json(&ids), "merges": merges,
     });
     let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
-    let normalizer = if pre_tokenizer == PreTokenizer::Qwen2 { json!({ "type": "NFC" }) } else { Value::Null };
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": vocabulary.added_tokens(),
-        "normalizer": normalizer,
+        "normalizer": pre_tokenizer.normalizer(),
         "pre_tokenizer": pre_tokenizer.json(),
-        "post_processor": template(metadata, vocabulary, is_llama3)?,
+        "post_processor": template(metadata, vocabulary, ignores_merges)?,
         "decoder": byte_level,
         "model": model,
     }))
@@ -163,13 +88,14 @@ fn sentence_piece(metadata: &Metadata, file: &[u8], vocabulary: &Vocabulary) -> 
     }))
 }
 
-/// Every way to put a token together from two others, best score first; among equals in the order of ids.
+/// Every way to put a token together from two others, best score first; among equals in the order of ids. Pairs, because tokens
+/// may hold blanks.
 fn merges_by_score(
     metadata: &Metadata,
     vocabulary: &Vocabulary,
     ids: &BTreeMap<&str, usize>,
     scores: &[f32],
-) -> Result<Vec<String>> {
+) -> Result<Vec<[String; 2]>> {
     let refuse = |expected, found: usize| {
         let (file, key) = (metadata.file().to_path_buf(), "tokenizer.ggml.tokens".to_owned());
         Err(Error::InvalidMetadata { file, key, expected, found: format!("{found} bytes") })
@@ -189,7 +115,7 @@ fn merges_by_score(
                 if bytes > limits::MERGES_BYTES {
                     return refuse("pieces whose merges take at most 64 MiB", bytes);
                 }
-                merges.push((id, left_id, right_id, format!("{left} {right}")));
+                merges.push((id, left_id, right_id, [left.to_owned(), right.to_owned()]));
             }
         }
     }

@@ -67,7 +67,7 @@ fn read_index(path: &Path) -> Result<Vec<(String, String)>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let bytes = files::read_limited(path, limits::INDEX_BYTES)?;
+    let bytes = files::read_unmarked(path, limits::INDEX_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes)
         .map_err(|error| Error::malformed(path, Fault::Json { what: "the index", reason: error.to_string() }))?;
     for (tensor, name) in &index.weight_map {
