@@ -145,20 +145,21 @@ pub enum ScaleType {
 }
 
 impl ScaleType {
-    /// Rounds a positive scale to this type, never to zero or infinity.
+    /// Rounds a positive scale to this type, never to zero or infinity. Among the subnormal halves, which are coarse, it
+    /// rounds up: a scale that is a little too large costs resolution, one that is too small cuts off the largest weights.
     ///
     /// ```
     /// use sparq_core::ScaleType;
     /// assert_eq!(ScaleType::F16.round(0.1), 0.099975586);
-    /// assert!(ScaleType::F16.round(1e-30) > 0.0);
+    /// assert_eq!(ScaleType::F16.round(1e-5), 168.0 * 2f32.powi(-24));
+    /// assert_eq!(ScaleType::F16.round(1e-30), 2f32.powi(-24));
     /// assert_eq!(ScaleType::F16.round(1e30), 65504.0);
     /// ```
     pub fn round(self, scale: f32) -> f32 {
-        // Below the smallest normal number a half loses precision bit by bit; codes absorb a scale that is too large
-        // better than one that is off by half its value.
         let (least, most) = self.range();
         let scale = scale.clamp(least, most);
         match self {
+            Self::F16 if scale < f16::MIN_POSITIVE.to_f32() => (scale / least).ceil() * least,
             Self::F16 => f16::from_f32(scale).to_f32(),
             Self::Bf16 => bf16::from_f32(scale).to_f32(),
             Self::F32 => scale,
@@ -168,7 +169,7 @@ impl ScaleType {
     /// The smallest and the largest scale that [`round`](Self::round) gives.
     pub fn range(self) -> (f32, f32) {
         match self {
-            Self::F16 => (f16::MIN_POSITIVE.to_f32(), f16::MAX.to_f32()),
+            Self::F16 => (f16::MIN_POSITIVE_SUBNORMAL.to_f32(), f16::MAX.to_f32()),
             Self::Bf16 => (bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32()),
             Self::F32 => (f32::MIN_POSITIVE, f32::MAX),
         }
@@ -276,6 +277,18 @@ mod tests {
         assert_eq!((Bits::B8.max_code(), Bits::B8.midpoint()), (255, 128));
         assert_eq!(serde_json::from_str::<Bits>("3").ok(), Some(Bits::B3));
         assert!(serde_json::from_str::<Bits>("12").is_err());
+    }
+
+    #[test]
+    fn small_scales_become_subnormal_halves_rounded_up() {
+        let least = 2f32.powi(-24);
+        for factor in [1.0f32, 1.2, 2.5, 33.1, 1023.7] {
+            let rounded = ScaleType::F16.round(factor * least);
+            assert_eq!(f16::from_f32(rounded).to_f32(), rounded, "a half holds it");
+            assert_eq!(rounded, factor.ceil() * least);
+        }
+        assert_eq!(ScaleType::F16.round(least / 3.0), least);
+        assert_eq!(ScaleType::F16.range().0, least);
     }
 
     #[test]
