@@ -111,7 +111,7 @@ impl ResultCache {
             [header.as_slice(), b"\n", payload].into_iter().try_for_each(|part| file.write_all(part))
         });
         written.map(drop).map_err(|error| {
-            let source = match error {
+            let cause = match error {
                 sparq_tensor::Error::Io { cause, .. } => cause,
                 other => std::io::Error::other(other),
             };
