@@ -141,6 +141,15 @@ impl Tokenizer {
         &self.eos
     }
 
+    /// Added tokens whose ids are not below `embeddings`, by id: a model with so many embeddings has none for them.
+    pub fn added_beyond(&self, embeddings: usize) -> Vec<(u32, String)> {
+        let added = self.inner.get_added_tokens_decoder().into_iter();
+        let mut beyond: Vec<_> =
+            added.filter(|(id, _)| *id as usize >= embeddings).map(|(id, token)| (id, token.content)).collect();
+        beyond.sort_unstable();
+        beyond
+    }
+
     /// Number of tokens, added ones included. The model may have more embeddings.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
