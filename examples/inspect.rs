@@ -146,7 +146,7 @@ fn kind(name: &str) -> &'static str {
         _ if has(&["embed", "wte", "wpe"]) => "embeddings",
         _ if has(&["lm_head"]) => "output layer",
         _ if has(&["norm", ".ln_"]) => "norms",
-        _ if name.ends_with(".bias") => "biases",
+        _ if has(&[".bias"]) => "biases",
         _ => "other tensors",
     }
 }
