@@ -161,7 +161,7 @@ fn from_demo() -> anyhow::Result<Layer> {
     let demo = demo::Demo::unpack()?;
     let model = Model::open(demo.directory())?;
     let capture = |file: &str| -> anyhow::Result<(String, Array2<f32>, Array2<f32>)> {
-        let text = common::read_text(&demo.file(file))?;
+        let text = common::read_text(demo.file(file))?;
         let calibration =
             Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 32, length: 128, seed: 0 })?;
         let lengths: Vec<usize> = calibration.sequences().iter().map(Vec::len).collect();

@@ -16,19 +16,41 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Opens the model, or the demo model, which is returned too because it must outlive the model.
-    pub(crate) fn open(&self) -> Result<(Model, Option<Demo>)> {
+    /// Where the model is. The demo model is returned too, because it must outlive its use.
+    pub(crate) fn path(&self) -> Result<(PathBuf, Option<Demo>)> {
         if let Some(path) = &self.model {
-            return Ok((Model::open(super::hub::resolve(path)?)?, None));
+            return Ok((super::hub::resolve(path)?, None));
         }
         let demo = Demo::unpack()?;
-        Ok((Model::open(demo.directory())?, Some(demo)))
+        Ok((demo.directory(), Some(demo)))
+    }
+
+    /// Opens the model, or the demo model, and says what is odd about its tokenizer.
+    pub(crate) fn open(&self) -> Result<(Model, Option<Demo>)> {
+        let (path, demo) = self.path()?;
+        let model = Model::open(path)?;
+        if let Some(warning) = beyond(&model) {
+            eprintln!("warning: {warning}");
+        }
+        Ok((model, demo))
     }
 
     /// The name of the model in results.
     pub(crate) fn name(&self) -> String {
         self.model.as_deref().map_or_else(|| "demo model".to_owned(), super::name_of)
     }
+}
+
+/// A warning if the tokenizer has tokens that the model has no embedding for.
+pub(crate) fn beyond(model: &Model) -> Option<String> {
+    let (embeddings, tokens) =
+        (model.config().vocab_size, model.tokenizer().ok()?.added_beyond(model.config().vocab_size));
+    let (id, first) = tokens.first()?;
+    let count = tokens.len();
+    Some(format!(
+        "{count} added tokens of the tokenizer, {first:?} ({id}) first, lie beyond the {embeddings} embeddings: text with them \
+         is refused, and GGUF leaves them out"
+    ))
 }
 
 /// How many threads a program uses.

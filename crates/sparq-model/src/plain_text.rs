@@ -1,10 +1,13 @@
 use crate::{Error, Result};
-use serde::de::IgnoredAny;
-use std::collections::HashMap;
+use serde::Deserialize;
 use std::path::Path;
 
 /// Bytes of a text file to calibrate on or to judge by: more than any such file has any use for.
 const LARGEST_TEXT: u64 = 256 << 20;
+
+/// Any JSON object.
+#[derive(Deserialize)]
+struct Object {}
 
 /// Reads a text file of at most 256 MiB, without its byte order mark.
 ///
@@ -30,11 +33,11 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
 /// ```
 pub fn plain_text(text: &str) -> Result<&str> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let object = |text: &str| serde_json::from_str::<HashMap<String, IgnoredAny>>(text).ok();
+    let is_object = |text: &str| text.trim() != "{}" && serde_json::from_str::<Object>(text).is_ok();
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
     let is_json = match first.as_bytes().first() {
-        Some(b'{') => object(first).or_else(|| object(text)).is_some_and(|fields| !fields.is_empty()),
-        Some(b'[') => serde_json::from_str::<Vec<HashMap<String, IgnoredAny>>>(text).is_ok_and(|list| !list.is_empty()),
+        Some(b'{') => is_object(first) || is_object(text),
+        Some(b'[') => serde_json::from_str::<Vec<Object>>(text).is_ok_and(|list| !list.is_empty()),
         _ => false,
     };
     if is_json { Err(Error::NotPlainText) } else { Ok(text) }

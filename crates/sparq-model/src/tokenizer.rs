@@ -141,6 +141,26 @@ impl Tokenizer {
         &self.eos
     }
 
+    /// Added tokens whose ids are not below `embeddings`, by id: a model with so many embeddings has none for them.
+    ///
+    /// # Examples
+    /// ```
+    /// let json = br#"{"version": "1.0", "added_tokens": [{"id": 1, "content": "<image>", "single_word": false,
+    ///     "lstrip": false, "rstrip": false, "normalized": false, "special": true}], "model":
+    ///     {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#;
+    /// let tokenizer = sparq_model::Tokenizer::from_json(json, None)?;
+    /// assert_eq!(tokenizer.added_beyond(1), [(1, "<image>".to_owned())]);
+    /// assert!(tokenizer.added_beyond(2).is_empty());
+    /// # Ok::<(), sparq_model::Error>(())
+    /// ```
+    pub fn added_beyond(&self, embeddings: usize) -> Vec<(u32, String)> {
+        let added = self.inner.get_added_tokens_decoder().into_iter();
+        let mut beyond: Vec<_> =
+            added.filter(|(id, _)| *id as usize >= embeddings).map(|(id, token)| (id, token.content)).collect();
+        beyond.sort_unstable();
+        beyond
+    }
+
     /// Number of tokens, added ones included. The model may have more embeddings.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

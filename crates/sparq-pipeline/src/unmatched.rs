@@ -20,7 +20,8 @@ pub(crate) fn check(model: &Model, targets: &Targets) -> Result<()> {
     for (pattern, is_ignored) in include.chain(targets.ignore.iter().map(|pattern| (pattern, true))) {
         let glob = Glob::new(pattern).map_err(|error| Error::bad_pattern(pattern, &error))?.compile_matcher();
         let matches = |names: &[&str]| names.iter().any(|name| glob.is_match(name));
-        if !matches(&names) && !(is_ignored && matches(&kept)) {
+        let is_meant = matches(&names) || is_ignored && matches(&kept);
+        if !is_meant {
             return Err(Error::UnmatchedPattern { pattern: pattern.clone(), near: near(pattern, &names) });
         }
     }

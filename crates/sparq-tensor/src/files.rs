@@ -40,7 +40,7 @@ pub fn read_text(path: impl AsRef<Path>, limit: u64) -> Result<String> {
     String::from_utf8(read_unmarked(path, limit)?).map_err(|error| {
         let position = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();
-        let line = 1 + bytes[..position].iter().filter(|&&byte| byte == b'\n').count();
+        let line = bytes[..position].split(|&byte| byte == b'\n').count();
         let known: [(&[u8], &str); 6] = [
             (b"\xff\xfe", "; it begins as UTF-16 does"),
             (b"\xfe\xff", "; it begins as UTF-16 does"),

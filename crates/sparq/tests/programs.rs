@@ -91,6 +91,29 @@ fn compress_evaluate_and_generate_work_together() {
 }
 
 #[test]
+fn inspect_says_what_a_checkpoint_is_and_what_it_is_refused_for() {
+    let directory = directory();
+    let at = directory.path();
+    let Some(shown) = succeeds("inspect", at, &[]) else { return };
+    for part in ["llama", "28 linear in 4 blocks", "positions   512", "vocabulary  1024, tokenizer 1024", "for nothing"]
+    {
+        assert!(shown.contains(part), "{shown}");
+    }
+    assert!(shown.lines().count() <= 120);
+    std::fs::create_dir(at.join("bare")).expect("writable");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(demo.join(file), at.join("bare").join(file)).expect("copied");
+    }
+    std::fs::write(at.join("bare/tokenizer.model"), "").expect("writable");
+    let json = succeeds("inspect", at, &["--model", "bare", "--json"]).expect("built");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert!(json["refused"][0].as_str().expect("a reason").contains("SentencePiece"), "{json}");
+    assert_eq!(json["bits_per_weight"], 16.0);
+    assert_eq!(json["bytes"]["linear layers"]["BF16"]["tensors"], 28);
+}
+
+#[test]
 fn layer_writes_what_it_promises_and_bits_do_not_depend_on_threads() {
     let directory = directory();
     let run = |threads: &str, output: &str| {
