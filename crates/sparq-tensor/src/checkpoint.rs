@@ -510,8 +510,8 @@ fn open_directory(path: &Path, families: Families) -> Result<(Loaded, Option<Syn
             Some(Container::Gguf) => gguf_files.push(file),
             Some(Container::Safetensors) => safetensors_files.push(file),
             None => {
-                has_pickles |=
-                    file.extension().is_some_and(|ending| ["bin", "pt", "pth"].iter().any(|it| ending == *it))
+                let is_pickle = |ending: &std::ffi::OsStr| ["bin", "pt", "pth"].iter().any(|known| ending == *known);
+                has_pickles |= file.extension().is_some_and(is_pickle);
             }
         }
     }

@@ -105,8 +105,15 @@ impl DType {
     /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         match self {
-            Self::Bool | Self::U8 | Self::I8 | Self::F4 => 1,
-            Self::F8_E4M3 | Self::F8_E4M3FNUZ | Self::F8_E5M2 | Self::F8_E5M2FNUZ | Self::F8_E8M0 => 1,
+            Self::Bool
+            | Self::U8
+            | Self::I8
+            | Self::F4
+            | Self::F8_E4M3
+            | Self::F8_E4M3FNUZ
+            | Self::F8_E5M2
+            | Self::F8_E5M2FNUZ
+            | Self::F8_E8M0 => 1,
             Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::F6_E2M3 | Self::F6_E3M2 => 3,
