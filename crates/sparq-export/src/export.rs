@@ -49,6 +49,16 @@ pub fn check(
     checked(source, &layers, format, settings).map(drop)
 }
 
+/// Refuses values that no export can hold, in every tensor of `source` that its model reads: a pass over its files, worth
+/// while before hours of solving.
+///
+/// # Errors
+/// [`Error::Tensor`] for the first NaN or infinity by the name of its tensor, with the file it is in.
+pub fn check_values(source: &Checkpoint) -> Result<()> {
+    let mut read = source.tensors().filter(|info| !source.unused().contains(&info.name));
+    Ok(read.try_for_each(|info| source.check_finite(&info.name))?)
+}
+
 /// What [`export`] would write, known before any layer is solved.
 ///
 /// # Errors

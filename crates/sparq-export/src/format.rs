@@ -25,6 +25,18 @@ impl<'a> ExportContext<'a> {
         Self { source, layers, settings, by_weight }
     }
 
+    /// The tensors of the source that go into the output. What the model does not read goes along as it is, unless it is of a
+    /// type that only GGUF has.
+    pub fn tensors(&self) -> impl Iterator<Item = &'a TensorInfo> {
+        let source = self.source;
+        source.tensors().filter(|info| !(self.is_unused(info) && info.dtype.is_block_quantized()))
+    }
+
+    /// Whether the model does not read a tensor, and no compressed layer replaces it.
+    pub fn is_unused(&self, info: &TensorInfo) -> bool {
+        self.source.unused().contains(&info.name) && self.layer_of(&info.name).is_none()
+    }
+
     /// The compressed layer that replaces the source's tensor of this name.
     pub fn layer_of(&self, tensor: &str) -> Option<&'a SolvedShape> {
         self.by_weight.get(tensor).map(|&index| &self.layers[index])

@@ -48,7 +48,7 @@ mod solved;
 mod verify;
 
 pub use error::{Error, Result};
-pub use export::{check, export, planned_size};
+pub use export::{check, check_values, export, planned_size};
 pub use float_type::FloatType;
 pub use format::{ExportContext, ExportFormat, ExportTensor};
 pub use formats::{CompressedTensors, Dense, Format, Gguf, GgufTypes, GptqCheckpoint};

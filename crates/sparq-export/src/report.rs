@@ -43,6 +43,12 @@ pub struct ExportReport {
     pub layers: Vec<LayerCheck>,
     /// What an engine can make of it, in plain words.
     pub engines: String,
+    /// Tensors of the source that the model does not read: carried over as they are, left out of GGUF.
+    #[serde(default)]
+    pub unused: Vec<String>,
+    /// What of the source was not as usual, and how it was read.
+    #[serde(default)]
+    pub remarks: Vec<String>,
 }
 
 impl ExportReport {

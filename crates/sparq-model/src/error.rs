@@ -36,12 +36,25 @@ pub enum Error {
         supported: &'static str,
     },
     /// A tensor the architecture needs is not in the checkpoint.
-    #[error("tensor `{name}` of shape {expected:?} is missing from the checkpoint")]
+    #[error("tensor `{name}` of shape {expected:?} is missing from the checkpoint, which has {there}")]
     MissingTensor {
         /// Full name.
         name: String,
         /// Shape it should have.
         expected: Vec<usize>,
+        /// How many tensors there are, with the first names.
+        there: String,
+    },
+    /// A weight is stored in a type whose numbers are no weights by themselves.
+    #[error(
+        "tensor `{name}` has type {dtype}: integers and floats of 8 bits or less are codes, whose scales and format this \
+         checkpoint's config does not name"
+    )]
+    TensorType {
+        /// Full name.
+        name: String,
+        /// The type.
+        dtype: sparq_tensor::DType,
     },
     /// A tensor does not have the shape that the config implies.
     #[error("tensor `{name}` has shape {found:?}, the config implies {expected:?}")]

@@ -251,3 +251,42 @@ fn a_tokenizer_whose_skipped_parts_are_no_json_is_an_error() {
         assert!(error.to_string().contains("tokenizer.json"), "{error}");
     }
 }
+
+#[test]
+fn codes_without_their_scales_are_not_taken_as_numbers() {
+    for (dtype, size) in [("I8", 1), ("F8_E4M3", 1), ("I32", 4), ("U8", 1)] {
+        let copy = with_config(&llama(), |_| ());
+        let path = copy.path().join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let mut tensors: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+        let (name, mut data) = ("model.layers.1.mlp.up_proj.weight", Vec::new());
+        for (key, tensor) in tensors.as_object_mut().unwrap().iter_mut().filter(|(key, _)| *key != "__metadata__") {
+            let offset = |at: usize| tensor["data_offsets"][at].as_u64().unwrap() as usize + 8 + header;
+            let mut own = bytes[offset(0)..offset(1)].to_vec();
+            if key == name {
+                tensor["dtype"] = json!(dtype);
+                own.truncate(own.len() / 4 * size);
+            }
+            tensor["data_offsets"] = json!([data.len(), data.len() + own.len()]);
+            data.extend(own);
+        }
+        let header = tensors.to_string();
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        std::fs::write(&path, file).unwrap();
+        match Model::open(copy.path()) {
+            Err(Error::TensorType { name: named, dtype: found }) => {
+                assert_eq!((named.as_str(), found.to_string().as_str()), (name, dtype));
+            }
+            other => panic!("{dtype}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_with_what_is_there() {
+    let copy = with_config(&llama(), |config| config["model_type"] = json!("gpt2"));
+    std::fs::write(copy.path().join("config.json"), others().pop().unwrap().to_string()).unwrap();
+    let message = Model::open(copy.path()).unwrap_err().to_string();
+    assert!(message.contains("wte.weight") && message.contains("such as lm_head.weight, model."), "{message}");
+}

@@ -197,7 +197,8 @@ impl<'a> Compress<'a> {
     /// keeps the solution (codes, scales, zero points, masks), so that other formats can be made of it without solving again.
     ///
     /// # Errors
-    /// Before any work: those of [`check`](Self::check); [`Error::OtherRun`](crate::Error::OtherRun) if an unfinished run has
+    /// Before any work: those of [`check`](Self::check); [`Error::Export`](crate::Error::Export) for NaN and infinity
+    /// anywhere in the model; [`Error::OtherRun`](crate::Error::OtherRun) if an unfinished run has
     /// other settings, [`Error::Busy`](crate::Error::Busy) if it is still running. Later:
     /// [`Error::Stopped`](crate::Error::Stopped), [`Error::Strict`](crate::Error::Strict), and what reading and writing
     /// report; the unfinished run then stays as it is, and nothing is at the destination.
@@ -209,6 +210,7 @@ impl<'a> Compress<'a> {
             partial::remove_remains(&partial)?;
         }
         self.check(destination, format)?;
+        sparq_export::check_values(source)?;
         let fingerprint = Fingerprint::new(self.model, &self.recipe, self.calibration)?;
 
         let lock = partial::open(&partial, &beside, self.restart)?;

@@ -1,7 +1,7 @@
 //! One view of every checkpoint format.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -10,14 +10,16 @@ use serde_json::Value;
 
 use crate::arrangement::Arrangement;
 use crate::codec::{plain, present, tensor};
-use crate::container::gguf::family::Families;
+use crate::container::gguf::family::{self, Families};
+use crate::container::gguf::parts;
 use crate::container::gguf::read::{self as gguf, Synthesised};
-use crate::container::safetensors::{self, directory};
+use crate::container::safetensors::{self, directory, prefix};
+use crate::content::{self, Container};
 use crate::content_hash::content_hash;
 use crate::entry::{Entry, Loaded};
 use crate::mmap::MappedFile;
-use crate::read::{check_decodable, check_finite, checked, decode_plain, raw, read_entry};
-use crate::{Error, Fault, Result, SideFile, TensorInfo, TensorPart, files, limits, side_files, tokenizer_files};
+use crate::read::{check_decodable, check_finite, checked, decode_plain, non_finite, raw, read_entry};
+use crate::{Error, Fault, Result, SideFile, TensorInfo, TensorPart, files, limits, side_files, ties, tokenizer_files};
 
 /// Where a checkpoint's tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,14 +73,17 @@ pub struct Checkpoint {
     config: Option<Value>,
     synthesised: Option<Synthesised>,
     families: Families,
-    /// Whether quantized weights are presented as dense ones.
-    presents_packed: bool,
+    /// Whether `config` is another than that of `config.json`.
+    config_differs: bool,
+    remarks: Vec<String>,
+    /// Once somebody asked for it.
+    unused: OnceLock<BTreeSet<String>>,
     /// Once somebody asked for it.
     content_hash: OnceLock<String>,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint that needs no knowledge of families of models: a directory, or a `.safetensors` file.
+    /// Opens a checkpoint that needs no knowledge of families of models: a directory, or a safetensors file.
     ///
     /// # Errors
     /// [`Error::NoFamilies`] for a GGUF file, and those of [`open_with`](Self::open_with).
@@ -86,15 +91,16 @@ impl Checkpoint {
         Self::open_with(path, &[])
     }
 
-    /// Opens a checkpoint: a directory, a `.safetensors` file, or a `.gguf` file of one of `families`. A GGUF file can be
-    /// made of a checkpoint whose family is among them.
+    /// Opens a checkpoint: a directory, a safetensors file, or a GGUF file of one of `families`. A GGUF file can be
+    /// made of a checkpoint whose family is among them. A file is what its first bytes say, whatever its name.
     ///
     /// A directory holds `model.safetensors`, or `model.safetensors.index.json` with its shards, or exactly one
-    /// `.gguf` file, looked for in this order. For a single `.safetensors` file, `config.json` and the tokenizer's
-    /// files are looked for beside it.
+    /// safetensors or GGUF file, looked for in this order. For a safetensors file, `config.json` and the tokenizer's
+    /// files are looked for beside it. The parts of a split GGUF file lie beside each other, and any of them may be named.
     ///
     /// # Errors
-    /// [`Error::NotACheckpoint`] if nothing of that is there; [`Error::Malformed`] and [`Error::MalformedTensor`] if a
+    /// [`Error::NotACheckpoint`] if nothing of that is there; [`Error::OtherContent`] for pointers, web pages and other
+    /// things under the name of a file of weights; [`Error::Malformed`] and [`Error::MalformedTensor`] if a
     /// header contradicts the format or the file's size; [`Error::MissingFile`] and [`Error::MissingTensor`] for an
     /// incomplete set of shards; [`Error::UnsupportedArchitecture`], [`Error::MissingMetadata`] and others for GGUF
     /// files that cannot be translated.
@@ -112,13 +118,82 @@ impl Checkpoint {
             Some(synthesised) => Some(synthesised.config.clone()),
             None => read_config(&directory)?,
         };
+        let mut remarks = Vec::new();
+        if synthesised.is_none()
+            && let Some(front) = prefix::strip(&mut loaded)
+        {
+            let kind = if front.is_empty() { "no prefix".to_owned() } else { format!("the prefix {front}") };
+            remarks
+                .push(format!("tensors have {kind} instead of the usual one; they are read under their usual names"));
+        }
         let presents_packed = synthesised.is_none() && present::present(&mut loaded, &directory, config.as_ref())?;
         if presents_packed {
             config.as_mut().map(present::strip);
         }
         let Loaded { files, tensors } = loaded;
-        let (path, content_hash) = (path.to_path_buf(), OnceLock::new());
-        Ok(Self { path, directory, files, tensors, config, synthesised, families, presents_packed, content_hash })
+        let mut checkpoint = Self {
+            path: path.to_path_buf(),
+            directory,
+            files,
+            tensors,
+            config,
+            synthesised,
+            families,
+            config_differs: presents_packed,
+            remarks,
+            unused: OnceLock::new(),
+            content_hash: OnceLock::new(),
+        };
+        checkpoint.untie();
+        Ok(checkpoint)
+    }
+
+    /// Lets the config say what the tensors are.
+    fn untie(&mut self) {
+        let Some(config) = self.config.as_ref().filter(|_| self.synthesised.is_none()) else { return };
+        let Some(remark) = ties::contradiction(self, config) else { return };
+        if let Some(fields) = self.config.as_mut().and_then(Value::as_object_mut) {
+            fields.insert("tie_word_embeddings".into(), false.into());
+        }
+        self.config_differs = true;
+        self.remarks.push(remark);
+    }
+
+    /// What of the checkpoint is not as usual, or contradicts itself, and how it is read; empty for most.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Names of the tensors that the model does not read: masks, buffers, weights of parts that are not there. Empty for
+    /// models of no known family.
+    ///
+    /// Formats of safetensors carry them over as they are; GGUF has no place for them.
+    pub fn unused(&self) -> &BTreeSet<String> {
+        let find = || -> Option<BTreeSet<String>> {
+            let config = self.config.as_ref()?;
+            let family = match &self.synthesised {
+                Some(synthesised) => synthesised.family,
+                None => family::of_model_type(self.families, config.get("model_type")?.as_str()?)?,
+            };
+            let read = family.reads(config, &|name| self.contains(name))?;
+            Some(self.tensors.keys().filter(|name| !read.contains(*name)).cloned().collect())
+        };
+        self.unused.get_or_init(|| find().unwrap_or_default())
+    }
+
+    /// Looks for NaN and infinity in a tensor, without a copy of it as f32 where it is stored as it is presented.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub fn check_finite(&self, name: &str) -> Result<()> {
+        let entry = self.entry(name)?;
+        if entry.packed.is_some() || entry.arrangement != Arrangement::AsPresented {
+            return self.read(name).map(drop);
+        }
+        check_decodable(&entry.info)?;
+        let found = tensor::find_non_finite(entry.info.dtype, self.raw(entry)?);
+        self.files[entry.file].release(&entry.range);
+        found.map_or(Ok(()), |(position, value)| Err(non_finite(&entry.info, position, value)))
     }
 
     /// The path it was opened by.
@@ -330,7 +405,7 @@ impl Checkpoint {
     pub fn side_files(&self) -> Result<Vec<SideFile>> {
         match &self.synthesised {
             Some(synthesised) => side_files::from_gguf(synthesised, self.files[0].bytes()),
-            None => side_files::from_directory(&self.directory, self.presents_packed),
+            None => side_files::from_directory(&self.directory, self.config.as_ref(), self.config_differs),
         }
     }
 
@@ -409,49 +484,54 @@ impl Checkpoint {
 }
 
 fn open_file(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some(extension) if extension.eq_ignore_ascii_case("safetensors") => Ok((directory::open_file(path)?, None)),
-        Some(extension) if extension.eq_ignore_ascii_case("gguf") => open_gguf(path, families),
-        _ => Err(Error::NotACheckpoint {
+    let file = MappedFile::open(path)?;
+    match content::container_of(path, file.bytes()) {
+        Some(Container::Safetensors) => Ok((directory::open_mapped(file)?, None)),
+        Some(Container::Gguf) => gguf::open(file, families).map(|(loaded, made)| (loaded, Some(made))),
+        None => Err(Error::NotACheckpoint {
             path: path.to_path_buf(),
-            reason: "expected a directory, a .safetensors file or a .gguf file".into(),
+            reason: "it is no directory, and its first bytes are neither safetensors nor GGUF".into(),
         }),
     }
 }
 
-fn open_gguf(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
-    gguf::open(path, families).map(|(loaded, synthesised)| (loaded, Some(synthesised)))
-}
-
 fn open_directory(path: &Path, families: Families) -> Result<(Loaded, Option<Synthesised>)> {
-    if let Some(loaded) = directory::open_directory(path)? {
+    let single = path.join(safetensors::SINGLE_FILE);
+    if single.exists() {
+        return open_file(&single, families);
+    }
+    if let Some(loaded) = directory::open_index(path)? {
         return Ok((loaded, None));
     }
-    let mut gguf_files = Vec::new();
-    let mut has_pickles = false;
+    let (mut safetensors_files, mut gguf_files, mut has_pickles) = (Vec::new(), Vec::new(), false);
     for item in std::fs::read_dir(path).map_err(Error::io("list", path))? {
         let file = item.map_err(Error::io("list", path))?.path();
-        match file.extension().and_then(|extension| extension.to_str()) {
-            Some(extension) if extension.eq_ignore_ascii_case("gguf") => gguf_files.push(file),
-            Some("bin" | "pt" | "pth") => has_pickles = true,
-            _ => {}
-        }
-    }
-    match gguf_files.as_slice() {
-        [one] => open_gguf(one, families),
-        many => {
-            let (single, index) = (safetensors::SINGLE_FILE, safetensors::INDEX_FILE);
-            let mut reason = if many.is_empty() {
-                format!("it holds neither {single}, nor {index}, nor a .gguf file")
-            } else {
-                format!("it holds {} .gguf files; name one of them", many.len())
-            };
-            if has_pickles && many.is_empty() {
-                reason.push_str("; PyTorch files are not read, convert them to safetensors");
+        match content::container_at(&file) {
+            Some(Container::Gguf) => gguf_files.push(file),
+            Some(Container::Safetensors) => safetensors_files.push(file),
+            None => {
+                let is_pickle = |ending: &std::ffi::OsStr| ["bin", "pt", "pth"].iter().any(|known| ending == *known);
+                has_pickles |= file.extension().is_some_and(is_pickle);
             }
-            Err(Error::NotACheckpoint { path: path.to_path_buf(), reason })
         }
     }
+    // The parts of one model are opened by the first.
+    gguf_files.retain(|file| !parts::is_later_part(file));
+    match (safetensors_files.as_slice(), gguf_files.as_slice()) {
+        ([one], []) | ([], [one]) => return open_file(one, families),
+        _ => {}
+    }
+    let (single, index) = (safetensors::SINGLE_FILE, safetensors::INDEX_FILE);
+    let mut reason = match (safetensors_files.len(), gguf_files.len()) {
+        (0, 0) => format!("it holds neither {single}, nor {index}, nor a GGUF file"),
+        (0, many) => format!("it holds {many} GGUF files; name one of them"),
+        (many, 0) => format!("it holds {many} safetensors files, but not {index}, which says what is in them"),
+        _ => format!("it holds safetensors and GGUF files, but neither {single} nor {index}; name one of them"),
+    };
+    if has_pickles && safetensors_files.is_empty() && gguf_files.is_empty() {
+        reason.push_str("; PyTorch files are not read, convert them to safetensors");
+    }
+    Err(Error::NotACheckpoint { path: path.to_path_buf(), reason })
 }
 
 fn read_config(directory: &Path) -> Result<Option<Value>> {

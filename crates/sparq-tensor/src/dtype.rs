@@ -38,10 +38,24 @@ pub enum DType {
     U64,
     /// Signed 64-bit integer.
     I64,
-    /// 8-bit float with 4 exponent bits; listed and copied, not decoded.
+    /// 4-bit float, two in a byte; listed and copied, not decoded, as all floats of less than 16 bits.
+    F4,
+    /// 6-bit float with 2 exponent bits, four in three bytes.
+    F6_E2M3,
+    /// 6-bit float with 3 exponent bits, four in three bytes.
+    F6_E3M2,
+    /// 8-bit float with 4 exponent bits.
     F8_E4M3,
-    /// 8-bit float with 5 exponent bits; listed and copied, not decoded.
+    /// The same without infinities and negative zero.
+    F8_E4M3FNUZ,
+    /// 8-bit float with 5 exponent bits.
     F8_E5M2,
+    /// The same without infinities and negative zero.
+    F8_E5M2FNUZ,
+    /// 8-bit power of two.
+    F8_E8M0,
+    /// Two IEEE singles, a complex number; listed and copied, not decoded.
+    C64,
     /// IEEE half.
     F16,
     /// The upper half of an IEEE single.
@@ -70,14 +84,20 @@ pub enum DType {
     Q5_K,
     /// GGUF: 256 elements, 6 bits, 8-bit scales per 16.
     Q6_K,
+    /// GGUF: 32 elements, 4 bits that choose one of 16 unevenly spaced values; read, not written.
+    IQ4_NL,
+    /// GGUF: 256 elements as those of IQ4_NL, 6-bit scales per 32; read, not written.
+    IQ4_XS,
 }
 
 impl DType {
-    /// Elements per block: 1, 32 or 256.
+    /// Elements per block: 1, 32 or 256; as many floats of less than 8 bits as fill whole bytes.
     pub fn block_size(self) -> usize {
         match self {
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+            Self::F4 => 2,
+            Self::F6_E2M3 | Self::F6_E3M2 => 4,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL => 32,
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::IQ4_XS => 256,
             _ => 1,
         }
     }
@@ -85,17 +105,27 @@ impl DType {
     /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         match self {
-            Self::Bool | Self::U8 | Self::I8 | Self::F8_E4M3 | Self::F8_E5M2 => 1,
+            Self::Bool
+            | Self::U8
+            | Self::I8
+            | Self::F4
+            | Self::F8_E4M3
+            | Self::F8_E4M3FNUZ
+            | Self::F8_E5M2
+            | Self::F8_E5M2FNUZ
+            | Self::F8_E8M0 => 1,
             Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 => 8,
-            Self::Q4_0 => 18,
+            Self::F6_E2M3 | Self::F6_E3M2 => 3,
+            Self::U64 | Self::I64 | Self::F64 | Self::C64 => 8,
+            Self::Q4_0 | Self::IQ4_NL => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
             Self::Q8_0 => 34,
             Self::Q2_K => 84,
             Self::Q3_K => 110,
+            Self::IQ4_XS => 136,
             Self::Q4_K => 144,
             Self::Q5_K => 176,
             Self::Q6_K => 210,
@@ -104,7 +134,7 @@ impl DType {
 
     /// Whether this is one of GGUF's block-quantized types.
     pub fn is_block_quantized(self) -> bool {
-        self.block_size() > 1
+        self.block_size() >= 32
     }
 
     /// Whether this is F16, BF16, F32 or F64.
@@ -124,8 +154,15 @@ impl DType {
             Self::I32 => "I32",
             Self::U64 => "U64",
             Self::I64 => "I64",
+            Self::F4 => "F4",
+            Self::F6_E2M3 => "F6_E2M3",
+            Self::F6_E3M2 => "F6_E3M2",
             Self::F8_E4M3 => "F8_E4M3",
+            Self::F8_E4M3FNUZ => "F8_E4M3FNUZ",
             Self::F8_E5M2 => "F8_E5M2",
+            Self::F8_E5M2FNUZ => "F8_E5M2FNUZ",
+            Self::F8_E8M0 => "F8_E8M0",
+            Self::C64 => "C64",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
             Self::F32 => "F32",
@@ -135,7 +172,7 @@ impl DType {
     }
 
     pub(crate) fn from_safetensors_name(name: &str) -> Option<Self> {
-        const ALL: [DType; 15] = [
+        const ALL: [DType; 22] = [
             DType::Bool,
             DType::U8,
             DType::I8,
@@ -145,8 +182,15 @@ impl DType {
             DType::I32,
             DType::U64,
             DType::I64,
+            DType::F4,
+            DType::F6_E2M3,
+            DType::F6_E3M2,
             DType::F8_E4M3,
+            DType::F8_E4M3FNUZ,
             DType::F8_E5M2,
+            DType::F8_E5M2FNUZ,
+            DType::F8_E8M0,
+            DType::C64,
             DType::F16,
             DType::BF16,
             DType::F32,
@@ -175,6 +219,8 @@ impl DType {
             12 => Self::Q4_K,
             13 => Self::Q5_K,
             14 => Self::Q6_K,
+            20 => Self::IQ4_NL,
+            23 => Self::IQ4_XS,
             24 => Self::I8,
             25 => Self::I16,
             26 => Self::I32,
@@ -189,10 +235,8 @@ impl DType {
                     17 => Some("IQ2_XS"),
                     18 => Some("IQ3_XXS"),
                     19 => Some("IQ1_S"),
-                    20 => Some("IQ4_NL"),
                     21 => Some("IQ3_S"),
                     22 => Some("IQ2_S"),
-                    23 => Some("IQ4_XS"),
                     29 => Some("IQ1_M"),
                     34 => Some("TQ1_0"),
                     35 => Some("TQ2_0"),
@@ -222,14 +266,23 @@ mod tests {
 
     #[test]
     fn safetensors_names_round_trip() {
-        for name in [
-            "BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F8_E4M3", "F8_E5M2", "F16", "BF16", "F32",
-            "F64",
+        for (bits, names) in [
+            (4, &["F4"][..]),
+            (6, &["F6_E2M3", "F6_E3M2"]),
+            (8, &["BOOL", "U8", "I8", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"]),
+            (16, &["U16", "I16", "F16", "BF16"]),
+            (32, &["U32", "I32", "F32"]),
+            (64, &["U64", "I64", "F64", "C64"]),
         ] {
-            let dtype = DType::from_safetensors_name(name).unwrap();
-            assert_eq!(dtype.to_string(), name);
-            assert_eq!(dtype.block_size(), 1);
+            for name in names {
+                let dtype = DType::from_safetensors_name(name).unwrap();
+                assert_eq!(dtype.to_string(), *name);
+                assert_eq!(dtype.bytes_for(&[2, 8]), Some(2 * bits), "{name}");
+                assert!(!dtype.is_block_quantized());
+            }
         }
+        assert_eq!(DType::F4.bytes_for(&[2, 3]), Some(3), "rows need not fill bytes");
+        assert_eq!(DType::F4.bytes_for(&[3]), None);
         assert_eq!(DType::from_safetensors_name("Q4_0"), None);
         assert_eq!(DType::Q4_K.to_string(), "Q4_K");
     }

@@ -42,6 +42,14 @@ pub enum Error {
         /// What was looked for and not found.
         reason: String,
     },
+    /// A file holds something else than its name says.
+    #[error("{} is {found}", file.display())]
+    OtherContent {
+        /// The file.
+        file: PathBuf,
+        /// What it is, and what to do about it.
+        found: &'static str,
+    },
     /// A file's bytes contradict its format.
     #[error("{} is malformed: {fault}", file.display())]
     Malformed {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{Error, Fault, Result, limits};
+use crate::{Error, Fault, Result, content, limits};
 
 /// Reads a file that must not exceed `limit` bytes.
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -19,7 +19,13 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that grew, or a device without a length, from one that fits.
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() as u64 > limit { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
+    if bytes.len() as u64 > limit {
+        return Err(too_large(bytes.len() as u64));
+    }
+    match content::stand_in(&bytes) {
+        Some(found) => Err(Error::OtherContent { file: path.to_path_buf(), found }),
+        None => Ok(bytes),
+    }
 }
 
 /// As [`read_limited`], without the byte order mark that some editors put in front of UTF-8.

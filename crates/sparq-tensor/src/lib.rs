@@ -6,6 +6,7 @@ mod arrangement;
 mod checkpoint;
 pub mod codec;
 mod container;
+mod content;
 mod content_hash;
 mod destination;
 mod digest;
@@ -24,6 +25,7 @@ mod side_files;
 mod size;
 mod staged;
 mod tensor_info;
+mod ties;
 mod tokenizer_files;
 mod whole_files;
 

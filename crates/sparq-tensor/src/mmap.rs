@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::{Error, Result};
+use crate::{Error, Result, content};
 
 /// A file mapped for reading. Opening touches no page of it.
 ///
@@ -30,7 +30,11 @@ impl MappedFile {
             return Err(Error::NotACheckpoint { path: path.to_path_buf(), reason: "it is not a regular file".into() });
         }
         let map = if metadata.len() == 0 { None } else { Some(map_file(&file).map_err(Error::io("map", path))?) };
-        Ok(Self { path: path.to_path_buf(), file, map })
+        let opened = Self { path: path.to_path_buf(), file, map };
+        match content::stand_in(opened.bytes()) {
+            Some(found) => Err(Error::OtherContent { file: opened.path, found }),
+            None => Ok(opened),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

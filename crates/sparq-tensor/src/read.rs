@@ -68,8 +68,11 @@ pub(crate) fn checked(info: &TensorInfo, values: Option<Vec<f32>>) -> Result<Vec
 }
 
 pub(crate) fn check_finite(info: &TensorInfo, values: &[f32]) -> Result<()> {
-    let Some(position) = tensor::first_non_finite(values) else { return Ok(()) };
+    let found = tensor::first_non_finite(values);
+    found.map_or(Ok(()), |position| Err(non_finite(info, position, values[position])))
+}
+
+pub(crate) fn non_finite(info: &TensorInfo, position: usize, value: f32) -> Error {
     let index = tensor::unravel(position, &info.shape);
-    let value = values[position];
-    Err(Error::NonFinite { file: info.file.clone(), tensor: info.name.clone(), index, value })
+    Error::NonFinite { file: info.file.clone(), tensor: info.name.clone(), index, value }
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::codec::present;
+use serde_json::Value;
+
 use crate::container::gguf::read::Synthesised;
 use crate::{Error, Result, files, limits};
 
@@ -28,23 +29,28 @@ pub struct SideFile {
     pub bytes: Vec<u8>,
 }
 
-/// The side files of a Hugging Face directory, sorted by name. If quantized weights are presented as dense ones,
-/// `config.json` does not mention quantization.
-pub(crate) fn from_directory(directory: &Path, presents_packed: bool) -> Result<Vec<SideFile>> {
+/// The side files of a Hugging Face directory, sorted by name, with the code that it brings along. `config.json` is that
+/// of `config` if it `differs` from the file.
+pub(crate) fn from_directory(directory: &Path, config: Option<&Value>, differs: bool) -> Result<Vec<SideFile>> {
     // The directory of a bare file name is the empty path, which cannot be listed.
     let listed = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let has_code = config.is_some_and(names_code) || {
+        let path = listed.join("tokenizer_config.json");
+        // What it holds is not looked at but for this, and need not be JSON that can be read here.
+        path.is_file()
+            && serde_json::from_slice(&files::read_limited(&path, limits::JSON_BYTES)?).is_ok_and(|it| names_code(&it))
+    };
     let mut side_files = Vec::new();
     for item in std::fs::read_dir(listed).map_err(Error::io("list", listed))? {
         let path = item.map_err(Error::io("list", listed))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let wanted = NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        // Files that auto_map names import others.
+        let is_code = has_code && path.extension().is_some_and(|extension| extension == "py");
+        let wanted = NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_code;
         if wanted && path.is_file() {
-            let bytes = if presents_packed && name == "config.json" {
-                let mut config = files::read_json(&path, "config.json")?;
-                present::strip(&mut config);
-                pretty(&config)
-            } else {
-                files::read_unmarked(&path, limits::SIDE_FILE_BYTES)?
+            let bytes = match config.filter(|_| differs && name == "config.json") {
+                Some(config) => pretty(config),
+                None => files::read_unmarked(&path, limits::SIDE_FILE_BYTES)?,
             };
             side_files.push(SideFile { name: name.to_owned(), bytes });
         }
@@ -53,7 +59,12 @@ pub(crate) fn from_directory(directory: &Path, presents_packed: bool) -> Result<
     Ok(side_files)
 }
 
-fn pretty(value: &serde_json::Value) -> Vec<u8> {
+/// Whether a configuration has classes of its own.
+fn names_code(config: &Value) -> bool {
+    config.get("auto_map").is_some_and(|map| !map.is_null())
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
     let mut text = format!("{value:#}");
     text.push('\n');
     text.into_bytes()

@@ -11,10 +11,12 @@ impl DType {
     /// As [`bytes_for`](Self::bytes_for), saying what is wrong.
     pub(crate) fn checked_bytes(self, shape: &[usize]) -> Result<u64, Fault> {
         let columns = shape.last().copied().unwrap_or(1);
-        if columns % self.block_size() != 0 {
+        let elements = checked_elements(shape)? as u64;
+        // Small floats fill bytes across rows, blocks lie inside of them.
+        let run = if self.is_block_quantized() { columns as u64 } else { elements };
+        if !run.is_multiple_of(self.block_size() as u64) {
             return Err(Fault::PartialBlock { columns, dtype: self });
         }
-        let elements = checked_elements(shape)? as u64;
         (elements / self.block_size() as u64)
             .checked_mul(self.block_bytes() as u64)
             .ok_or(Fault::Overflow { what: "the size of the tensor" })

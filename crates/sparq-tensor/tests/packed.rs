@@ -304,13 +304,24 @@ fn settings_beside_the_configuration_count_too() {
 }
 
 #[test]
-fn mislabelled_zero_points_are_noticed() {
+fn zero_points_that_are_one_off_are_read_as_what_they_are() {
     let zeros = Array2::from_elem((32, 4), 8);
     let mut made = gptq(4, GptqVersion::V2, &zeros);
     made.quantization["sym"] = json!(true);
-    assert!(made.open().unwrap().read("a.weight").is_ok());
+    let as_declared = made.open().unwrap().read("a.weight").unwrap();
     made.quantization["checkpoint_format"] = json!("gptq");
-    assert!(made.refusal().contains("gptq_v2"));
+    assert_eq!(made.open().unwrap().read("a.weight").unwrap(), as_declared, "every zero point would be 9");
+    made.quantization["sym"] = json!(false);
+    assert_ne!(made.open().unwrap().read("a.weight").unwrap(), as_declared, "of an asymmetric grid nobody knows");
+}
+
+#[test]
+fn files_of_auto_round_in_the_packing_of_gptq_are_read() {
+    let mut made = gptq(4, GptqVersion::V1, &Array2::from_elem((32, 4), 8));
+    made.quantization["quant_method"] = json!("auto-round");
+    assert!(made.refusal().contains("auto-round"));
+    made.quantization["packing_format"] = json!("auto_round:auto_gptq");
+    assert_eq!(made.open().unwrap().read("a.weight").unwrap(), made.read().into_dyn());
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn shards_are_filled_in_any_order_and_indexed() {
     fs::rename(&shard, &hidden).unwrap();
     assert!(matches!(Checkpoint::open(&path), Err(Error::MissingFile { file, .. }) if file == shard));
     fs::copy(path.join("model-00002-of-00004.safetensors"), &shard).unwrap();
-    assert!(matches!(Checkpoint::open(&path), Err(Error::MissingTensor { tensor, .. }) if tensor == "t4"));
+    assert!(!Checkpoint::open(&path).unwrap().contains("t4"), "who needs it will say so");
     for bad in ["../x.safetensors", "/etc/passwd", "a/b", "..", ""] {
         let index = serde_json::json!({ "weight_map": { "t0": bad } });
         fs::write(path.join("model.safetensors.index.json"), index.to_string()).unwrap();

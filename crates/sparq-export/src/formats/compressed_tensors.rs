@@ -84,7 +84,9 @@ impl ExportFormat for CompressedTensors {
                 Some(quantized) => computed_in(dtype, quantized).into_dyn(),
                 None => round_all(dtype, layer.weight.clone().into_dyn()),
             },
-            ExportTensor::Copied(info, values) => round_all(packed::kept_dtype(info.dtype, dtype), values.to_owned()),
+            ExportTensor::Copied(info, values) => {
+                round_all(packed::kept_dtype(context, info, dtype), values.to_owned())
+            }
         })
     }
 
@@ -156,6 +158,10 @@ impl Parts for Layout {
 fn quantization_config(context: &ExportContext<'_>) -> Value {
     let mut grids: Vec<(QuantScheme, Vec<&str>)> = Vec::new();
     for (shape, scheme) in schemes(context) {
+        // Readers refuse groups that are wider than a row. One scale for each row is what is stored.
+        let is_wide = matches!(scheme.granularity, Granularity::Group(size) if size > shape.shape[1]);
+        let granularity = if is_wide { Granularity::Channel } else { scheme.granularity };
+        let scheme = QuantScheme { granularity, ..scheme };
         // The type of the scales is that of the checkpoint and no matter of the configuration.
         let same = |grid: &QuantScheme| QuantScheme { scale_type: scheme.scale_type, ..*grid } == scheme;
         match grids.iter_mut().find(|(grid, _)| same(grid)) {

@@ -21,7 +21,7 @@ impl ExportFormat for Dense {
     }
 
     fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
-        let names = context.source.tensors().map(|info| info.name.as_str());
+        let names = context.tensors().map(|info| info.name.as_str());
         planned_size(context, names.zip(plan(context)).collect())
     }
 
@@ -31,31 +31,33 @@ impl ExportFormat for Dense {
         solved: &dyn SolvedLayers,
         destination: &Path,
     ) -> Result<StagedCheckpoint> {
-        let dtype = |source: DType| context.settings.float_type.of(source);
         let source = context.source;
         let mut writer = CheckpointWriter::create(destination, plan(context), context.settings.write_options())?;
-        for info in source.tensors() {
+        for info in context.tensors() {
             if let Some(shape) = context.layer_of(&info.name) {
                 let layer = solved.layer(&shape.name)?;
                 shape.check(&layer)?;
                 writer.write_f32(&info.name, shape.as_stored(layer.weight).view())?;
             } else {
-                copy(context, &mut writer, &info.name, info.dtype, dtype(info.dtype))?;
+                copy(context, &mut writer, &info.name, info.dtype, stored_type(context, info))?;
             }
         }
-        let types: BTreeSet<DType> = source.tensors().map(|info| dtype(info.dtype)).collect();
+        let types: BTreeSet<DType> =
+            context.tensors().filter(|info| !context.is_unused(info)).map(|info| stored_type(context, info)).collect();
         config::write_side_files(&mut writer, source, &types, None)?;
         Ok(writer.stage()?)
     }
 
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
-        let dtype = |source: DType| context.settings.float_type.of(source);
         Ok(match tensor {
             ExportTensor::Solved(shape, layer) => {
-                let source = context.source.get(&shape.weight_name()).map_or(DType::F32, |info| info.dtype);
-                round_all(dtype(source), shape.as_stored(layer.weight.clone()))
+                let source = context.source.get(&shape.weight_name());
+                round_all(
+                    source.map_or(DType::F32, |info| stored_type(context, info)),
+                    shape.as_stored(layer.weight.clone()),
+                )
             }
-            ExportTensor::Copied(info, values) => round_all(dtype(info.dtype), values.to_owned()),
+            ExportTensor::Copied(info, values) => round_all(stored_type(context, info), values.to_owned()),
         })
     }
 
@@ -66,11 +68,15 @@ impl ExportFormat for Dense {
     }
 }
 
-/// Every tensor of the source, in the order of the source.
+/// The type a tensor of the source gets.
+fn stored_type(context: &ExportContext<'_>, info: &TensorInfo) -> DType {
+    if context.is_unused(info) { info.dtype } else { context.settings.float_type.of(info.dtype) }
+}
+
+/// The tensors of the source, in its order.
 fn plan(context: &ExportContext<'_>) -> Vec<TensorSpec> {
-    let spec =
-        |info: &TensorInfo| TensorSpec::new(&info.name, info.shape.clone(), context.settings.float_type.of(info.dtype));
-    context.source.tensors().map(spec).collect()
+    let spec = |info: &TensorInfo| TensorSpec::new(&info.name, info.shape.clone(), stored_type(context, info));
+    context.tensors().map(spec).collect()
 }
 
 /// What these tensors take, each with the name of the tensor of the source that it stands for.

@@ -82,7 +82,9 @@ impl ExportFormat for GptqCheckpoint {
                 Some(quantized) => quantized.dequantize().into_dyn(),
                 None => round_all(dtype, layer.weight.clone().into_dyn()),
             },
-            ExportTensor::Copied(info, values) => round_all(packed::kept_dtype(info.dtype, dtype), values.to_owned()),
+            ExportTensor::Copied(info, values) => {
+                round_all(packed::kept_dtype(context, info, dtype), values.to_owned())
+            }
         })
     }
 

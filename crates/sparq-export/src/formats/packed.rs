@@ -6,7 +6,7 @@ use crate::{Error, ExportContext, FloatType, Result, SolvedLayers, SolvedShape, 
 use ndarray::Array2;
 use serde_json::Value;
 use sparq_core::{Granularity, QuantScheme, Quantized, ScaleType};
-use sparq_tensor::{CheckpointWriter, DType, StagedCheckpoint, TensorSpec};
+use sparq_tensor::{CheckpointWriter, DType, StagedCheckpoint, TensorInfo, TensorSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -32,9 +32,9 @@ pub(super) fn stage(
     let source = context.source;
     let specs = plan(context, dtype, parts).into_iter().map(|(_, spec)| spec).collect();
     let mut writer = CheckpointWriter::create(destination, specs, context.settings.write_options())?;
-    for info in source.tensors() {
+    for info in context.tensors() {
         let Some(shape) = context.layer_of(&info.name) else {
-            copy(context, &mut writer, &info.name, info.dtype, kept_dtype(info.dtype, dtype))?;
+            copy(context, &mut writer, &info.name, info.dtype, kept_dtype(context, info, dtype))?;
             continue;
         };
         let layer = solved.layer(&shape.name)?;
@@ -54,19 +54,20 @@ pub(super) fn stage(
 /// What [`stage`] writes for each tensor of the source.
 pub(super) fn plan<'a>(context: &ExportContext<'a>, dtype: DType, parts: &dyn Parts) -> Vec<(&'a str, TensorSpec)> {
     let mut plan = Vec::new();
-    for info in context.source.tensors() {
+    for info in context.tensors() {
         let specs = match context.layer_of(&info.name).and_then(|shape| shape.scheme.map(|scheme| (shape, scheme))) {
             Some((shape, scheme)) => parts.specs(shape, scheme),
-            None => vec![TensorSpec::new(&info.name, info.shape.clone(), kept_dtype(info.dtype, dtype))],
+            None => vec![TensorSpec::new(&info.name, info.shape.clone(), kept_dtype(context, info, dtype))],
         };
         plan.extend(specs.into_iter().map(|spec| (info.name.as_str(), spec)));
     }
     plan
 }
 
-/// The type of a tensor that holds no codes: integers stay, floats become `wanted`.
-pub(super) fn kept_dtype(source: DType, wanted: DType) -> DType {
-    if source.is_float() || source.is_block_quantized() { wanted } else { source }
+/// The type of a tensor that holds no codes: integers stay, and what is not read; floats become `wanted`.
+pub(super) fn kept_dtype(context: &ExportContext<'_>, info: &TensorInfo, wanted: DType) -> DType {
+    let is_wanted = (info.dtype.is_float() || info.dtype.is_block_quantized()) && !context.is_unused(info);
+    if is_wanted { wanted } else { info.dtype }
 }
 
 /// The one float type of the whole checkpoint. Without a wish it is the most frequent of the source, unless that cannot
@@ -77,7 +78,8 @@ pub(super) fn uniform_type(context: &ExportContext<'_>) -> DType {
         return wished.of(DType::F32);
     }
     let mut elements: BTreeMap<DType, usize> = BTreeMap::new();
-    for info in context.source.tensors().filter(|info| info.dtype.is_float() || info.dtype.is_block_quantized()) {
+    let is_float = |info: &&TensorInfo| info.dtype.is_float() || info.dtype.is_block_quantized();
+    for info in context.tensors().filter(|info| !context.is_unused(info)).filter(is_float) {
         *elements.entry(wished.of(info.dtype)).or_default() += info.elements();
     }
     let frequent = elements.into_iter().max_by_key(|&(_, count)| count).map_or(DType::F32, |(dtype, _)| dtype);
@@ -101,7 +103,6 @@ pub(super) fn schemes<'a>(context: &ExportContext<'a>) -> impl Iterator<Item = (
 pub(super) fn float_linears(context: &ExportContext<'_>) -> Vec<String> {
     let is_coded = |name: &str| context.layer_of(name).is_some_and(|shape| shape.scheme.is_some());
     let mut names: BTreeSet<String> = context
-        .source
         .tensors()
         .filter(|info| info.shape.len() >= 2 && !is_coded(&info.name))
         .filter_map(|info| info.name.strip_suffix(".weight"))
@@ -220,7 +221,7 @@ pub(super) fn fused(context: &ExportContext<'_>) -> Vec<Siblings> {
         ("w13", &["w1", "w3"]),
     ];
     let mut found: BTreeMap<(String, &str), Vec<Option<QuantScheme>>> = BTreeMap::new();
-    for info in context.source.tensors() {
+    for info in context.tensors() {
         let Some((parent, module)) = info.name.strip_suffix(".weight").and_then(|name| name.rsplit_once('.')) else {
             continue;
         };

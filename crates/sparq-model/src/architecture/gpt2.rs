@@ -5,6 +5,7 @@ use crate::{Activation, Error, ModelConfig, NormKind, Result};
 use serde_json::{Value, json};
 use sparq_tensor::gguf::{ConfigFields, Conventions, Entries, Family, GgufModel, Layout, Role as GgufRole, Row, Sizes};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// GPT-2: learned embeddings of positions, norms with mean and bias, a feed-forward layer without gate, and matrices
 /// stored as `[in, out]`, query, key and value projections side by side in one.
@@ -124,9 +125,13 @@ impl Family for Gpt2 {
         if is_short { Cow::Owned(format!("transformer.{name}")) } else { Cow::Borrowed(name) }
     }
 
-    fn leaves_out(&self, name: &str) -> bool {
-        // The causal masks that the first checkpoints carry.
-        name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
+    fn reads(&self, config: &Value, has: &dyn Fn(&str) -> bool) -> Option<BTreeSet<String>> {
+        // Where a checkpoint has names of both fashions, neither is superfluous.
+        let both = |name: String| {
+            let today = self.todays_name(&name).into_owned();
+            [today.strip_prefix("transformer.").unwrap_or(&today).to_owned(), today]
+        };
+        Some(super::reads(config, has)?.into_iter().flat_map(both).collect())
     }
 
     fn config(&self, model: &GgufModel<'_>) -> sparq_tensor::Result<Value> {

@@ -20,8 +20,10 @@ mod qwen3_moe;
 
 use crate::block::BlockPlan;
 use crate::config::Fields;
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, NormKind, Result};
+use serde_json::Value;
 use sparq_tensor::gguf::Families;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// All families, in alphabetical order.
@@ -158,6 +160,58 @@ pub(crate) fn configure(fields: Fields<'_>) -> Result<(ModelConfig, &'static dyn
             understood: join(fields.present(KNOWN_FIELDS).into_iter()),
         }),
     }
+}
+
+/// A tensor that a model reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Needed {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+}
+
+/// Every tensor outside of blocks that a model reads.
+pub(crate) fn needed_outside(config: &ModelConfig, names: &Names) -> Vec<Needed> {
+    let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
+    let one = |name: &str, shape: &[usize]| Needed { name: name.to_owned(), shape: shape.to_vec() };
+    let mut needed = vec![one(&names.embedding, &[vocabulary, hidden])];
+    needed.extend(names.positions.as_deref().map(|name| one(name, &[config.max_positions, hidden])));
+    needed.push(one(&format!("{}.weight", names.final_norm), &[hidden]));
+    if config.norm == NormKind::Layer {
+        needed.push(one(&format!("{}.bias", names.final_norm), &[hidden]));
+    }
+    if !config.tie_word_embeddings {
+        needed.push(one(&names.head, &[vocabulary, hidden]));
+    }
+    needed
+}
+
+/// Every tensor that a block reads.
+pub(crate) fn needed_in(plan: &BlockPlan) -> Vec<Needed> {
+    let mut needed = Vec::new();
+    for linear in &plan.linears {
+        needed.push(Needed { name: linear.stored.tensor.clone(), shape: linear.stored.shape.clone() });
+        if linear.bias {
+            // That of all linears that are stored with this one.
+            let rows = linear.stored.features().map_or(linear.out_features, |[rows, _]| rows);
+            needed.push(Needed { name: linear.bias_name(), shape: vec![rows] });
+        }
+    }
+    needed.extend(plan.router.iter().map(|(name, shape)| Needed { name: name.clone(), shape: shape.to_vec() }));
+    needed.extend(plan.vectors.iter().map(|vector| Needed { name: vector.name.clone(), shape: vec![vector.length] }));
+    needed
+}
+
+/// Names of the tensors that a model of this config reads; an output matrix also where it equals the embedding. None if
+/// the config cannot be read.
+fn reads(config: &Value, has: Has<'_>) -> Option<BTreeSet<String>> {
+    let (config, architecture) = configure(Fields::new(config).ok()?).ok()?;
+    let names = architecture.names(has);
+    let mut read: BTreeSet<String> = needed_outside(&config, &names).into_iter().map(|tensor| tensor.name).collect();
+    read.insert(names.head);
+    for index in 0..config.layers {
+        read.extend(needed_in(&architecture.plan(&config, index, has)).into_iter().map(|tensor| tensor.name));
+    }
+    Some(read)
 }
 
 fn join<'a>(words: impl Iterator<Item = &'a str>) -> String {

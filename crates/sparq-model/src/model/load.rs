@@ -1,6 +1,6 @@
 use super::{Model, Shared};
-use crate::architecture;
-use crate::block::{Block, BlockPlan, Linear, LinearShape};
+use crate::architecture::{self, Needed, needed_in, needed_outside};
+use crate::block::{Block, Linear, LinearShape};
 use crate::config::Fields;
 use crate::model::weights::LazyMatrix;
 use crate::ops::{RopeTables, Workspace};
@@ -39,30 +39,19 @@ impl Model {
     /// As [`open`](Self::open), for a checkpoint that is open already.
     ///
     /// # Errors
-    /// Those of [`ModelConfig::parse`](crate::ModelConfig::parse); [`Error::MissingTensor`] and [`Error::TensorShape`]
-    /// if the weights do not fit the config; [`Error::Checkpoint`] if the final norm cannot be read.
+    /// Those of [`ModelConfig::parse`](crate::ModelConfig::parse); [`Error::MissingTensor`], [`Error::TensorShape`] and
+    /// [`Error::TensorType`] if the weights do not fit the config; [`Error::Checkpoint`] if the final norm cannot be read.
     pub fn from_checkpoint(checkpoint: Arc<Checkpoint>) -> Result<Self> {
         let (config, architecture) = architecture::configure(Fields::new(checkpoint.config()?)?)?;
-        let (vocabulary, hidden) = (config.vocab_size, config.hidden_size);
         let has = |name: &str| checkpoint.contains(name);
         let names = architecture.names(&has);
-        check(&checkpoint, &names.embedding, &[vocabulary, hidden])?;
-        if let Some(positions) = &names.positions {
-            check(&checkpoint, positions, &[config.max_positions, hidden])?;
-        }
+        needed_outside(&config, &names).iter().try_for_each(|tensor| check(&checkpoint, tensor))?;
         let final_norm = format!("{}.weight", names.final_norm);
-        check(&checkpoint, &final_norm, &[hidden])?;
         let final_bias = (config.norm == NormKind::Layer).then(|| format!("{}.bias", names.final_norm));
-        if let Some(bias) = &final_bias {
-            check(&checkpoint, bias, &[hidden])?;
-        }
-        if !config.tie_word_embeddings {
-            check(&checkpoint, &names.head, &[vocabulary, hidden])?;
-        }
         let mut plans = Vec::new();
         for index in 0..config.layers {
             let plan = architecture.plan(&config, index, &has);
-            check_block(&checkpoint, &plan)?;
+            needed_in(&plan).iter().try_for_each(|tensor| check(&checkpoint, tensor))?;
             plans.push(Arc::new(plan));
         }
         let tables = |rope| Arc::new(RopeTables::new(rope, config.head_dim));
@@ -126,19 +115,6 @@ impl Model {
     }
 }
 
-fn check_block(checkpoint: &Checkpoint, plan: &BlockPlan) -> Result<()> {
-    for linear in &plan.linears {
-        check(checkpoint, &linear.stored.tensor, &linear.stored.shape)?;
-        if linear.bias {
-            check(checkpoint, &linear.bias_name(), &[stored_rows(linear)])?;
-        }
-    }
-    if let Some((name, shape)) = &plan.router {
-        check(checkpoint, name, shape)?;
-    }
-    plan.vectors.iter().try_for_each(|vector| check(checkpoint, &vector.name, &[vector.length]))
-}
-
 fn read_weight(checkpoint: &Checkpoint, shape: &LinearShape) -> Result<Array2<f32>> {
     if shape.stored.is_whole([shape.out_features, shape.in_features]) {
         return Ok(checkpoint.read_matrix(&shape.stored.tensor)?);
@@ -156,18 +132,20 @@ fn read_bias(checkpoint: &Checkpoint, shape: &LinearShape) -> Result<Option<Arra
     Ok(Some(if is_whole { whole } else { whole.slice(s![rows]).to_owned() }))
 }
 
-/// Output features of all linears that are stored with this one.
-fn stored_rows(shape: &LinearShape) -> usize {
-    shape.stored.features().map_or(shape.out_features, |[rows, _]| rows)
-}
-
-fn check(checkpoint: &Checkpoint, name: &str, expected: &[usize]) -> Result<()> {
-    let expected = || expected.to_vec();
-    match checkpoint.get(name) {
-        None => Err(Error::MissingTensor { name: name.to_owned(), expected: expected() }),
-        Some(tensor) if tensor.shape != expected() => {
-            Err(Error::TensorShape { name: name.to_owned(), expected: expected(), found: tensor.shape.clone() })
-        }
-        Some(_) => Ok(()),
+fn check(checkpoint: &Checkpoint, Needed { name, shape }: &Needed) -> Result<()> {
+    let Some(tensor) = checkpoint.get(name) else {
+        let all = checkpoint.tensors();
+        let count = all.len();
+        let some: Vec<&str> = all.take(3).map(|tensor| tensor.name.as_str()).collect();
+        let there = if count == 0 { "no tensor".to_owned() } else { format!("{count}, such as {}", some.join(", ")) };
+        return Err(Error::MissingTensor { name: name.clone(), expected: shape.clone(), there });
+    };
+    if tensor.shape != *shape {
+        let (expected, found) = (shape.clone(), tensor.shape.clone());
+        return Err(Error::TensorShape { name: name.clone(), expected, found });
     }
+    if tensor.packing.is_none() && !tensor.dtype.is_float() && !tensor.dtype.is_block_quantized() {
+        return Err(Error::TensorType { name: name.clone(), dtype: tensor.dtype });
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use half::f16;
 use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
-use super::{q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
+use super::{iq4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 use crate::DType;
 
 /// The 32-element type that stores codes of a grid without loss, if there is one: `Q4_0`, `Q5_0` and `Q8_0` for
@@ -155,6 +155,8 @@ pub(super) fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q4_K => blocks(bytes, out, q4_k::decode),
         DType::Q5_K => blocks(bytes, out, q5_k::decode),
         DType::Q6_K => blocks(bytes, out, q6_k::decode),
+        DType::IQ4_NL => blocks(bytes, out, iq4::decode_nl),
+        DType::IQ4_XS => blocks(bytes, out, iq4::decode_xs),
         _ => {}
     }
 }

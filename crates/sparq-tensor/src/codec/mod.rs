@@ -9,6 +9,7 @@ pub mod ggml;
 #[cfg(test)]
 mod golden;
 pub mod gptq;
+mod iq4;
 pub(crate) mod packed;
 pub(crate) mod plain;
 pub(crate) mod present;

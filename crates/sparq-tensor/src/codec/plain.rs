@@ -7,7 +7,18 @@ use crate::DType;
 
 /// Whether [`decode`] knows the type.
 pub(crate) fn is_decodable(dtype: DType) -> bool {
-    !matches!(dtype, DType::F8_E4M3 | DType::F8_E5M2)
+    !matches!(
+        dtype,
+        DType::F4
+            | DType::F6_E2M3
+            | DType::F6_E3M2
+            | DType::F8_E4M3
+            | DType::F8_E4M3FNUZ
+            | DType::F8_E5M2
+            | DType::F8_E5M2FNUZ
+            | DType::F8_E8M0
+            | DType::C64
+    )
 }
 
 /// Reads as many elements as `out` has, one thread. What is no plain type, or not [decodable](is_decodable), leaves `out` as it

@@ -36,6 +36,10 @@ fn present_as(loaded: &mut Loaded, path: &Path, quantization: &Value) -> Result<
     match method {
         Some("compressed-tensors") => {}
         None if quantization.get("config_groups").is_some() => {}
+        // AutoRound's own format with GPTQ's packing.
+        Some("auto-round") if quantization.get("packing_format").is_some_and(|name| name == "auto_round:auto_gptq") => {
+            return gptq::present(loaded, path, quantization).map(|()| true);
+        }
         Some("gptq") => {
             return gptq::present(loaded, path, quantization).map(|()| true);
         }

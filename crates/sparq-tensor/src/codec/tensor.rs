@@ -56,6 +56,17 @@ pub(crate) fn first_non_finite(values: &[f32]) -> Option<usize> {
     values[offset..].iter().position(|value| !value.is_finite()).map(|at| offset + at)
 }
 
+/// Position and value of the first NaN or infinity in a tensor on disk; `bytes` as for [`decode`].
+pub(crate) fn find_non_finite(dtype: DType, bytes: &[u8]) -> Option<(usize, f32)> {
+    let chunk_bytes = CHUNK / dtype.block_size() * dtype.block_bytes();
+    let in_chunk = |(chunk, bytes): (usize, &[u8])| {
+        let mut values = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_size()];
+        decode_serially(dtype, bytes, &mut values);
+        first_non_finite(&values).map(|at| (chunk * CHUNK + at, values[at]))
+    };
+    bytes.par_chunks(chunk_bytes).enumerate().find_map_first(in_chunk)
+}
+
 fn zeros(elements: usize) -> Option<Vec<f32>> {
     let mut out = Vec::new();
     out.try_reserve_exact(elements).ok()?;
@@ -110,6 +121,9 @@ mod tests {
         assert_eq!(first_non_finite(&values), Some(2 * CHUNK + 3));
         values[7] = f32::NEG_INFINITY;
         assert_eq!(first_non_finite(&values), Some(7));
+        let bytes: Vec<u8> = values[8..].iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert!(find_non_finite(DType::F32, &bytes).is_some_and(|(at, value)| at == 2 * CHUNK - 5 && value.is_nan()));
+        assert_eq!(find_non_finite(DType::F32, &bytes[..4 * CHUNK]), None);
     }
 
     #[test]

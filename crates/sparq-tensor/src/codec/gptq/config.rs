@@ -41,7 +41,9 @@ impl Gptq {
             return Err(unsupported(path, "pack_dtype", pack));
         }
         let symmetric = get(config, "sym").and_then(Value::as_bool).unwrap_or(true);
-        let has_exceptions = get(config, "dynamic").is_some_and(|value| !is_empty(value));
+        // The second is AutoRound's name for it.
+        let has_exceptions =
+            ["dynamic", "extra_config"].into_iter().any(|key| get(config, key).is_some_and(|value| !is_empty(value)));
         Ok(Self { path: path.to_path_buf(), bits, group_size, symmetric, version, has_exceptions })
     }
 }

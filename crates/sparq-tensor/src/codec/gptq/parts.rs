@@ -11,7 +11,7 @@ use crate::codec::stream::{read_stream, words};
 use crate::entry::Loaded;
 use crate::mmap::MappedFile;
 use crate::size::checked_elements;
-use crate::{DType, Error, Fault, Packing, Result};
+use crate::{DType, Error, Packing, Result};
 
 /// Replaces the parts of quantized weights in `loaded` by the weights. `path` is the file that `config` is from.
 pub(crate) fn present(loaded: &mut Loaded, path: &Path, config: &Value) -> Result<()> {
@@ -117,12 +117,10 @@ impl Layout for Columns {
     fn zeros(&self, bits: u32, part: &Part, files: &[MappedFile], rows: usize) -> Result<Option<Vec<u8>>> {
         let Some(zeros) = unpack_qzeros(part.words(files)?.view(), bits, rows, self.version) else { return Ok(None) };
         let midpoint = 1u8 << (bits - 1);
-        // Files with version-2 zero points that call themselves version 1 exist, and read as noise.
-        let is_off = self.symmetric && self.version == GptqVersion::V1;
-        if is_off && zeros.iter().all(|&zero| zero == midpoint + 1) {
-            let value = format!("{midpoint}, where checkpoint_format gptq has {}", midpoint - 1);
-            let what = "every stored zero point of a symmetric weight (gptq_v2 in truth?)";
-            return Err(part.fault(Fault::BadValue { what, value }));
+        // Files with version-2 zero points that call themselves version 1 exist: those of a symmetric grid tell.
+        let is_symmetric_v1 = self.symmetric && self.version == GptqVersion::V1;
+        if is_symmetric_v1 && zeros.iter().all(|&zero| zero == midpoint + 1) {
+            return Ok(Some(vec![midpoint; zeros.len()]));
         }
         Ok(Some(zeros.into_raw_vec_and_offset().0))
     }

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -35,11 +36,9 @@ pub trait Family: fmt::Debug + Send + Sync {
         Cow::Borrowed(name)
     }
 
-    /// Whether files do without a tensor that a Hugging Face checkpoint may have.
-    fn leaves_out(&self, name: &str) -> bool {
-        let _ = name;
-        false
-    }
+    /// Names of the tensors that a model of this `config.json` reads, whether they are there or not; none if the config
+    /// cannot be read. `has` says whether the checkpoint has a tensor.
+    fn reads(&self, config: &Value, has: &dyn Fn(&str) -> bool) -> Option<BTreeSet<String>>;
 
     /// `config.json` of a file, in the style of transformers 4, but for the fields that all models have: the size of the
     /// vocabulary, tied embeddings, the type of the values, and special tokens.

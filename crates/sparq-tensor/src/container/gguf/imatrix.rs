@@ -4,9 +4,11 @@ use std::path::Path;
 
 use super::key_values::{KeyValues, put_string};
 use super::parse;
+use super::reader::Reader;
 use crate::codec::tensor;
+use crate::content::{self, Container};
 use crate::mmap::MappedFile;
-use crate::{DType, Error, Fault, Result, whole_files};
+use crate::{DType, Error, Fault, Result, limits, whole_files};
 
 /// What calibration has seen of one linear layer's inputs: the diagonal of `XᵀX`.
 ///
@@ -90,15 +92,18 @@ pub fn write_imatrix(path: impl AsRef<Path>, layers: &[Importance], dataset: &st
     .map(drop)
 }
 
-/// Reads an importance matrix in GGUF form, in the order of the file. Sums of experts, a row for each in one tensor, are left
-/// out.
+/// Reads an importance matrix, in the order of the file: in GGUF form, or in the form (`.dat`) that llama.cpp wrote until
+/// July 2025. Sums of experts, a row for each in one tensor, are left out.
 ///
 /// # Errors
-/// [`Error::Malformed`], [`Error::MalformedTensor`], [`Error::Unsupported`] if it is a GGUF file of another kind,
-/// [`Error::NonFinite`], [`Error::Io`].
+/// [`Error::Malformed`], [`Error::MalformedTensor`], also for values that are negative or not finite;
+/// [`Error::Unsupported`] if it is a GGUF file of another kind; [`Error::Io`].
 pub fn read_imatrix(path: impl AsRef<Path>) -> Result<Vec<Importance>> {
     let path = path.as_ref();
     let file = MappedFile::open(path)?;
+    if content::container(file.bytes()) != Some(Container::Gguf) {
+        return read_old(path, file.bytes());
+    }
     let container = parse::parse(path, file.bytes())?;
     if container.metadata.string("general.type")? != Some("imatrix") {
         return Err(container.metadata.unsupported("general.type", "not an importance matrix"));
@@ -112,15 +117,8 @@ pub fn read_imatrix(path: impl AsRef<Path>) -> Result<Vec<Importance>> {
         let bytes = &file.bytes()[tensor.range.clone()];
         let no_memory = || Error::OutOfMemory { tensor: tensor.name.clone(), bytes: 4 * elements as u64 };
         let values = tensor::decode(DType::F32, bytes, elements).ok_or_else(no_memory)?;
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(at) => Err(Error::NonFinite {
-                file: path.to_path_buf(),
-                tensor: tensor.name.clone(),
-                index: vec![at],
-                value: values[at],
-            }),
-        }
+        check(path, &tensor.name, &values)?;
+        Ok(values)
     };
     let mut layers = Vec::new();
     for tensor in &container.tensors {
@@ -134,4 +132,90 @@ pub fn read_imatrix(path: impl AsRef<Path>) -> Result<Vec<Importance>> {
         layers.push(Importance { tensor: name.to_owned(), sums: values(tensor)?, tokens: tokens.max(0.0) as u64 });
     }
     Ok(layers)
+}
+
+/// Refuses what no sum of squares can be.
+fn check(path: &Path, tensor: &str, values: &[f32]) -> Result<()> {
+    match values.iter().find(|value| !(value.is_finite() && **value >= 0.0)) {
+        None => Ok(()),
+        Some(value) => {
+            let fault = Fault::BadValue { what: "a sum of squares", value: value.to_string() };
+            Err(Error::tensor(path, tensor, fault))
+        }
+    }
+}
+
+/// The older form: a count of entries, each a name, the number of calls, and sums; lengths are `i32`. What follows, the
+/// number of calls of the whole run and the name of the text, is not needed.
+fn read_old(path: &Path, bytes: &[u8]) -> Result<Vec<Importance>> {
+    let fault = |fault| Error::malformed(path, fault);
+    let mut reader = Reader { bytes, at: 0 };
+    let length = |reader: &mut Reader<'_>, what| {
+        let value = reader.u32(what)?;
+        // What is no imatrix at all has another number here.
+        if value > i32::MAX as u32 { Err(Fault::BadValue { what, value: value.to_string() }) } else { Ok(value) }
+    };
+    let count = length(&mut reader, "the number of entries (neither GGUF nor an older imatrix?)").map_err(fault)?;
+    let mut layers = Vec::new(); // grows with what is really there
+    for _ in 0..count {
+        let size = length(&mut reader, "the length of a name").map_err(fault)?;
+        if u64::from(size) > limits::GGUF_NAME_BYTES {
+            let (value, limit) = (size.into(), limits::GGUF_NAME_BYTES);
+            return Err(fault(Fault::TooLarge { what: "the length of a name", value, limit }));
+        }
+        let name = reader.take(size.into(), "a name").map_err(fault)?;
+        let name = std::str::from_utf8(name).map_err(|_| fault(Fault::NotUtf8 { what: "a name" }))?.to_owned();
+        let calls = length(&mut reader, "the number of calls").map_err(fault)?;
+        let values = length(&mut reader, "the number of sums").map_err(fault)?;
+        let sums = reader.take(4 * u64::from(values), "sums of squares").map_err(fault)?.as_chunks::<4>().0;
+        let sums: Vec<f32> = sums.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        check(path, &name, &sums)?;
+        if !name.ends_with("_exps.weight") {
+            layers.push(Importance { tensor: name, sums, tokens: calls.into() });
+        }
+    }
+    Ok(layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn old(entries: &[(&str, i32, &[f32])]) -> Vec<u8> {
+        let mut bytes = (entries.len() as i32).to_le_bytes().to_vec();
+        for (name, calls, sums) in entries {
+            bytes.extend((name.len() as i32).to_le_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.extend(calls.to_le_bytes());
+            bytes.extend((sums.len() as i32).to_le_bytes());
+            bytes.extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
+        }
+        bytes.extend(7i32.to_le_bytes());
+        bytes.extend(4i32.to_le_bytes());
+        bytes.extend(b"text");
+        bytes
+    }
+
+    #[test]
+    fn the_older_form_is_read_and_its_values_are_checked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("im.dat");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_imatrix(&path)
+        };
+        let good = old(&[("blk.0.attn_q.weight", 3, &[1.0, 0.0]), ("blk.0.ffn_up_exps.weight", 1, &[2.0; 4])]);
+        let layer = Importance { tensor: "blk.0.attn_q.weight".into(), sums: vec![1.0, 0.0], tokens: 3 };
+        assert_eq!(read(&good).unwrap(), [layer]);
+        for bad in [f32::NAN, f32::INFINITY, -1.0] {
+            let error = read(&old(&[("a", 1, &[0.0, bad])])).unwrap_err();
+            let names_it =
+                matches!(&error, Error::MalformedTensor { tensor, fault: Fault::BadValue { .. }, .. } if tensor == "a");
+            assert!(names_it, "{error}");
+        }
+        for length in 0..good.len() - 12 {
+            assert!(matches!(read(&good[..length]), Err(Error::Malformed { .. })), "{length}");
+        }
+        assert!(read(b"not an importance matrix").is_err());
+    }
 }

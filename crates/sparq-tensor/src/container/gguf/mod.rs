@@ -10,6 +10,7 @@ pub(crate) mod metadata;
 pub(crate) mod model;
 pub(crate) mod names;
 mod parse;
+pub(crate) mod parts;
 pub(crate) mod pre_tokenizer;
 
 pub(crate) mod read;

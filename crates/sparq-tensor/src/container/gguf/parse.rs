@@ -129,7 +129,13 @@ fn read_description(file: &Path, reader: &mut Reader<'_>) -> Result<Description>
         let offset = reader.u64("the tensor's offset")?;
         Ok((dtype, shape, offset))
     };
-    let (dtype, shape, offset) = read(reader).map_err(|fault| Error::tensor(file, &name, fault))?;
+    let (dtype, shape, offset) = read(reader).map_err(|fault| match fault {
+        // The file is as it should be, this reader falls short.
+        Fault::UnsupportedType { found: value, .. } => {
+            Error::Unsupported { file: file.to_path_buf(), what: format!("the element type of {name}"), value }
+        }
+        fault => Error::tensor(file, &name, fault),
+    })?;
     Ok(Description { name, dtype, shape, offset })
 }
 

@@ -1,14 +1,14 @@
 //! Reading a GGUF file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::conventions::Role;
 use super::family::{self, Families, Family};
 use super::metadata::Metadata;
 use super::model::{GgufModel, Keys, Sizes};
 use super::names::to_hugging_face;
-use super::{config, parse, tokenizer, vocabulary};
+use super::{config, parts, tokenizer, vocabulary};
 use crate::arrangement::{Arrangement, HeadInterleaving};
 use crate::entry::{Entry, Loaded};
 use crate::mmap::MappedFile;
@@ -43,16 +43,18 @@ impl Synthesised {
     }
 }
 
-/// Opens a GGUF file.
-pub(crate) fn open(path: &Path, families: Families) -> Result<(Loaded, Synthesised)> {
-    let file = MappedFile::open(path)?;
-    let container = parse::parse(path, file.bytes())?;
-    let metadata = container.metadata;
-    if let Some(parts) = metadata.integer("split.count")?.filter(|&parts| parts > 1) {
-        return Err(metadata.unsupported("a GGUF file in several parts", format!("{parts} parts; merge them first")));
+/// Opens a GGUF file, with the other parts of the model if it is one of several.
+pub(crate) fn open(file: MappedFile, families: Families) -> Result<(Loaded, Synthesised)> {
+    let mut files = Vec::new();
+    let (mut stored, mut first) = (Vec::new(), None);
+    for (file, container) in parts::open(file)? {
+        stored.extend(container.tensors.into_iter().map(|tensor| (files.len(), tensor)));
+        first.get_or_insert(container.metadata);
+        files.push(file);
     }
+    let Some(metadata) = first else { return Err(Error::NoFamilies { path: PathBuf::new() }) };
     if families.is_empty() {
-        return Err(Error::NoFamilies { path: path.to_path_buf() });
+        return Err(Error::NoFamilies { path: metadata.file().to_path_buf() });
     }
     let family = family::of_file(families, &metadata)?;
     let conventions = family.conventions();
@@ -60,7 +62,8 @@ pub(crate) fn open(path: &Path, families: Families) -> Result<(Loaded, Synthesis
     let sizes = Sizes::of(&keys, conventions)?;
     let mut tensors = BTreeMap::new();
     let mut rope_factors = Vec::new();
-    for tensor in container.tensors {
+    for (part, tensor) in stored {
+        let (file, path) = (&files[part], files[part].path());
         let factors = conventions.rope_factors.iter().copied().find(|name| *name == tensor.name);
         let translated = match factors {
             Some(name) => Some((name.to_owned(), Role::Other)),
@@ -79,7 +82,7 @@ pub(crate) fn open(path: &Path, families: Families) -> Result<(Loaded, Synthesis
             file: path.to_path_buf(),
             packing: None,
         };
-        let mut entry = Entry::plain(info, 0, tensor.range);
+        let mut entry = Entry::plain(info, part, tensor.range);
         if let Some(name) = factors {
             rope_factors.push((name, decode_entry(&entry, &file.bytes()[entry.range.clone()])?));
             continue;
@@ -113,13 +116,15 @@ pub(crate) fn open(path: &Path, families: Families) -> Result<(Loaded, Synthesis
             }
             Role::QueryOrKey | Role::Norm | Role::Conv1d | Role::Other => {}
         }
-        tensors.insert(name, entry);
+        if tensors.insert(name, entry).is_some() {
+            return Err(Error::malformed(path, Fault::Duplicate { what: "tensor name", name: tensor.name }));
+        }
     }
     // As conventions list them, whatever the order of the file.
     rope_factors.sort_by_key(|(name, _)| conventions.rope_factors.iter().position(|theirs| theirs == name));
     let model = GgufModel { keys, sizes, tensors: &tensors, rope_factors: &rope_factors };
     let config = config::synthesise(&metadata, family, &model)?;
-    Ok((Loaded { files: vec![file], tensors }, Synthesised { config, family, sizes, rope_factors, metadata }))
+    Ok((Loaded { files, tensors }, Synthesised { config, family, sizes, rope_factors, metadata }))
 }
 
 /// The matrices of all experts, `[experts, rows, columns]`, one by one.

@@ -21,9 +21,12 @@ pub struct TensorInGguf {
 }
 
 impl TensorInGguf {
-    /// What the tensor of this name becomes; none if a file does without it (masks, which engines make themselves), or
-    /// has no name for it, which [`GgufWriter::check`](crate::GgufWriter::check) refuses.
+    /// What the tensor of this name becomes; none if the model does not [read](Checkpoint::unused) it, or GGUF has no name
+    /// for it, which [`GgufWriter::check`](crate::GgufWriter::check) refuses.
     pub fn of(source: &Checkpoint, name: &str) -> Option<Self> {
+        if source.unused().contains(name) {
+            return None;
+        }
         let own = source.gguf();
         let family = match own {
             Some((file, _)) => file.family,

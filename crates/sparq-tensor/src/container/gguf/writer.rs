@@ -122,7 +122,7 @@ impl GgufWriter {
         Ok(PlannedSize { file_bytes, tensors: slots.into_iter().map(with_padding).collect() })
     }
 
-    /// Lays out a file for all tensors of `source`, each in the type that `dtype` says. `file_type` is what
+    /// Lays out a file for all tensors of `source` that its model [reads](Checkpoint::unused), each in the type that `dtype` says. `file_type` is what
     /// `general.file_type` will be: ggml's number for the mixture of types.
     ///
     /// The metadata of a GGUF source is carried over; that of another source is made from its configuration and
@@ -314,7 +314,7 @@ fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<Fil
     let Description { family, layout: Layout { experts, .. }, .. } = description;
     let mut tensors: Vec<Planned> = Vec::new();
     let (mut slots, mut names) = (BTreeMap::new(), BTreeSet::new());
-    for info in source.tensors().filter(|info| !family.leaves_out(&info.name)) {
+    for info in source.tensors().filter(|info| !source.unused().contains(&info.name)) {
         let invalid = |reason: String| Error::InvalidPlan { tensor: info.name.clone(), reason };
         let Some((gguf_name, role, expert)) = to_gguf(family, &info.name) else {
             return Err(nameless(info));

@@ -3,27 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use super::{INDEX_FILE, SINGLE_FILE, header};
+use super::{INDEX_FILE, header};
 use crate::entry::{Entry, Loaded};
 use crate::mmap::MappedFile;
 use crate::{Error, Fault, Result, TensorInfo, files, limits};
 
 /// Opens one safetensors file as a whole checkpoint.
 pub(crate) fn open_file(path: &Path) -> Result<Loaded> {
-    let file = MappedFile::open(path)?;
-    let mut tensors = BTreeMap::new();
-    for entry in header::parse(path, file.bytes())? {
-        tensors.insert(entry.name.clone(), loaded_entry(path, 0, entry));
-    }
+    open_mapped(MappedFile::open(path)?)
+}
+
+/// As [`open_file`], for a file that is mapped already.
+pub(crate) fn open_mapped(file: MappedFile) -> Result<Loaded> {
+    let entries = header::parse(file.path(), file.bytes())?;
+    let tensors = entries.into_iter().map(|entry| (entry.name.clone(), loaded_entry(file.path(), 0, entry))).collect();
     Ok(Loaded { files: vec![file], tensors })
 }
 
-/// Opens `model.safetensors` or the shards of `model.safetensors.index.json`; `None` if the directory has neither.
-pub(crate) fn open_directory(directory: &Path) -> Result<Option<Loaded>> {
-    let single = directory.join(SINGLE_FILE);
-    if single.exists() {
-        return open_file(&single).map(Some);
-    }
+/// Opens the shards of `model.safetensors.index.json`; `None` if the directory has none.
+pub(crate) fn open_index(directory: &Path) -> Result<Option<Loaded>> {
     let index = directory.join(INDEX_FILE);
     if index.exists() { open_sharded(directory, &index).map(Some) } else { Ok(None) }
 }
@@ -50,10 +48,10 @@ fn open_sharded(directory: &Path, index_path: &Path) -> Result<Loaded> {
         let mut entries: BTreeMap<String, header::HeaderEntry> =
             header::parse(&path, file.bytes())?.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         for name in names {
-            let Some(entry) = entries.remove(&name) else {
-                return Err(Error::MissingTensor { file: path, tensor: name });
-            };
-            tensors.insert(name, loaded_entry(&path, files.len(), entry));
+            // A model that needs one that is not there will say so.
+            if let Some(entry) = entries.remove(&name) {
+                tensors.insert(name, loaded_entry(&path, files.len(), entry));
+            }
         }
         files.push(file);
     }

@@ -38,7 +38,7 @@ pub(crate) struct Layout {
 /// ties keep their order.
 pub(crate) fn layout(specs: &[&TensorSpec]) -> Result<Layout> {
     let mut order: Vec<usize> = (0..specs.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(specs[i].dtype.block_bytes()));
+    order.sort_by_key(|&i| std::cmp::Reverse(1usize << specs[i].dtype.block_bytes().trailing_zeros()));
 
     let mut header = format!("{{\"__metadata__\":{{\"{}\":\"{}\"}}", METADATA.0, METADATA.1);
     let mut offsets = vec![0u64; specs.len()];

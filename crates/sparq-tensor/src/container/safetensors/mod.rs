@@ -4,6 +4,7 @@ pub(crate) mod directory;
 mod explain;
 pub(crate) mod header;
 pub(crate) mod layout;
+pub(crate) mod prefix;
 pub(crate) mod single_file;
 pub(crate) mod writer;
 

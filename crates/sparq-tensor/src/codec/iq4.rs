@@ -1,0 +1,69 @@
+//! `IQ4_NL` and `IQ4_XS`: 4 bits that choose one of 16 values, `d·value`. Nibbles lie as in `Q4_0`, 32 at a time.
+//!
+//! Bytes of `IQ4_XS`: `d`, a word of the upper two bits of each of 8 scales, 4 bytes of their lower four, then nibbles.
+//! Scales are stored plus 32.
+
+use super::block::half;
+
+const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Reads a block of `IQ4_NL`.
+pub(super) fn decode_nl(block: &[u8; 18], out: &mut [f32; 32]) {
+    nibbles(half(block, 0), &block[2..], out);
+}
+
+/// Reads a block of `IQ4_XS`.
+pub(super) fn decode_xs(block: &[u8; 136], out: &mut [f32; 256]) {
+    let (d, high) = (half(block, 0), u16::from_le_bytes([block[2], block[3]]));
+    for (part, (out, bytes)) in out.as_chunks_mut::<32>().0.iter_mut().zip(block[8..].chunks_exact(16)).enumerate() {
+        let low = block[4 + part / 2] >> (4 * (part % 2)) & 15;
+        let scale = i32::from(low) | i32::from(high >> (2 * part) & 3) << 4;
+        nibbles(d * (scale - 32) as f32, bytes, out);
+    }
+}
+
+fn nibbles(scale: f32, bytes: &[u8], out: &mut [f32; 32]) {
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), &byte) in low.iter_mut().zip(high).zip(bytes) {
+        *low = scale * f32::from(VALUES[usize::from(byte & 15)]);
+        *high = scale * f32::from(VALUES[usize::from(byte >> 4)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn every_nibble_has_its_value_and_place() {
+        let mut block = [0u8; 18];
+        block[..2].copy_from_slice(&f16::from_f32(0.5).to_le_bytes());
+        (0..16).for_each(|at| block[2 + usize::from(at)] = at | (15 - at) << 4);
+        let mut out = [0.0; 32];
+        decode_nl(&block, &mut out);
+        let (first, second) = out.split_at(16);
+        assert_eq!(
+            first,
+            [-63.5, -52.0, -41.5, -32.5, -24.5, -17.5, -11.0, -5.0, 0.5, 6.5, 12.5, 19.0, 26.5, 34.5, 44.5, 56.5]
+        );
+        assert!(first.iter().eq(second.iter().rev()));
+    }
+
+    #[test]
+    fn scales_are_put_together_from_both_fields() {
+        // Scales 0, 1, 31, 32, 33, 47, 62, 63 and nibbles 8, whose value is 1.
+        let scales = [0u8, 1, 31, 32, 33, 47, 62, 63];
+        let mut block = [0x88u8; 136];
+        block[..2].copy_from_slice(&f16::from_f32(2.0).to_le_bytes());
+        let high = scales.iter().enumerate().fold(0u16, |word, (at, scale)| word | u16::from(scale >> 4) << (2 * at));
+        block[2..4].copy_from_slice(&high.to_le_bytes());
+        (0..4).for_each(|at| block[4 + at] = scales[2 * at] & 15 | scales[2 * at + 1] << 4);
+        let mut out = [0.0; 256];
+        decode_xs(&block, &mut out);
+        for (at, scale) in scales.iter().enumerate() {
+            assert_eq!(out[32 * at..][..32], [2.0 * (f32::from(*scale) - 32.0); 32]);
+        }
+    }
+}
