@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long)]
     restart: bool,
     /// Stop once N blocks are done; the same command goes on from there
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     stop_after: Option<u32>,
     /// Treat fallbacks that may make the result worse as errors
     #[arg(long)]
@@ -47,7 +47,7 @@ struct Arguments {
     target_tcr: Option<f64>,
     /// Search bits layer by layer for weight files of at most this size, such as 300MB or 1.5GB: of a GGUF file all of it, of a
     /// directory *.safetensors. Weights are removed only if --sparsity says so, for no format stores zeros in less
-    #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes, conflicts_with_all = ["target_tcr", "bits"])]
+    #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes, allow_negative_numbers = true, conflicts_with_all = ["target_tcr", "bits"])]
     target_size: Option<u64>,
     #[command(flatten)]
     search: SearchArgs,
@@ -69,7 +69,7 @@ struct Arguments {
     threads: ThreadArgs,
     /// Memory that the program is predicted not to exceed, such as 8GB or 512MiB: calibration activations beyond it wait in a
     /// file in OUT.partial
-    #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes, allow_negative_numbers = true)]
     memory_budget: Option<u64>,
     #[command(flatten)]
     json: JsonArgs,

@@ -22,16 +22,16 @@ struct Arguments {
     #[arg(long, default_value = "Q: What is the capital of France? A:")]
     prompt: String,
     /// Most tokens to add
-    #[arg(long, default_value_t = 48)]
+    #[arg(long, default_value_t = 48, allow_negative_numbers = true)]
     max_tokens: usize,
     /// Sample at this temperature instead of taking the most likely token
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Sample among this many most likely tokens
-    #[arg(long, requires = "temperature")]
+    #[arg(long, requires = "temperature", allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Sample among the most likely tokens that reach this probability together
-    #[arg(long, requires = "temperature")]
+    #[arg(long, requires = "temperature", allow_negative_numbers = true)]
     top_p: Option<f32>,
     #[command(flatten)]
     seed: SeedArgs,

@@ -57,7 +57,7 @@ pub(crate) fn beyond(model: &Model) -> Option<String> {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ThreadArgs {
     /// Threads, at most one a core; 0 uses every core. Results do not depend on it
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     threads: usize,
 }
 
@@ -77,7 +77,7 @@ impl ThreadArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SeedArgs {
     /// Seed of everything drawn at random: sequences of a text, subsets of tasks, resamples, sampled tokens
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
 }
 

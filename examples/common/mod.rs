@@ -78,7 +78,7 @@ pub(crate) fn parse_tcr(text: &str) -> Result<f64, String> {
     if (0.0..1.0).contains(&rate) && !text.ends_with('%') {
         return Ok(rate);
     }
-    if (0.0..100.0).contains(&rate) {
+    if (0.0..100.0).contains(&rate) && (text.ends_with('%') || rate > 1.0) {
         return Err(format!("a fraction is needed: {rate} % is {}", rate / 100.0));
     }
     Err("a fraction between 0 and 1 is needed, such as 0.8125".to_owned())

@@ -37,7 +37,7 @@ pub(crate) struct SearchArgs {
     search_text: Option<PathBuf>,
     /// Bit widths that a search mixes; the format must hold all of them [default: 3,4,8; 4,5,8 for GGUF, 4,8 for
     /// compressed-tensors]
-    #[arg(long, value_name = "BITS", value_delimiter = ',')]
+    #[arg(long, value_name = "BITS", value_delimiter = ',', allow_negative_numbers = true)]
     search_bits: Vec<u8>,
     /// Models that a search or a sweep compresses at a time, each with its own memory: pays on many cores or a small model
     #[arg(long, default_value_t = 1, value_parser = super::positive, allow_negative_numbers = true)]

@@ -157,6 +157,8 @@ fn mistakes_are_one_line_and_leave_nothing() {
     fails("compress", at, &["--seq-len", "513"], &["513", "512 positions"]);
     fails("evaluate", at, &["--window", "513"], &["513", "512 positions"]);
     refuses_value("compress", at, &["--target-tcr", "81.25"], "0.8125");
+    refuses_value("compress", at, &["--target-tcr", "1"], "between 0 and 1");
+    refuses_value("compress", at, &["--memory-budget", "-1"], "\"-1\" is out of range");
     refuses_value("sweep", at, &["--target-tcr", "75%"], "0.75");
     refuses_value("evaluate", at, &["--limit", "0"], "at least 1");
     refuses_value("evaluate", at, &["--window", "-1"], "at least 1");
