@@ -9,7 +9,7 @@ use clap::Parser;
 use common::arguments::{JsonArgs, ModelArgs};
 use serde::Serialize;
 use sparq::export::Format;
-use sparq::model::open_checkpoint;
+use sparq::model::{BlockPlan, open_checkpoint};
 use sparq::tensor::{Checkpoint, Packing, TensorInfo};
 use sparq::{Compress, Model, Recipe};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,7 +66,7 @@ fn inspect(checkpoint: &Checkpoint, model: std::result::Result<Model, sparq::mod
     let mut linears = BTreeSet::new();
     for index in 0..model.as_ref().map_or(0, Model::block_count) {
         let plan = model.as_ref().map(|model| model.block_plan(index)).transpose()?;
-        linears.extend(plan.into_iter().flat_map(|plan| plan.linears()).map(|linear| linear.stored.tensor.clone()));
+        linears.extend(plan.into_iter().flat_map(BlockPlan::linears).map(|linear| linear.stored.tensor.clone()));
     }
     let mut bytes: BTreeMap<&'static str, BTreeMap<String, Group>> = BTreeMap::new();
     let (mut stored, mut weights, mut zeros) = (0, 0, 0);

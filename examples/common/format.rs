@@ -164,5 +164,11 @@ pub(crate) fn print_report(report: &ExportReport) {
         "checked     read back: largest difference {:.1e}, {} of {} zeros lost",
         report.largest_difference, report.zeros_lost, report.zeros
     );
+    for remark in &report.remarks {
+        println!("note        {remark}");
+    }
+    if !report.unused.is_empty() {
+        println!("not read    {}: the model does not use them", report.unused.join(", "));
+    }
     println!("engines     {}", report.engines);
 }

@@ -202,8 +202,8 @@ impl LayerCompressor for Solver {
     fn needs(&self) -> Statistics {
         let refits = self.refit > 0 && self.pruner.is_some();
         let descends = self.descent > 0 && self.quantizer.is_some();
-        let pruner = self.pruner.as_ref().map_or(Statistics::Nothing, |pruner| pruner.needs());
-        let quantizer = self.quantizer.as_ref().map_or(Statistics::Nothing, |quantizer| quantizer.needs());
+        let pruner = self.pruner.as_ref().map_or(Statistics::Nothing, LayerCompressor::needs);
+        let quantizer = self.quantizer.as_ref().map_or(Statistics::Nothing, LayerCompressor::needs);
         if refits || descends { Statistics::Hessian } else { pruner.max(quantizer) }
     }
 

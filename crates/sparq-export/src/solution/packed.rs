@@ -1,7 +1,7 @@
 //! Codes and masks as bits, and the tensors one layer is stored as.
 
 use ndarray::{Array2, ArrayView2};
-use sparq_core::{CompressedLayer, ScaleType};
+use sparq_core::{CompressedLayer, Quantized, ScaleType};
 use sparq_tensor::TensorData;
 
 /// The tensors of one layer, packed, waiting to be written.
@@ -24,7 +24,7 @@ impl PackedLayer {
             name: name.to_owned(),
             scales: quantized.map(|quantized| (quantized.scales(), quantized.scheme.scale_type)),
             codes: quantized.map(|quantized| pack(quantized.codes.view(), quantized.scheme.bits.get())),
-            zeros: asymmetric.map(|quantized| quantized.zeros()),
+            zeros: asymmetric.map(Quantized::zeros),
             mask: layer.mask.as_ref().map(|mask| pack(mask.view().mapv(u8::from).view(), 1)),
             weight: quantized.is_none().then(|| layer.weight.clone()),
         }

@@ -169,32 +169,20 @@ mod tests {
 
     #[test]
     fn every_key_changes_the_recipe_and_comes_back() {
-        let other = |key: &Key, value: &str| match key.name {
-            "s" => "0.5",
-            "q" => "3",
-            "group" => "32",
-            "scale" => "bf16",
-            "pruner" => "magnitude",
-            "quantizer" => "rtn",
-            "pipeline" => "sequential-a",
-            "clip" => {
-                if value == "mse" {
-                    "minmax"
-                } else {
-                    "mse"
-                }
-            }
-            "forward" => "bf16",
-            "expert-tokens" => "all",
-            _ if value == "true" => "false",
-            _ if value == "false" => "true",
-            _ => {
-                if value == "0.25" {
-                    "0.125"
-                } else {
-                    "0"
-                }
-            }
+        let other = |key: &Key, value: &str| match (key.name, value) {
+            ("s", _) => "0.5",
+            ("q", _) => "3",
+            ("group", _) => "32",
+            ("scale" | "forward", _) => "bf16",
+            ("pruner", _) => "magnitude",
+            ("quantizer", _) => "rtn",
+            ("pipeline", _) => "sequential-a",
+            ("clip", _) => "minmax",
+            ("expert-tokens", _) => "all",
+            (_, "true") => "false",
+            (_, "false") => "true",
+            (_, "0.25") => "0.125",
+            _ => "0",
         };
         let base = Preset::Best.recipe();
         for key in KEYS {
