@@ -38,6 +38,9 @@ struct Arguments {
     /// Treat fallbacks that may make the result worse as errors
     #[arg(long)]
     strict: bool,
+    /// Do not keep codes, scales and masks with the output
+    #[arg(long)]
+    no_solution: bool,
     #[command(flatten)]
     solver: SolverArgs,
     /// Search sparsity and bits layer by layer for this theoretical compression rate (0.8125 is that of 25 % and 4 bits);
@@ -117,6 +120,7 @@ fn compress(arguments: &Arguments) -> Result<u8> {
         .export(arguments.format.settings())
         .restart(arguments.restart)
         .strict(arguments.strict)
+        .keep_solution(!arguments.no_solution)
         .memory_budget(arguments.memory_budget.map(|budget| budget.saturating_sub(held)))
         .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
     let done = match job.to(&out, format.as_ref()) {

@@ -17,7 +17,7 @@ run() { # NAME SETTINGS...: compresses and prints the sum of the weights
 
 settings() { # PREFIX ARGUMENTS...: the presets and the published methods
     local prefix=$1; shift
-    local group=${GROUP:---group} pattern=${PATTERN:---sparsity}
+    local group=${GROUP:---group-size} pattern=${PATTERN:---sparsity}
     for preset in balanced best fast reference; do
         run "$prefix $preset-25-4" "$@" --preset $preset --sparsity 0.25 --bits 4 $group 32
         run "$prefix $preset-0-3" "$@" --preset $preset --sparsity 0 --bits 3 $group 32
@@ -37,7 +37,7 @@ settings() { # PREFIX ARGUMENTS...: the presets and the published methods
 settings demo
 [ -z "$model" ] || settings "$(basename "$model")" --model "$model" --calibration "$text" --samples 16 --seq-len 256
 
-"$bin/compress" --out "$work/solved" --sparsity 0.25 --bits 4 ${GROUP:---group} 32 > /dev/null 2>&1
+"$bin/compress" --out "$work/solved" --sparsity 0.25 --bits 4 ${GROUP:---group-size} 32 > /dev/null 2>&1
 for format in gguf compressed-tensors gptq dense; do
     [ $format = gguf ] && out=$work/export.gguf || out=$work/export
     "$bin/export" --solution "$work/solved" --format $format --out "$out" > "$work/log" 2>&1 || { echo "export $format FAILED: $(tail -n 1 "$work/log")"; continue; }

@@ -40,12 +40,12 @@ class Sparq:
     def compress(self, *settings):
         options = self.options
         command = [options.programs / "compress", "--model", options.model, "--calibration", options.text]
-        command += ["--samples", 32, "--seq-len", 512, "--bits", 4, "--group", 128, "--threads", THREADS]
+        command += ["--samples", 32, "--seq-len", 512, "--bits", 4, "--group-size", 128, "--threads", THREADS]
         command += ["--format", "compressed-tensors", "--out", options.work / "ours", "--overwrite", *settings]
         return vars(run(command))
 
     def solve(self, layer, *settings):
-        command = [self.options.programs / "layer", "--json", "--input", layer, "--preset", "reference", "--group", 128]
+        command = [self.options.programs / "layer", "--json", "--input", layer, "--preset", "reference", "--group-size", 128]
         return json.loads(run([*command, "--threads", THREADS, *settings]).output)["seconds"]["solve"]
 
     def prefill(self, precision):

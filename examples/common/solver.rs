@@ -21,7 +21,7 @@ pub(crate) struct SolverArgs {
     bits: Option<u8>,
     /// Input channels that share a scale, or `channel` (what others write as -1), `tensor` [default: 128]
     #[arg(long, allow_hyphen_values = true)]
-    group: Option<String>,
+    group_size: Option<String>,
     /// Give each group a zero point
     #[arg(long)]
     asymmetric: bool,
@@ -64,7 +64,7 @@ impl SolverArgs {
             ("preset", self.preset.clone()),
             ("s", self.sparsity.clone()),
             ("q", self.bits.map(|bits| bits.to_string())),
-            ("group", self.group.clone()),
+            ("group", self.group_size.clone()),
             ("asymmetric", flag(self.asymmetric)),
             ("pruner", self.pruner.clone()),
             ("quantizer", self.quantizer.clone()),

@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "crates/sparq-model/tests/fixtures"
 PLAIN = ("llama", "mistral", "qwen2", "smollm2")
 PACKAGES = ["transformers", "compressed-tensors", "torch", "llama-cpp-python", "numpy"]
-JOINT = ["--sparsity", "0.25", "--bits", "4", "--group", "32", "--samples", "32", "--seq-len", "24", "--seed", "0"]
+JOINT = ["--sparsity", "0.25", "--bits", "4", "--group-size", "32", "--samples", "32", "--seq-len", "24", "--seed", "0"]
 # llama.cpp quantizes activations for products with blocks of four bits; in floats only its GELU, a table, is coarse.
 BOUNDS = {"dense": 1e-4, "compressed-tensors": 1e-4, "gguf": 1e-1, "gguf f32": 1e-3}
 # Without a window, as llama.cpp computes Phi-3, no more tokens than fit into it are the same.

@@ -182,10 +182,10 @@ def require_engine(what: str, model: pathlib.Path, result: dict, relative: float
 sys.path.insert(0, str(HERE))
 import measure  # noqa: E402
 
-sparse = solve("sparse4", "--sparsity", "0.5", "--bits", "4", "--group", "32")
-bfloat = solve("bfloat4", "--sparsity", "0", "--bits", "4", "--group", "64", "--set", "scale=bf16")
-eight = solve("int8", "--sparsity", "0", "--bits", "8", "--group", "channel")
-asymmetric = solve("asym4", "--sparsity", "0", "--bits", "4", "--group", "64", "--asymmetric")
+sparse = solve("sparse4", "--sparsity", "0.5", "--bits", "4", "--group-size", "32")
+bfloat = solve("bfloat4", "--sparsity", "0", "--bits", "4", "--group-size", "64", "--set", "scale=bf16")
+eight = solve("int8", "--sparsity", "0", "--bits", "8", "--group-size", "channel")
+asymmetric = solve("asym4", "--sparsity", "0", "--bits", "4", "--group-size", "64", "--asymmetric")
 logit_tokens = measure.tokens_of(sparse, arguments.text, arguments.logit_tokens)
 
 reports = {}

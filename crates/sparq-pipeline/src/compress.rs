@@ -274,7 +274,8 @@ fn named(path: &Path, ending: &str) -> PathBuf {
 /// What `recipe` will make of `model` in `format`, on disk: known before anything is solved.
 ///
 /// # Errors
-/// [`Error::Export`] if the format cannot hold it, [`Error::Recipe`] for targets that are no globs.
+/// [`Error::Export`](crate::Error::Export) if the format cannot hold it, [`Error::Recipe`](crate::Error::Recipe) for targets that are no
+/// globs.
 ///
 /// # Examples
 /// ```no_run

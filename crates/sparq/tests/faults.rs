@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const SIGKILL: i32 = 9;
 
 /// Small enough for a test, with every kind of file in the state: codes, zero points, masks, activations.
-const ARGUMENTS: &str = "--samples 16 --seq-len 128 --group 64 --asymmetric";
+const ARGUMENTS: &str = "--samples 16 --seq-len 128 --group-size 64 --asymmetric";
 
 struct Harness {
     program: PathBuf,

@@ -117,7 +117,7 @@ fn inspect_says_what_a_checkpoint_is_and_what_it_is_refused_for() {
 fn layer_writes_what_it_promises_and_bits_do_not_depend_on_threads() {
     let directory = directory();
     let run = |threads: &str, output: &str| {
-        let arguments = ["--sparsity", "0.5", "--group", "64", "--threads", threads, "--json", "--out", output];
+        let arguments = ["--sparsity", "0.5", "--group-size", "64", "--threads", threads, "--json", "--out", output];
         succeeds("layer", directory.path(), &arguments)
     };
     let Some(one) = run("1", "one.safetensors") else { return };
@@ -144,7 +144,7 @@ fn mistakes_are_one_line_and_leave_nothing() {
     fails("compress", at, &["--targets", "nothing"], &["self_attn"]);
     fails("compress", at, &["--search-bits", "4,8"], &["--target-tcr"]);
     fails("compress", at, &["--target-size", "10kB"], &["nothing to choose"]);
-    let gguf = ["--format", "gguf", "--out", "a.gguf", "--group", "64"];
+    let gguf = ["--format", "gguf", "--out", "a.gguf", "--group-size", "64"];
     fails("compress", at, &[&gguf[..], &["--target-size", "10kB"]].concat(), &["10000 bytes", "smallest"]);
     fails("compress", at, &["--format", "gguf", "--out", "a.gguf", "--imatrix", "x"], &["--gguf-type"]);
     fails("layer", at, &["--set", "drift=1"], &["drift", "whole models"]);
@@ -152,7 +152,7 @@ fn mistakes_are_one_line_and_leave_nothing() {
     fails("sweep", at, &["--search-bits", "4,8", "--quick"], &["--target-tcr"]);
     fails("sweep", at, &["--config", "s=0.2,speed=3"], &["speed"]);
     fails("compress", at, &["--ignore", "*.down_prj"], &["*.down_prj", "mlp.down_proj"]);
-    fails("compress", at, &["--group", "-1"], &["-1", "channel"]);
+    fails("compress", at, &["--group-size", "-1"], &["-1", "channel"]);
     fails("compress", at, &["--sparsity", "-0.1"], &["-0.1", "sparsity"]);
     fails("compress", at, &["--seq-len", "513"], &["513", "512 positions"]);
     fails("evaluate", at, &["--window", "513"], &["513", "512 positions"]);
@@ -181,7 +181,7 @@ fn mistakes_are_one_line_and_leave_nothing() {
 fn a_solution_is_exported_without_solving_again() {
     let directory = directory();
     let at = directory.path();
-    let arguments = ["--samples", "4", "--seq-len", "128", "--sparsity", "0.5", "--group", "32", "--dtype", "f32"];
+    let arguments = ["--samples", "4", "--seq-len", "128", "--sparsity", "0.5", "--group-size", "32", "--dtype", "f32"];
     if succeeds("compress", at, &arguments).is_none() {
         return;
     }
