@@ -39,13 +39,10 @@ fn main() -> ExitCode {
 fn convert(arguments: &Arguments) -> Result<()> {
     let out = arguments.format.destination("exported")?;
     let format = arguments.format.format()?;
-    let demo = if arguments.model.model.is_none() { Some(common::demo::Demo::unpack()?) } else { None };
-    let source = match (&arguments.model.model, &demo) {
-        (Some(model), _) => open_checkpoint(common::hub::resolve(model)?)?,
-        (None, Some(demo)) => open_checkpoint(demo.directory())?,
-        (None, None) => bail!("no model"),
-    };
-    let solution = Solution::open(solution_directory(&arguments.solution))?;
+    let (path, _demo) = arguments.model.path()?;
+    let source = open_checkpoint(path)?;
+    let directory = solution_directory(&arguments.solution);
+    let solution = Solution::open(&directory)?;
     if let Some(solved_on) = solution.settings().get("model")
         && *solved_on != source.content_hash()?
     {
@@ -55,7 +52,7 @@ fn convert(arguments: &Arguments) -> Result<()> {
             source.path().display()
         );
     }
-    sparq::tensor::check_apart(&out, &solution_directory(&arguments.solution))?;
+    sparq::tensor::check_apart(&out, &directory)?;
     let report = export(&source, &solution, format.as_ref(), &out, &arguments.format.settings())?;
     arguments.json.report(&report, || print_report(&report))
 }

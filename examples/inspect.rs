@@ -14,6 +14,7 @@ use sparq::tensor::{Checkpoint, Packing, TensorInfo};
 use sparq::{Compress, Model, Recipe};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Print what a checkpoint is: format, family, layers, bits, zeros, bytes, and what sparq would refuse it for.
 #[derive(Debug, Parser)]
@@ -55,7 +56,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run(|| {
         let (path, _demo) = arguments.model.path()?;
-        let inspection = inspect(&open_checkpoint(&path)?, Model::open(&path))?;
+        let checkpoint = Arc::new(open_checkpoint(path)?);
+        let inspection = inspect(&checkpoint, Model::from_checkpoint(Arc::clone(&checkpoint)))?;
         arguments.json.report(&inspection, || print(&inspection))
     })
 }

@@ -210,11 +210,7 @@ impl Observer for Bar {
     }
 
     fn note(&self, what: &dyn Display) {
-        if self.0.is_hidden() {
-            eprintln!("{what}");
-        } else {
-            self.0.println(what.to_string());
-        }
+        common::note(&self.0, what);
     }
 
     fn progress(&self, done: usize, total: usize, what: &dyn Display) {

@@ -128,6 +128,15 @@ pub(crate) fn progress_bar(length: u64, what: &str) -> ProgressBar {
     bar
 }
 
+/// A line above a progress bar, or on standard error without one.
+pub(crate) fn note(bar: &ProgressBar, what: &dyn Display) {
+    if bar.is_hidden() {
+        eprintln!("{what}");
+    } else {
+        bar.println(what.to_string());
+    }
+}
+
 /// Bytes for people.
 pub(crate) fn bytes(count: u64) -> String {
     let (mut value, mut unit) = (count as f64, "B");
@@ -184,11 +193,7 @@ impl CompressionBar {
 
 impl Observer for CompressionBar {
     fn note(&self, what: &dyn Display) {
-        if self.bar.is_hidden() {
-            eprintln!("{what}");
-        } else {
-            self.bar.println(what.to_string());
-        }
+        note(&self.bar, what);
     }
 
     fn progress(&self, done: usize, total: usize, what: &dyn Display) {

@@ -31,7 +31,7 @@ impl Default for Damping {
 }
 
 impl Damping {
-    /// The largest fraction.
+    /// The largest fraction, and the largest shrinkage.
     pub const MOST: f64 = 1000.0;
     /// 0.01, what every reference implementation uses.
     pub(crate) const USUAL: Self = Self { fraction: 0.01, shrinkage: 0.0 };
@@ -58,7 +58,7 @@ impl Damping {
     /// # Errors
     /// [`CompressError::Setting`] unless `0 <= shrinkage <= 1000`.
     pub fn shrinkage(self, shrinkage: f64) -> Result<Self> {
-        if (0.0..=1000.0).contains(&shrinkage) {
+        if (0.0..=Self::MOST).contains(&shrinkage) {
             Ok(Self { shrinkage, ..self })
         } else {
             Err(CompressError::Setting {

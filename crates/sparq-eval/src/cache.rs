@@ -1,5 +1,6 @@
 //! Results that are kept on disk.
 
+use crate::error::cause_of;
 use crate::fingerprint::fingerprint;
 use crate::{Error, Result, TaskResult, TextBaseline, TextEvaluation};
 use ndarray::Array2;
@@ -110,13 +111,7 @@ impl ResultCache {
         let written = write_file_with(&path, |file| {
             [header.as_slice(), b"\n", payload].into_iter().try_for_each(|part| file.write_all(part))
         });
-        written.map(drop).map_err(|error| {
-            let cause = match error {
-                sparq_tensor::Error::Io { cause, .. } => cause,
-                other => std::io::Error::other(other),
-            };
-            Error::Cache { path, cause }
-        })
+        written.map(drop).map_err(|error| Error::Cache { path, cause: cause_of(error) })
     }
 }
 

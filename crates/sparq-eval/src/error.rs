@@ -142,3 +142,12 @@ fn list(others: &[usize]) -> String {
 
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is wrong with a file, without its path, which this crate's errors name themselves.
+pub(crate) fn cause_of(error: sparq_tensor::Error) -> std::io::Error {
+    match error {
+        sparq_tensor::Error::Io { cause, .. } => cause,
+        sparq_tensor::Error::Malformed { fault, .. } => std::io::Error::other(fault),
+        other => std::io::Error::other(other),
+    }
+}

@@ -284,4 +284,9 @@ impl Error {
     pub(crate) fn tensor(file: &Path, tensor: &str, fault: Fault) -> Error {
         Error::MalformedTensor { file: file.to_path_buf(), tensor: tensor.to_owned(), fault }
     }
+
+    /// There is no memory for so many elements as f32.
+    pub(crate) fn out_of_memory(tensor: &str, elements: usize) -> Error {
+        Error::OutOfMemory { tensor: tensor.to_owned(), bytes: (elements as u64).saturating_mul(4) }
+    }
 }

@@ -60,9 +60,7 @@ pub(crate) fn check_decodable(info: &TensorInfo) -> Result<()> {
 }
 
 pub(crate) fn checked(info: &TensorInfo, values: Option<Vec<f32>>) -> Result<Vec<f32>> {
-    let elements = info.elements();
-    let values = values
-        .ok_or_else(|| Error::OutOfMemory { tensor: info.name.clone(), bytes: (elements as u64).saturating_mul(4) })?;
+    let values = values.ok_or_else(|| Error::out_of_memory(&info.name, info.elements()))?;
     check_finite(info, &values)?;
     Ok(values)
 }

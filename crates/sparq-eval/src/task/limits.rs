@@ -1,5 +1,6 @@
 //! Limits on a task's files. A larger file is more likely a mistake or an attack than a benchmark.
 
+use crate::error::cause_of;
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -28,12 +29,6 @@ pub(super) const VARIANTS: usize = 1024;
 
 /// Reads a text file of at most the limit's length.
 pub(super) fn read(path: &Path) -> Result<String> {
-    sparq_tensor::read_text(path, DATA_BYTES).map_err(|error| {
-        let cause = match error {
-            sparq_tensor::Error::Io { cause, .. } => cause,
-            sparq_tensor::Error::Malformed { fault, .. } => std::io::Error::other(fault),
-            other => std::io::Error::other(other),
-        };
-        Error::Read { path: path.to_owned(), cause }
-    })
+    sparq_tensor::read_text(path, DATA_BYTES)
+        .map_err(|error| Error::Read { path: path.to_owned(), cause: cause_of(error) })
 }

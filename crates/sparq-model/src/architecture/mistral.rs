@@ -18,10 +18,7 @@ impl Architecture for Mistral {
 
     fn configure(&self, fields: Fields<'_>) -> Result<ModelConfig> {
         let mut config = ModelConfig::base(fields, self.model_type())?;
-        let window = match fields.optional_dimension("sliding_window")? {
-            None if !fields.is_written("sliding_window") => Some(DEFAULT_WINDOW),
-            window => window,
-        };
+        let window = fields.dimension_unless_null("sliding_window", DEFAULT_WINDOW)?;
         config.windows = vec![window; config.layers];
         Ok(config)
     }

@@ -37,10 +37,7 @@ pub(super) fn windows(fields: Fields<'_>, layers: usize) -> Result<Vec<Option<us
     if !fields.flag("use_sliding_window", false)? {
         return Ok(vec![None; layers]);
     }
-    let window = match fields.optional_dimension("sliding_window")? {
-        None if !fields.is_written("sliding_window") => Some(DEFAULT_WINDOW),
-        window => window,
-    };
+    let window = fields.dimension_unless_null("sliding_window", DEFAULT_WINDOW)?;
     if let Some(windows) = windows_by_name(fields, layers, window)? {
         return Ok(windows);
     }

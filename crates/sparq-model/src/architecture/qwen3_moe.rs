@@ -28,10 +28,7 @@ impl Architecture for Qwen3Moe {
         config.qkv_bias = fields.flag("attention_bias", false)?;
         config.output_bias = config.qkv_bias;
         if fields.flag("use_sliding_window", false)? {
-            let window = match fields.optional_dimension("sliding_window")? {
-                None if !fields.is_written("sliding_window") => Some(DEFAULT_WINDOW),
-                window => window,
-            };
+            let window = fields.dimension_unless_null("sliding_window", DEFAULT_WINDOW)?;
             config.windows = vec![window; config.layers];
         }
         let width = fields.optional_dimension("moe_intermediate_size")?.unwrap_or(DEFAULT_WIDTH);

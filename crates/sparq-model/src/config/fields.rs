@@ -23,11 +23,6 @@ impl<'a> Fields<'a> {
         self.object.get(field).filter(|value| !value.is_null())
     }
 
-    /// Whether the field is written down at all, even as null.
-    pub(crate) fn is_written(self, field: &str) -> bool {
-        self.object.contains_key(field)
-    }
-
     /// Names of the fields among `known` that this object has.
     pub(crate) fn present(self, known: &[&'static str]) -> Vec<&'static str> {
         known.iter().copied().filter(|field| self.object.contains_key(*field)).collect()
@@ -40,6 +35,11 @@ impl<'a> Fields<'a> {
             Some(number) if (1..=LARGEST_DIMENSION).contains(&number) => Ok(Some(number as usize)),
             _ => Err(Error::config(field, format!("an integer from 1 to {LARGEST_DIMENSION} is needed, got {value}"))),
         }
+    }
+
+    /// A positive integer, `default` if absent, `None` if null.
+    pub(crate) fn dimension_unless_null(self, field: &'static str, default: usize) -> Result<Option<usize>> {
+        if self.object.contains_key(field) { self.optional_dimension(field) } else { Ok(Some(default)) }
     }
 
     /// A positive integer that must be there.

@@ -1,9 +1,14 @@
 //! The table of settings: everything that knows a recipe's keys (its text, its JSON, command lines, documentation) reads it.
 
-use super::Recipe;
+use super::{MOST_DRIFT, MOST_HELD_OUT, Recipe};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sparq_core::{Bits, Sparsity};
+use sparq_core::{Bits, Damping, Sparsity};
+
+/// The value of a setting in a recipe, as text.
+type Get = fn(&Recipe) -> String;
+/// Sets it from text, or says what is wrong with the text.
+type Set = fn(&mut Recipe, &str) -> Result<(), String>;
 
 /// One setting of a [`Recipe`].
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +22,8 @@ pub struct Key {
     pub(super) names_method: bool,
     /// Whether it says what is done, not how. These keys belong to no preset.
     pub(super) is_budget: bool,
-    get: fn(&Recipe) -> String,
-    set: fn(&mut Recipe, &str) -> Result<(), String>,
+    get: Get,
+    set: Set,
 }
 
 impl Key {
@@ -39,32 +44,17 @@ impl Key {
 }
 
 /// A setting of how layers are solved.
-const fn solver(
-    name: &'static str,
-    meaning: &'static str,
-    get: fn(&Recipe) -> String,
-    set: fn(&mut Recipe, &str) -> Result<(), String>,
-) -> Key {
+const fn solver(name: &'static str, meaning: &'static str, get: Get, set: Set) -> Key {
     Key { name, meaning, names_method: false, is_budget: false, get, set }
 }
 
 /// A setting of what is done to layers.
-const fn budget(
-    name: &'static str,
-    meaning: &'static str,
-    get: fn(&Recipe) -> String,
-    set: fn(&mut Recipe, &str) -> Result<(), String>,
-) -> Key {
+const fn budget(name: &'static str, meaning: &'static str, get: Get, set: Set) -> Key {
     Key { is_budget: true, ..solver(name, meaning, get, set) }
 }
 
 /// A setting that names a part of a published method.
-const fn method(
-    name: &'static str,
-    meaning: &'static str,
-    get: fn(&Recipe) -> String,
-    set: fn(&mut Recipe, &str) -> Result<(), String>,
-) -> Key {
+const fn method(name: &'static str, meaning: &'static str, get: Get, set: Set) -> Key {
     Key { names_method: true, ..solver(name, meaning, get, set) }
 }
 
@@ -163,25 +153,25 @@ pub(super) const KEYS: &[Key] = &[
         "drift",
         "share of the drift from the dense model that a layer corrects, 0 to 1",
         |r| r.drift.to_string(),
-        |r, value| number(value, 1.0).map(|share| r.drift = share),
+        |r, value| number(value, MOST_DRIFT).map(|share| r.drift = share),
     ),
     solver(
         "damping",
         "added to the diagonal of the Hessian, as a fraction of its mean, 0 to 1000",
         |r| r.damping.to_string(),
-        |r, value| number(value, 1000.0).map(|damping| r.damping = damping),
+        |r, value| number(value, Damping::MOST).map(|damping| r.damping = damping),
     ),
     solver(
         "shrinkage",
         "added to damping, times a layer's input channels over its calibration tokens, 0 to 1000",
         |r| r.shrinkage.to_string(),
-        |r, value| number(value, 1000.0).map(|shrinkage| r.shrinkage = shrinkage),
+        |r, value| number(value, Damping::MOST).map(|shrinkage| r.shrinkage = shrinkage),
     ),
     solver(
         "held-out",
         "share of the calibration text, 0 to 0.5, by which the damping of o and down is chosen; 0 does not choose",
         |r| r.held_out.to_string(),
-        |r, value| number(value, 0.5).map(|share| r.held_out = share),
+        |r, value| number(value, MOST_HELD_OUT).map(|share| r.held_out = share),
     ),
     solver(
         "forward",

@@ -19,6 +19,11 @@ use sparq_model::{ExpertTokens, Precision};
 use sparq_prune::{Magnitude, Obs, SparseGpt, Wanda};
 use sparq_quant::{Clip, Gptq, Rtn};
 
+/// The largest share of the drift that a layer corrects.
+const MOST_DRIFT: f64 = 1.0;
+/// The largest share of the calibration text that is held out.
+const MOST_HELD_OUT: f64 = 0.5;
+
 /// Which pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -214,8 +219,8 @@ impl Recipe {
     pub fn solver(&self) -> Result<Option<Solver>> {
         self.damping()?;
         for (name, value, most, expected) in [
-            ("drift", self.drift, 1.0, "a share of the drift to correct, 0 to 1"),
-            ("held-out", self.held_out, 0.5, "a share of the calibration text, 0 to 0.5 (usual: 0.25)"),
+            ("drift", self.drift, MOST_DRIFT, "a share of the drift to correct, 0 to 1"),
+            ("held-out", self.held_out, MOST_HELD_OUT, "a share of the calibration text, 0 to 0.5 (usual: 0.25)"),
         ] {
             if !(0.0..=most).contains(&value) {
                 let (value, expected) = (value.to_string(), expected.into());

@@ -39,6 +39,23 @@ pub(super) fn range(x: &[f32]) -> (f32, f32) {
     x.iter().fold((f32::MAX, f32::MIN), |(least, most), &value| (least.min(value), most.max(value)))
 }
 
+/// Scale and codes `0..2·half` by ggml's rule: the value of largest magnitude by `−half` is the scale, its code is 0.
+pub(super) fn symmetric(x: &[f32; 32], half: u8) -> (f16, [u8; 32]) {
+    let levels = f32::from(half);
+    let d = signed_largest(x) / -levels;
+    let inverse = reciprocal(d);
+    (f16::from_f32(d), x.map(|value| ((value * inverse + (levels + 0.5)) as u8).min(2 * half - 1)))
+}
+
+/// Scale, minimum and codes up to `most` by ggml's rule: the scale is the range by `most`.
+pub(super) fn affine(x: &[f32; 32], most: u8) -> (f16, f16, [u8; 32]) {
+    let (least, largest) = range(x);
+    let d = (largest - least) / f32::from(most);
+    let inverse = reciprocal(d);
+    let codes = x.map(|value| (((value - least) * inverse + 0.5) as u8).min(most));
+    (f16::from_f32(d), f16::from_f32(least), codes)
+}
+
 /// Codes for test blocks.
 #[cfg(test)]
 pub(super) fn test_codes<const N: usize>(levels: usize) -> [u8; N] {

@@ -128,11 +128,9 @@ impl PackedWeight {
     /// The values, row-major.
     pub(crate) fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>> {
         let grid = self.grid(files, rows, width)?;
-        let no_memory =
-            || Error::OutOfMemory { tensor: self.codes.info.name.clone(), bytes: (rows * width) as u64 * 4 };
-        let mut values = Vec::new();
-        values.try_reserve_exact(rows * width).map_err(|_| no_memory())?;
-        values.resize(rows * width, 0.0f32);
+        let elements = rows * width;
+        let no_memory = || Error::out_of_memory(&self.codes.info.name, elements);
+        let mut values = tensor::zeros(elements).ok_or_else(no_memory)?;
         let bytes = self.codes.bytes(files)?;
         let round = rounding(self.dtype);
         values.par_chunks_mut(ROWS * width).enumerate().for_each(|(chunk, values)| {
@@ -155,7 +153,7 @@ impl PackedWeight {
     fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Grid> {
         let info = &self.scales.info;
         let elements = info.elements();
-        let no_memory = || Error::OutOfMemory { tensor: info.name.clone(), bytes: elements as u64 * 4 };
+        let no_memory = || Error::out_of_memory(&info.name, elements);
         let mut scales = tensor::decode(info.dtype, self.scales.bytes(files)?, elements).ok_or_else(no_memory)?;
         let (grid_rows, groups) = match *info.shape.as_slice() {
             [groups, count] if self.scales_transposed => {

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::block::{half, reciprocal, signed_largest, write_nibbles};
+use super::block::{half, symmetric, write_nibbles};
 
 /// Reads a block.
 pub(super) fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
@@ -20,11 +20,10 @@ pub(super) fn encode(d: f16, codes: &[u8; 32], out: &mut Vec<u8>) {
     write_nibbles(codes, out);
 }
 
-/// Writes a block of values rounded by ggml's rule: the value of largest magnitude by −8 is the scale, its code is 0.
+/// Writes a block of values, [rounded](symmetric) by ggml's rule.
 pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
-    let d = signed_largest(x) / -8.0;
-    let inverse = reciprocal(d);
-    encode(f16::from_f32(d), &x.map(|value| ((value * inverse + 8.5) as u8).min(15)), out);
+    let (d, codes) = symmetric(x, 8);
+    encode(d, &codes, out);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::block::{half, range, reciprocal, write_nibbles};
+use super::block::{affine, half, write_nibbles};
 
 /// Reads a block.
 pub(super) fn decode(block: &[u8; 20], out: &mut [f32; 32]) {
@@ -21,13 +21,10 @@ pub(super) fn encode(d: f16, m: f16, codes: &[u8; 32], out: &mut Vec<u8>) {
     write_nibbles(codes, out);
 }
 
-/// Writes a block of values rounded by ggml's rule: the scale is the range by 15.
+/// Writes a block of values, [rounded](affine) by ggml's rule.
 pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
-    let (least, most) = range(x);
-    let d = (most - least) / 15.0;
-    let inverse = reciprocal(d);
-    let codes = x.map(|value| (((value - least) * inverse + 0.5) as u8).min(15));
-    encode(f16::from_f32(d), f16::from_f32(least), &codes, out);
+    let (d, m, codes) = affine(x, 15);
+    encode(d, m, &codes, out);
 }
 
 #[cfg(test)]

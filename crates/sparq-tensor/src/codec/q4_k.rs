@@ -8,11 +8,8 @@ use super::search::{squared_error, weights};
 
 /// Reads a block.
 pub(super) fn decode(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (scale, minimum) = (half(block, 0), half(block, 2));
-    for (sub, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (sub_scale, sub_minimum) = six_bit_pair(&block[4..16], sub);
-        let scale = scale * f32::from(sub_scale);
-        let minimum = minimum * f32::from(sub_minimum);
+    let grids = sub_grids(block);
+    for (sub, (out, (scale, minimum))) in out.as_chunks_mut::<32>().0.iter_mut().zip(grids).enumerate() {
         let shift = 4 * (sub % 2);
         for (out, &byte) in out.iter_mut().zip(&block[16 + 32 * (sub / 2)..]) {
             *out = scale * f32::from((byte >> shift) & 15) - minimum;
@@ -20,8 +17,17 @@ pub(super) fn decode(block: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
+/// Scale and minimum of each sub-block, from the first 16 bytes of a block.
+pub(super) fn sub_grids(block: &[u8]) -> [(f32, f32); 8] {
+    let (scale, minimum) = (half(block, 0), half(block, 2));
+    std::array::from_fn(|sub| {
+        let (sub_scale, sub_minimum) = six_bit_pair(&block[4..16], sub);
+        (scale * f32::from(sub_scale), minimum * f32::from(sub_minimum))
+    })
+}
+
 /// The 6-bit scale and minimum of sub-block `sub` (of 8).
-pub(super) fn six_bit_pair(packed: &[u8], sub: usize) -> (u8, u8) {
+fn six_bit_pair(packed: &[u8], sub: usize) -> (u8, u8) {
     if sub < 4 {
         (packed[sub] & 63, packed[sub + 4] & 63)
     } else {

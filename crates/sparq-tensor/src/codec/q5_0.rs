@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::block::{five_bits, half, reciprocal, signed_largest, write_fifth_bits, write_nibbles};
+use super::block::{five_bits, half, symmetric, write_fifth_bits, write_nibbles};
 
 /// Reads a block.
 pub(super) fn decode(block: &[u8; 22], out: &mut [f32; 32]) {
@@ -22,11 +22,10 @@ pub(super) fn encode(d: f16, codes: &[u8; 32], out: &mut Vec<u8>) {
     write_nibbles(codes, out);
 }
 
-/// Writes a block of values rounded by ggml's rule: the value of largest magnitude by −16 is the scale, its code is 0.
+/// Writes a block of values, [rounded](symmetric) by ggml's rule.
 pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
-    let d = signed_largest(x) / -16.0;
-    let inverse = reciprocal(d);
-    encode(f16::from_f32(d), &x.map(|value| ((value * inverse + 16.5) as u8).min(31)), out);
+    let (d, codes) = symmetric(x, 16);
+    encode(d, &codes, out);
 }
 
 #[cfg(test)]

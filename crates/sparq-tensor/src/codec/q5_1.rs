@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::block::{five_bits, half, range, reciprocal, write_fifth_bits, write_nibbles};
+use super::block::{affine, five_bits, half, write_fifth_bits, write_nibbles};
 
 /// Reads a block.
 pub(super) fn decode(block: &[u8; 24], out: &mut [f32; 32]) {
@@ -23,13 +23,10 @@ pub(super) fn encode(d: f16, m: f16, codes: &[u8; 32], out: &mut Vec<u8>) {
     write_nibbles(codes, out);
 }
 
-/// Writes a block of values rounded by ggml's rule: the scale is the range by 31.
+/// Writes a block of values, [rounded](affine) by ggml's rule.
 pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
-    let (least, most) = range(x);
-    let d = (most - least) / 31.0;
-    let inverse = reciprocal(d);
-    let codes = x.map(|value| (((value - least) * inverse + 0.5) as u8).min(31));
-    encode(f16::from_f32(d), f16::from_f32(least), &codes, out);
+    let (d, m, codes) = affine(x, 31);
+    encode(d, m, &codes, out);
 }
 
 #[cfg(test)]

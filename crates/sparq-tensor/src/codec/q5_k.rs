@@ -1,16 +1,12 @@
 //! `Q5_K`: 256 elements in 8 sub-blocks `d·scale·q − dmin·minimum`. Bytes: `d`, `dmin`, scales and minima as in `Q4_K`, 32
 //! of fifth bits, 128 of nibbles. Only read.
 
-use super::block::half;
-use super::q4_k::six_bit_pair;
+use super::q4_k::sub_grids;
 
 /// Reads a block.
 pub(super) fn decode(block: &[u8; 176], out: &mut [f32; 256]) {
-    let (scale, minimum) = (half(block, 0), half(block, 2));
-    for (sub, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (sub_scale, sub_minimum) = six_bit_pair(&block[4..16], sub);
-        let scale = scale * f32::from(sub_scale);
-        let minimum = minimum * f32::from(sub_minimum);
+    let grids = sub_grids(block);
+    for (sub, (out, (scale, minimum))) in out.as_chunks_mut::<32>().0.iter_mut().zip(grids).enumerate() {
         let shift = 4 * (sub % 2);
         let nibbles = &block[48 + 32 * (sub / 2)..];
         for ((out, &byte), &fifth) in out.iter_mut().zip(nibbles).zip(&block[16..48]) {

@@ -67,7 +67,8 @@ pub(crate) fn find_non_finite(dtype: DType, bytes: &[u8]) -> Option<(usize, f32)
     bytes.par_chunks(chunk_bytes).enumerate().find_map_first(in_chunk)
 }
 
-fn zeros(elements: usize) -> Option<Vec<f32>> {
+/// So many zeros; `None` if there is no memory for them.
+pub(super) fn zeros(elements: usize) -> Option<Vec<f32>> {
     let mut out = Vec::new();
     out.try_reserve_exact(elements).ok()?;
     out.resize(elements, 0.0);

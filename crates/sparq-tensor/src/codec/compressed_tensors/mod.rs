@@ -96,7 +96,7 @@ fn read_whole_codes(words: &[u32], bits: u32, out: &mut [u8]) {
 /// assert_eq!(unpack_zero_points(packed.view(), 4, 2, WordLayout::Dense), Some(zeros));
 /// ```
 pub fn pack_zero_points(zeros: ArrayView2<'_, u8>, bits: u32) -> Array2<i32> {
-    pack_weight(zeros.t(), bits).reversed_axes().as_standard_layout().into_owned()
+    transposed(pack_weight(zeros.t(), bits))
 }
 
 /// Zero points `[rows, groups]` from `weight_zero_point`; `None` as for [`unpack_weight`].
@@ -106,8 +106,12 @@ pub fn unpack_zero_points(
     rows: usize,
     layout: WordLayout,
 ) -> Option<Array2<u8>> {
-    let codes = unpack_weight(packed.t(), bits, rows, layout)?;
-    Some(codes.reversed_axes().as_standard_layout().into_owned())
+    unpack_weight(packed.t(), bits, rows, layout).map(transposed)
+}
+
+/// The transposed array, row by row in memory.
+pub(super) fn transposed<T: Clone>(array: Array2<T>) -> Array2<T> {
+    array.reversed_axes().as_standard_layout().into_owned()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::compressed_tensors::{WordLayout, pack_weight, unpack_weight};
+use super::compressed_tensors::{WordLayout, pack_weight, transposed, unpack_weight};
 
 mod config;
 mod parts;
@@ -95,10 +95,6 @@ fn restores_codes(bits: u32, version: GptqVersion) -> bool {
 /// A one in every field of a word.
 fn ones(bits: u32) -> u32 {
     (0..32 / bits).fold(0, |word, field| word | 1 << (field * bits))
-}
-
-fn transposed<T: Clone>(array: Array2<T>) -> Array2<T> {
-    array.reversed_axes().as_standard_layout().into_owned()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::key_values::{KeyValues, put_string};
+use super::key_values::{KeyValues, put_tensor};
 use super::parse;
 use super::reader::Reader;
 use crate::codec::tensor;
@@ -40,6 +40,8 @@ pub struct Importance {
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
+/// ggml's number of the type.
+const F32: u32 = 0;
 
 /// Writes an importance matrix in llama.cpp's GGUF form, replacing an existing file by renaming. `dataset` names the
 /// calibration text, `chunk_size` the tokens of one sequence. `llama-quantize --imatrix` reads it.
@@ -63,21 +65,13 @@ pub fn write_imatrix(path: impl AsRef<Path>, layers: &[Importance], dataset: &st
             return Err(Error::InvalidPlan { tensor: name.clone(), reason });
         }
         let bytes = layer.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>();
-        tensors.push((format!("{name}{SUMS}"), layer.sums.len() as u64, bytes));
+        tensors.push((format!("{name}{SUMS}"), layer.sums.len(), bytes));
         tensors.push((format!("{name}{COUNTS}"), 1, (layer.tokens as f32).to_le_bytes().to_vec()));
     }
-    let mut header = b"GGUF".to_vec();
-    header.extend(3u32.to_le_bytes());
-    header.extend((tensors.len() as u64).to_le_bytes());
-    header.extend(entries.count.to_le_bytes());
-    header.extend(entries.bytes);
+    let mut header = entries.into_header(tensors.len());
     let mut offset = 0u64;
     for (name, columns, bytes) in &tensors {
-        put_string(&mut header, name);
-        header.extend(2u32.to_le_bytes());
-        header.extend([*columns, 1].into_iter().flat_map(u64::to_le_bytes)); // the second counts experts
-        header.extend(0u32.to_le_bytes()); // F32
-        header.extend(offset.to_le_bytes());
+        put_tensor(&mut header, name, &[1, *columns], F32, offset); // the first counts experts
         offset += (bytes.len() as u64).next_multiple_of(32);
     }
     header.resize(header.len().next_multiple_of(32), 0);
@@ -115,7 +109,7 @@ pub fn read_imatrix(path: impl AsRef<Path>) -> Result<Vec<Importance>> {
         }
         let elements = tensor.range.len() / 4;
         let bytes = &file.bytes()[tensor.range.clone()];
-        let no_memory = || Error::OutOfMemory { tensor: tensor.name.clone(), bytes: 4 * elements as u64 };
+        let no_memory = || Error::out_of_memory(&tensor.name, elements);
         let values = tensor::decode(DType::F32, bytes, elements).ok_or_else(no_memory)?;
         check(path, &tensor.name, &values)?;
         Ok(values)

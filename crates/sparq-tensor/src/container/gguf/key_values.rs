@@ -35,6 +35,16 @@ impl Entries<'_> {
 }
 
 impl KeyValues {
+    /// The bytes of a file of so many tensors up to their descriptions, which [`put_tensor`] adds.
+    pub(super) fn into_header(self, tensors: usize) -> Vec<u8> {
+        let mut header = b"GGUF".to_vec();
+        header.extend(3u32.to_le_bytes());
+        header.extend((tensors as u64).to_le_bytes());
+        header.extend(self.count.to_le_bytes());
+        header.extend(self.bytes);
+        header
+    }
+
     fn entry(&mut self, key: &str, value_type: ValueType) -> &mut Vec<u8> {
         put_string(&mut self.bytes, key);
         self.bytes.extend(value_type.number().to_le_bytes());
@@ -105,7 +115,16 @@ impl KeyValues {
     }
 }
 
-pub(super) fn put_string(out: &mut Vec<u8>, text: &str) {
+/// Describes a tensor: its `shape` with the innermost dimension last, and where it starts in the data section.
+pub(super) fn put_tensor(out: &mut Vec<u8>, name: &str, shape: &[usize], ggml_type: u32, offset: u64) {
+    put_string(out, name);
+    out.extend((shape.len() as u32).to_le_bytes());
+    out.extend(shape.iter().rev().flat_map(|&dimension| (dimension as u64).to_le_bytes()));
+    out.extend(ggml_type.to_le_bytes());
+    out.extend(offset.to_le_bytes());
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as u64).to_le_bytes());
     out.extend(text.as_bytes());
 }

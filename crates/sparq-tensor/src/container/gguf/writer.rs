@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::conventions::Role;
 use super::family::Layout;
-use super::key_values::{KeyValues, put_string};
+use super::key_values::{KeyValues, put_tensor};
 use super::model::Sizes;
 use super::names::to_gguf;
 use super::to_metadata::{self, Description};
@@ -426,11 +426,7 @@ fn layout(mut entries: KeyValues, plan: &[Planned], file_type: Option<u32>) -> R
     if plan.iter().any(|planned| planned.dtype.is_block_quantized()) {
         entries.u32("general.quantization_version", 2);
     }
-    let mut header = b"GGUF".to_vec();
-    header.extend(3u32.to_le_bytes());
-    header.extend((plan.len() as u64).to_le_bytes());
-    header.extend(entries.count.to_le_bytes());
-    header.extend(entries.bytes);
+    let mut header = entries.into_header(plan.len());
     let mut offsets = Vec::with_capacity(plan.len());
     let mut end = 0u64;
     for planned in plan {
@@ -438,11 +434,7 @@ fn layout(mut entries: KeyValues, plan: &[Planned], file_type: Option<u32>) -> R
             let reason = format!("GGUF has no type {}", planned.dtype);
             return Err(Error::InvalidPlan { tensor: planned.gguf_name.clone(), reason });
         };
-        put_string(&mut header, &planned.gguf_name);
-        header.extend((planned.shape.len() as u32).to_le_bytes());
-        header.extend(planned.shape.iter().rev().flat_map(|&dimension| (dimension as u64).to_le_bytes()));
-        header.extend(ggml_type.to_le_bytes());
-        header.extend(end.to_le_bytes());
+        put_tensor(&mut header, &planned.gguf_name, &planned.shape, ggml_type, end);
         offsets.push(end);
         end = end.checked_add(planned.bytes).and_then(|end| end.checked_next_multiple_of(ALIGNMENT)).ok_or_else(
             || {
