@@ -157,7 +157,7 @@ fn search(
     let settings = arguments.format.settings();
     let widths = arguments.search.widths(arguments.format.widths())?;
     let sparsity = if arguments.solver.prunes() { recipe.sparsity } else { Sparsity::DENSE };
-    let of_width = |&bits: &Bits| LayerBudget { sparsity, bits: Some(bits) };
+    let of_width = |&bits: &Bits| LayerBudget { sparsity, bits: Some(bits), rate: None };
     let candidates: Vec<LayerBudget> = widths.iter().map(of_width).collect();
     // The search may choose any width, so a width that cannot be written is refused before it starts.
     for &candidate in &candidates {

@@ -81,7 +81,7 @@ fn main() -> ExitCode {
             "tokens": layer.inputs.nrows(),
             "zeros": zeros,
             "sparsity": zeros as f64 / layer.weight.len().max(1) as f64,
-            "bits_per_weight": compressed.quantized.as_ref().map(|q| q.scheme.stored_bits_per_weight(rows, columns)),
+            "bits_per_weight": compressed.codes.as_ref().map(|codes| codes.stored_bits() / (rows * columns) as f64),
             "relative_output_error": {
                 "inputs": error(&layer.inputs),
                 "heldout": layer.heldout.as_ref().map(error),
@@ -141,13 +141,13 @@ fn write(file: &Path, layer: &CompressedLayer) -> anyhow::Result<()> {
         Some(mask) => mask.view().mapv(u8::from),
         None => layer.weight.mapv(|_| 1_u8),
     };
-    let grids = layer.quantized.as_ref().map(|quantized| (quantized.scales(), quantized.zeros()));
+    let grids = layer.quantized().map(|quantized| (quantized.scales(), quantized.zeros()));
     let (scales, zeros) = grids.unwrap_or_default();
     let mut tensors = vec![
         ("weight", TensorData::F32(layer.weight.view().into_dyn())),
         ("mask", TensorData::U8(mask.view().into_dyn())),
     ];
-    if let Some(quantized) = &layer.quantized {
+    if let Some(quantized) = layer.quantized() {
         tensors.push(("codes", TensorData::U8(quantized.codes.view().into_dyn())));
         tensors.push(("scales", TensorData::F32(scales.view().into_dyn())));
         tensors.push(("zeros", TensorData::U8(zeros.view().into_dyn())));

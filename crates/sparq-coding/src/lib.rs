@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod classes;
 mod decoder;
 mod encode;
 mod error;
@@ -11,6 +12,7 @@ mod rans;
 mod size;
 mod table;
 
+pub use classes::{CodeLengths, ColumnLengths, classes};
 pub use decoder::Decoder;
 pub use encode::encode;
 pub use error::{Error, Result};

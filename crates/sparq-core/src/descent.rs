@@ -69,8 +69,7 @@ impl CoordinateDescent {
         }
         let Some((matrix, shift)) = curvature.damped().filter(|_| rows > 0) else { return Ok(()) };
         shape("Hessian", matrix.dim(), (width, width))?;
-        let mut matrix = matrix.as_standard_layout().into_owned();
-        matrix.diag_mut().mapv_inplace(|value| (f64::from(value) + shift) as f32);
+        let matrix = shifted(matrix, shift);
         if !quantized.codes.is_standard_layout() {
             quantized.codes = quantized.codes.as_standard_layout().into_owned();
         }
@@ -97,6 +96,13 @@ impl CoordinateDescent {
         }
         Ok(())
     }
+}
+
+/// `H + λI`, row-major.
+pub(crate) fn shifted(matrix: ArrayView2<'_, f32>, shift: f64) -> Array2<f32> {
+    let mut matrix = matrix.as_standard_layout().into_owned();
+    matrix.diag_mut().mapv_inplace(|value| (f64::from(value) + shift) as f32);
+    matrix
 }
 
 struct Descent<'a> {
@@ -149,80 +155,106 @@ impl Descent<'_> {
 
     /// Sets each code in turn to the best one given all others; false if none changed.
     fn move_codes(&mut self) -> bool {
-        let (rows, width) = self.gradient.dim();
-        let mut any = false;
-        for first in (0..width).step_by(BLOCK_COLUMNS) {
-            let columns = first..width.min(first + BLOCK_COLUMNS);
-            let mut changes = Array2::<f32>::zeros((rows, columns.len()));
-            let block = CodeBlock {
-                first,
-                matrix: self.matrix.slice(s![columns.clone(), columns.clone()]),
-                group_size: self.group_size,
-                max_code: self.quantized.scheme.bits.max_code(),
-            };
-            let task = |matrix_width: usize| (ROWS_PER_TASK * matrix_width).max(1);
-            let groups = self.quantized.grids.ncols();
-            let grids = self.quantized.grids.as_standard_layout();
-            let grids = grids.as_slice().unwrap_or_default();
-            let kept = self.kept.as_ref().and_then(|kept| kept.as_slice());
-            let moved: Vec<bool> = self
-                .quantized
-                .codes
-                .as_slice_mut()
-                .unwrap_or_default()
-                .par_chunks_mut(task(width))
-                .zip(changes.as_slice_mut().unwrap_or_default().par_chunks_mut(task(columns.len())))
-                .zip(self.gradient.as_slice().unwrap_or_default().par_chunks(task(width)))
-                .zip(grids.par_chunks(task(groups)))
-                .enumerate()
-                .map(|(index, (((codes, changes), gradient), grids))| {
-                    let rows = codes
-                        .chunks_exact_mut(width)
-                        .zip(changes.chunks_exact_mut(columns.len()))
-                        .zip(gradient.chunks_exact(width))
-                        .zip(grids.chunks_exact(groups));
-                    let mut moved = false;
-                    for (row, (((codes, changes), gradient), grids)) in rows.enumerate() {
-                        let row = index * ROWS_PER_TASK + row;
-                        let kept = kept.map(|kept| &kept[row * width + columns.start..row * width + columns.end]);
-                        moved |= block.descend(
-                            &mut codes[columns.clone()],
-                            changes,
-                            &gradient[columns.clone()],
-                            grids,
-                            kept,
-                        );
-                    }
-                    moved
-                })
-                .collect();
-            if moved.contains(&true) {
-                any = true;
-                let around = self.matrix.slice(s![columns, ..]);
-                sparq_linalg::gemm(-1.0, changes.view(), around, 1.0, self.gradient.view_mut());
-            }
-        }
-        any
+        let Quantized { scheme, codes, grids } = &mut *self.quantized;
+        let grids = GridCodes { grids, group_size: self.group_size, max_code: scheme.bits.max_code() };
+        move_codes(&grids, codes, self.kept.as_ref(), self.matrix.view(), &mut self.gradient)
     }
 }
 
-/// A block of columns, for the rows to go through on their own.
-struct CodeBlock<'a> {
-    first: usize,
-    /// `H + λI` inside the block.
-    matrix: ArrayView2<'a, f32>,
+/// Codes on the grids of groups.
+struct GridCodes<'a> {
+    grids: &'a Array2<Grid>,
     group_size: usize,
     max_code: u8,
 }
 
-impl CodeBlock<'_> {
+impl Lattice for GridCodes<'_> {
+    type Code = u8;
+
+    fn value(&self, row: usize, column: usize, code: u8) -> f32 {
+        self.grids[[row, column / self.group_size]].decode(code)
+    }
+
+    fn choose(&self, row: usize, column: usize, wanted: f32, _: f32) -> u8 {
+        self.grids[[row, column / self.group_size]].encode(wanted, self.max_code)
+    }
+}
+
+/// What codes mean, and which is best.
+pub(crate) trait Lattice: Sync {
+    /// A code.
+    type Code: Copy + PartialEq + Send;
+
+    /// The weight that `code` stands for.
+    fn value(&self, row: usize, column: usize, code: Self::Code) -> f32;
+
+    /// The best code where the weight should be `wanted` and a miss costs its square times `stiffness`.
+    fn choose(&self, row: usize, column: usize, wanted: f32, stiffness: f32) -> Self::Code;
+}
+
+/// Sets each code in turn to the best one given all others, column by column for all rows together; false if none changed.
+/// `matrix` is `H + λI`, `gradient` is `(W - V)(H + λI)` and follows the codes; both, and `codes`, are row-major.
+pub(crate) fn move_codes<L: Lattice>(
+    lattice: &L,
+    codes: &mut Array2<L::Code>,
+    kept: Option<&Array2<bool>>,
+    matrix: ArrayView2<'_, f32>,
+    gradient: &mut Array2<f32>,
+) -> bool {
+    let (rows, width) = gradient.dim();
+    let kept = kept.and_then(|kept| kept.as_slice());
+    let mut any = false;
+    for first in (0..width).step_by(BLOCK_COLUMNS) {
+        let columns = first..width.min(first + BLOCK_COLUMNS);
+        let mut changes = Array2::<f32>::zeros((rows, columns.len()));
+        let block = CodeBlock { first, matrix: matrix.slice(s![columns.clone(), columns.clone()]), lattice };
+        let task = |matrix_width: usize| (ROWS_PER_TASK * matrix_width).max(1);
+        let moved: Vec<bool> = codes
+            .as_slice_mut()
+            .unwrap_or_default()
+            .par_chunks_mut(task(width))
+            .zip(changes.as_slice_mut().unwrap_or_default().par_chunks_mut(task(columns.len())))
+            .zip(gradient.as_slice().unwrap_or_default().par_chunks(task(width)))
+            .enumerate()
+            .map(|(index, ((codes, changes), gradient))| {
+                let rows = codes
+                    .chunks_exact_mut(width)
+                    .zip(changes.chunks_exact_mut(columns.len()))
+                    .zip(gradient.chunks_exact(width));
+                let mut moved = false;
+                for (row, ((codes, changes), gradient)) in (index * ROWS_PER_TASK..).zip(rows) {
+                    let kept = kept.map(|kept| &kept[row * width + columns.start..row * width + columns.end]);
+                    moved |=
+                        block.descend(row, &mut codes[columns.clone()], changes, &gradient[columns.clone()], kept);
+                }
+                moved
+            })
+            .collect();
+        if moved.contains(&true) {
+            any = true;
+            let around = matrix.slice(s![columns, ..]);
+            sparq_linalg::gemm(-1.0, changes.view(), around, 1.0, gradient.view_mut());
+        }
+    }
+    any
+}
+
+/// A block of columns, for the rows to go through on their own.
+struct CodeBlock<'a, L> {
+    first: usize,
+    /// `H + λI` inside the block.
+    matrix: ArrayView2<'a, f32>,
+    lattice: &'a L,
+}
+
+impl<L: Lattice> CodeBlock<'_, L> {
     /// One row: moves its codes and notes by how much each weight changed.
     fn descend(
         &self,
-        codes: &mut [u8],
+        row: usize,
+        codes: &mut [L::Code],
         changes: &mut [f32],
         gradient: &[f32],
-        grids: &[Grid],
         kept: Option<&[bool]>,
     ) -> bool {
         let mut local = [0.0_f32; BLOCK_COLUMNS];
@@ -233,18 +265,18 @@ impl CodeBlock<'_> {
             if kept.is_some_and(|kept| !kept[offset]) {
                 continue;
             }
-            let step = local[offset] / self.matrix[[offset, offset]];
+            let stiffness = self.matrix[[offset, offset]];
+            let step = local[offset] / stiffness;
             if !step.is_finite() {
                 continue;
             }
-            let grid = grids[(self.first + offset) / self.group_size];
-            let old = codes[offset];
-            let value = grid.decode(old);
-            let new = grid.encode(value + step, self.max_code);
+            let (column, old) = (self.first + offset, codes[offset]);
+            let value = self.lattice.value(row, column, old);
+            let new = self.lattice.choose(row, column, value + step, stiffness);
             if new == old {
                 continue;
             }
-            let change = grid.decode(new) - value;
+            let change = self.lattice.value(row, column, new) - value;
             codes[offset] = new;
             changes[offset] = change;
             moved = true;

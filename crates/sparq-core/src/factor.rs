@@ -43,6 +43,12 @@ impl InverseFactor {
         &self.diagonal
     }
 
+    /// `U[j, j]`, `[in]`, all positive, in the order of the input channels: how far an error in one channel's weight reaches
+    /// once the channels after it in the sweep have made up for it, as `error / U[j, j]`.
+    pub fn conditional_deviations(&self) -> Vec<f32> {
+        self.order.as_ref().map_or_else(|| self.diagonal.clone(), |order| order.restore(&self.diagonal))
+    }
+
     /// The diagonal of `(H + λI)⁻¹`, `[in]`, all positive, in the order of the input channels.
     pub fn inverse_diagonal(&self) -> Vec<f32> {
         let square = |column: ArrayView1<'_, f32>| column.iter().map(|&u| f64::from(u) * f64::from(u)).sum::<f64>();

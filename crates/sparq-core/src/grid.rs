@@ -200,6 +200,21 @@ impl Quantized {
         self.scheme.granularity.size(self.codes.ncols())
     }
 
+    /// Steps from zero, `code - zero`, `[out, in]`: what a coded file holds.
+    pub fn steps(&self) -> Array2<i16> {
+        let size = self.group_size();
+        Array2::from_shape_fn(self.codes.dim(), |(row, column)| {
+            i16::from(self.codes[[row, column]]) - i16::from(self.grids[[row, column / size]].zero)
+        })
+    }
+
+    /// Bits that the layer takes in a coded file: codes with their tables, scales and zero points.
+    pub fn coded_bits(&self) -> u64 {
+        let (rows, width) = self.codes.dim();
+        let fixed = self.scheme.stored_bits_per_weight(rows, width) - f64::from(self.scheme.bits.get());
+        crate::stepped::coded_bits(self.steps().view()) + (fixed * (rows * width) as f64).round() as u64
+    }
+
     /// Grids from scales and zero points as files store them, both `[out, groups]`; none if their shapes differ.
     ///
     /// ```

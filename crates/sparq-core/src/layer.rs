@@ -1,4 +1,4 @@
-use crate::{CompressError, Curvature, Hessian, Mask, Quantized, Result, SolveReport, Statistics};
+use crate::{Codes, CompressError, Curvature, Hessian, Mask, Quantized, Result, SolveReport, Statistics};
 use ndarray::{Array2, ArrayView2};
 use std::borrow::Cow;
 use std::fmt;
@@ -98,15 +98,21 @@ impl<'a> LayerProblem<'a> {
 /// A layer after compression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompressedLayer {
-    /// The weight a forward pass uses, `[out, in]`. If [`quantized`](Self::quantized) is there, it is exactly its
-    /// dequantization.
+    /// The weight a forward pass uses, `[out, in]`. If there are [`codes`](Self::codes), it is exactly their values.
     pub weight: Array2<f32>,
     /// What the pruner kept; none if nothing was pruned.
     pub mask: Option<Mask>,
-    /// Codes, scales and zero points; none if nothing was quantized.
-    pub quantized: Option<Quantized>,
+    /// The integer form; none if nothing was quantized.
+    pub codes: Option<Codes>,
     /// How it went.
     pub report: SolveReport,
+}
+
+impl CompressedLayer {
+    /// Codes of fixed width, scales and zero points; none if nothing was quantized to such.
+    pub fn quantized(&self) -> Option<&Quantized> {
+        self.codes.as_ref().and_then(Codes::grid)
+    }
 }
 
 /// Compresses one linear layer `Y = X Wᵀ`.

@@ -30,11 +30,11 @@
 //!
 //! # Contents
 //! * The problem: [`LayerProblem`], [`Statistics`], [`Hessian`], [`HessianAccumulator`], [`Curvature`], [`Damping`].
-//! * The answer: [`CompressedLayer`], [`Mask`], [`Quantized`], [`Grid`], [`SolveReport`], [`Fallback`].
+//! * The answer: [`CompressedLayer`], [`Mask`], [`Codes`], [`CodeLayout`], [`Quantized`], [`Grid`], [`Stepped`], [`SolveReport`], [`Fallback`].
 //! * Settings: [`Sparsity`], [`Bits`], [`QuantScheme`].
 //! * Methods: [`LayerCompressor`], [`Pruner`], [`Quantizer`], [`Solver`], [`Composition`].
 //! * The engine: [`InverseFactor`], [`ColumnOrder`], [`ColumnSweep`], [`Selection`], [`BlockRule`], [`RowRule`], [`Rounding`],
-//!   [`GridFit`], [`Refit`], [`CoordinateDescent`], [`InputDrift`], [`OutputDrift`].
+//!   [`GridFit`], [`Refit`], [`CoordinateDescent`], [`StepDescent`], [`InputDrift`], [`OutputDrift`].
 //! * [`Observer`]: receives the progress of long work.
 //! * [`relative_output_error`]: `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` from the Hessian.
 //! * [`mod@reference`]: quirks of the reference implementations, for parity.
@@ -66,6 +66,8 @@ mod rounding;
 mod scheme;
 mod selection;
 mod solver;
+mod step_descent;
+mod stepped;
 mod sparsity;
 mod sweep;
 #[cfg(test)]
@@ -93,4 +95,6 @@ pub use scheme::{Bits, Granularity, QuantScheme, ScaleType};
 pub use selection::{BlockRule, RowRule, Selection};
 pub use solver::{Composition, Solver};
 pub use sparsity::Sparsity;
+pub use step_descent::StepDescent;
+pub use stepped::{CodeLayout, Codes, Stepped};
 pub use sweep::{ColumnSweep, Swept};

@@ -1,25 +1,38 @@
 use crate::{
-    CompressedLayer, LayerCompressor, LayerProblem, Mask, QuantScheme, Quantized, Result, Selection, SolveReport,
+    Codes, CompressedLayer, CoordinateDescent, LayerCompressor, LayerProblem, Mask, Result, Selection, SolveReport,
 };
 
 /// A method that rounds weights to a grid, alone or as the second half of a [`Solver`](crate::Solver).
 pub trait Quantizer: LayerCompressor {
-    /// The grid.
-    fn scheme(&self) -> QuantScheme;
-
     /// Quantizes what `selection` keeps. What it removes becomes exactly zero and does not stretch any range.
     ///
     /// # Errors
     /// As [`LayerCompressor::compress`]; [`CompressError::Shape`](crate::CompressError::Shape) if a mask does not fit;
     /// [`CompressError::Conflict`](crate::CompressError::Conflict) for a rule that the method cannot follow.
     fn quantize(&self, problem: &LayerProblem<'_>, selection: &Selection<'_>) -> Result<Rounded>;
+
+    /// Improves what [`quantize`](Self::quantize) left of the same problem in so many rounds of
+    /// [coordinate descent](CoordinateDescent).
+    ///
+    /// # Errors
+    /// [`CompressError::Shape`](crate::CompressError::Shape) if the parts do not fit each other.
+    fn descend(&self, problem: &LayerProblem<'_>, rounded: &mut Rounded, rounds: usize) -> Result<()> {
+        let Rounded { codes, mask, .. } = rounded;
+        match codes {
+            Codes::Grid(quantized) => {
+                let descent = CoordinateDescent::new(rounds);
+                descent.run(problem.weight(), mask.as_ref(), quantized, problem.curvature())
+            }
+            Codes::Steps(_) => Ok(()),
+        }
+    }
 }
 
 /// What a quantizer leaves: codes, not yet a dense weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rounded {
-    /// Codes and grids.
-    pub quantized: Quantized,
+    /// Codes with their grids or steps.
+    pub codes: Codes,
     /// What was kept; none if nothing was removed.
     pub mask: Option<Mask>,
     /// How it went.
@@ -29,7 +42,7 @@ pub struct Rounded {
 impl Rounded {
     /// The layer, with its dense weight.
     pub fn into_layer(self) -> CompressedLayer {
-        let Self { quantized, mask, report } = self;
-        CompressedLayer { weight: quantized.dequantize(), mask, quantized: Some(quantized), report }
+        let Self { codes, mask, report } = self;
+        CompressedLayer { weight: codes.dequantize(), mask, codes: Some(codes), report }
     }
 }

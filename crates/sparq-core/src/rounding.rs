@@ -1,5 +1,6 @@
 use crate::Grid;
 use ndarray::Array2;
+use sparq_coding::CodeLengths;
 use std::fmt;
 
 /// Finds the grid of one group of weights.
@@ -36,12 +37,23 @@ pub enum Rounding<'a> {
         /// reproducing them.
         stale: bool,
     },
+    /// Codes without a width, in steps of columns. Errors come out in squared steps, and a bit costs `price` of them.
+    Steps {
+        /// Factor of each output channel, `[out]`.
+        rows: &'a [f32],
+        /// Step of each input channel, `[in]`, in their own order.
+        columns: &'a [f32],
+        /// How long codes are, by which columns.
+        lengths: Option<&'a CodeLengths>,
+        /// What a bit costs.
+        price: f32,
+    },
 }
 
 impl Rounding<'_> {
     pub(crate) fn groups(&self, width: usize) -> usize {
         match self {
-            Self::None => 0,
+            Self::None | Self::Steps { .. } => 0,
             Self::Static { grids, .. } => grids.ncols(),
             Self::Dynamic { .. } => width.div_ceil(self.group_size()),
         }
@@ -50,14 +62,14 @@ impl Rounding<'_> {
     /// Input channels that share a grid; at least 1.
     pub(crate) fn group_size(&self) -> usize {
         match self {
-            Self::None => 1,
+            Self::None | Self::Steps { .. } => 1,
             Self::Static { group_size, .. } | Self::Dynamic { group_size, .. } => (*group_size).max(1),
         }
     }
 
     pub(crate) fn max_code(&self) -> u8 {
         match self {
-            Self::None => 0,
+            Self::None | Self::Steps { .. } => 0,
             Self::Static { max_code, .. } => *max_code,
             Self::Dynamic { fit, .. } => fit.max_code(),
         }

@@ -1,5 +1,5 @@
 use crate::{
-    CompressError, CompressedLayer, CoordinateDescent, LayerCompressor, LayerProblem, Mask, Pruner, Quantizer, Refit,
+    CompressError, CompressedLayer, LayerCompressor, LayerProblem, Mask, Pruner, Quantizer, Refit,
     Result, Rounded, Selection, SolveReport, Sparsity, Statistics,
 };
 use ndarray::CowArray;
@@ -56,7 +56,7 @@ pub enum Composition {
 ///     .descent(3);
 /// let layer = solver.compress(&problem)?;
 /// assert_eq!(layer.mask.map(|mask| mask.kept()), Some(2));
-/// assert!(layer.quantized.is_some());
+/// assert!(layer.codes.is_some());
 /// # Ok::<(), sparq_core::CompressError>(())
 /// ```
 ///
@@ -155,7 +155,7 @@ impl Solver {
         }
         let (mask, mut report) = last.unwrap_or_else(|| (Mask::all(problem.weight().dim()), SolveReport::default()));
         report.join(problem.curvature().report());
-        Ok(CompressedLayer { weight: refitted.into_owned(), mask: Some(mask), quantized: None, report })
+        Ok(CompressedLayer { weight: refitted.into_owned(), mask: Some(mask), codes: None, report })
     }
 
     /// The codes of a layer that was pruned before.
@@ -167,7 +167,7 @@ impl Solver {
     ) -> Result<Rounded> {
         let mut rounded = if self.composition == Composition::SequentialA {
             let mut rounded = quantizer.quantize(&problem.with_weight(pruned.weight.view())?, &Selection::All)?;
-            rounded.mask = Some(rounded.quantized.nonzero());
+            rounded.mask = Some(rounded.codes.nonzero());
             rounded
         } else {
             let compensates = quantizer.needs() == Statistics::Hessian && self.refit == 0;
@@ -219,7 +219,7 @@ impl LayerCompressor for Solver {
         };
         let Some(quantizer) = &self.quantizer else {
             let (weight, report) = (problem.weight().to_owned(), SolveReport::default());
-            return Ok(pruned.unwrap_or(CompressedLayer { weight, mask: None, quantized: None, report }));
+            return Ok(pruned.unwrap_or(CompressedLayer { weight, mask: None, codes: None, report }));
         };
 
         // 3: round.
@@ -231,10 +231,8 @@ impl LayerCompressor for Solver {
 
         // 4: descend, towards the weight that was asked for.
         if self.descent > 0 {
-            let Rounded { quantized, mask, report } = &mut rounded;
-            let descent = CoordinateDescent::new(self.descent);
-            descent.run(problem.weight(), mask.as_ref(), quantized, problem.curvature())?;
-            report.join(problem.curvature().report());
+            quantizer.descend(problem, &mut rounded, self.descent)?;
+            rounded.report.join(problem.curvature().report());
         }
         Ok(rounded.into_layer())
     }

@@ -1,4 +1,4 @@
-use crate::{ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection};
+use crate::{ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection, stepped};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ const ROWS_PER_TASK: usize = 16;
 /// once and the columns behind it as one matrix product. Blocks never cut a pattern in two, and a group only if it is
 /// larger than a block: then its grid is fitted where it begins, on values that every column before it has updated.
 ///
-/// Cost: `out · in²` multiply-adds; memory: codes and mask (2 bytes a weight) beside the weight. Same bits for any
+/// Cost: `out · in²` multiply-adds; memory: codes and mask (3 bytes a weight) beside the weight. Same bits for any
 /// number of threads. See the [crate example](crate).
 #[derive(Debug, Clone, Copy)]
 pub struct ColumnSweep<'a> {
@@ -39,8 +39,8 @@ pub struct Swept {
     pub weight: Array2<f32>,
     /// What was kept; none under [`Selection::All`].
     pub mask: Option<Mask>,
-    /// Codes, `[out, in]`; empty under [`Rounding::None`].
-    pub codes: Array2<u8>,
+    /// Codes, `[out, in]`, signed under [`Rounding::Steps`]; empty under [`Rounding::None`].
+    pub codes: Array2<i16>,
     /// Grids, `[out, groups]`; empty under [`Rounding::None`].
     pub grids: Array2<Grid>,
 }
@@ -92,12 +92,13 @@ impl<'a> ColumnSweep<'a> {
             _ => Array2::from_elem((rows, width), true),
         };
         let rounds = !matches!(rounding, Rounding::None);
-        let mut codes = Array2::<u8>::zeros(if rounds { (rows, width) } else { (rows, 1) });
+        let mut codes = Array2::<i16>::zeros(if rounds { (rows, width) } else { (rows, 1) });
         let mut grids = match rounding {
             Rounding::Static { grids, .. } => grids.as_standard_layout().into_owned(),
             _ => Array2::from_elem((rows, rounding.groups(width).max(1)), Grid { scale: 1.0, zero: 0 }),
         };
-        let group_of = groups_of(width, rounding.group_size(), self.factor.order());
+        let channel_of = channels_of(width, self.factor.order());
+        let group_size = rounding.group_size();
         if rows > 0 && width > 0 {
             for columns in self.blocks(width, selection, rounding) {
                 if let Selection::PerBlock(rule) = selection {
@@ -112,7 +113,8 @@ impl<'a> ColumnSweep<'a> {
                     first: columns.start,
                     diagonal: self.factor.diagonal(),
                     upper: self.factor.block(columns.clone()),
-                    group_of: &group_of,
+                    channel_of: &channel_of,
+                    group_size,
                     selection,
                     rounding,
                     max_code: rounding.max_code(),
@@ -150,6 +152,9 @@ impl<'a> ColumnSweep<'a> {
         }
         if let Rounding::Static { grids, group_size, .. } = rounding {
             shape("static grids", grids.dim(), (rows, width.div_ceil((*group_size).max(1)).max(1)))?;
+        }
+        if let Rounding::Steps { rows: of_rows, columns, .. } = rounding {
+            shape("factors of rows and steps of columns", (of_rows.len(), columns.len()), (rows, width))?;
         }
         let neighbours = match (selection, rounding) {
             (Selection::PerRow(_), _) => "an N:M pattern that is chosen along the sweep",
@@ -190,10 +195,9 @@ impl<'a> ColumnSweep<'a> {
     }
 }
 
-/// The group of each column in the order of the sweep.
-fn groups_of(width: usize, group_size: usize, order: Option<&ColumnOrder>) -> Vec<usize> {
-    let channel = |column: usize| order.map_or(column, |order| order.columns()[column]);
-    (0..width).map(|column| channel(column) / group_size).collect()
+/// The input channel of each column in the order of the sweep.
+fn channels_of(width: usize, order: Option<&ColumnOrder>) -> Vec<usize> {
+    order.map_or_else(|| (0..width).collect(), |order| order.columns().to_vec())
 }
 
 fn cut(columns: Range<usize>, length: usize) -> Vec<Range<usize>> {
@@ -214,8 +218,9 @@ struct Block<'a> {
     first: usize,
     diagonal: &'a [f32],
     upper: Option<ArrayView2<'a, f32>>,
-    /// Group of each column.
-    group_of: &'a [usize],
+    /// Input channel of each column.
+    channel_of: &'a [usize],
+    group_size: usize,
     selection: &'a Selection<'a>,
     rounding: &'a Rounding<'a>,
     max_code: u8,
@@ -223,9 +228,11 @@ struct Block<'a> {
 
 /// One row of everything.
 struct Row<'a> {
+    /// Index of the row.
+    index: usize,
     weight: &'a mut [f32],
     kept: &'a mut [bool],
-    codes: &'a mut [u8],
+    codes: &'a mut [i16],
     grids: &'a mut [Grid],
     errors: &'a mut [f32],
 }
@@ -235,15 +242,16 @@ impl Block<'_> {
         &self,
         weight: &mut Array2<f32>,
         kept: &mut Array2<bool>,
-        codes: &mut Array2<u8>,
+        codes: &mut Array2<i16>,
         grids: &mut Array2<Grid>,
         errors: &mut Array2<f32>,
     ) {
         let tasks = rows_of(weight).zip(rows_of(kept)).zip(rows_of(codes)).zip(rows_of(grids)).zip(rows_of(errors));
-        tasks.for_each(|((((weight, kept), codes), grids), errors)| {
+        tasks.enumerate().for_each(|(task, ((((weight, kept), codes), grids), errors))| {
             let mut expected = Vec::new();
-            for ((((weight, kept), codes), grids), errors) in weight.zip(kept).zip(codes).zip(grids).zip(errors) {
-                self.sweep_row(Row { weight, kept, codes, grids, errors }, &mut expected);
+            let rows = weight.zip(kept).zip(codes).zip(grids).zip(errors);
+            for (index, ((((weight, kept), codes), grids), errors)) in (task * ROWS_PER_TASK..).zip(rows) {
+                self.sweep_row(Row { index, weight, kept, codes, grids, errors }, &mut expected);
             }
         });
     }
@@ -271,7 +279,7 @@ impl Block<'_> {
                 let columns = column..decided;
                 rule.select(&row.weight[columns.clone()], &self.diagonal[columns.clone()], &mut row.kept[columns]);
             }
-            let group = self.group_of[column];
+            let group = self.channel_of[column] / self.group_size;
             if let Rounding::Dynamic { fit, group_size, stale: false } = self.rounding
                 && column.is_multiple_of(*group_size)
             {
@@ -282,14 +290,25 @@ impl Block<'_> {
             let value = row.weight[column];
             let replaced = match (row.kept[column], self.rounding) {
                 (true, Rounding::None) => value,
-                (true, _) => {
-                    let code = row.grids[group].encode(value, self.max_code);
+                (true, Rounding::Steps { rows, columns, lengths, price }) => {
+                    let channel = self.channel_of[column];
+                    let (factor, step) = (rows[row.index], columns[channel]);
+                    let steps = value / (factor * step);
+                    let code = match lengths {
+                        Some(lengths) => stepped::choose(steps, *price, lengths.of_column(channel)),
+                        None => stepped::nearest(steps),
+                    };
                     row.codes[column] = code;
+                    stepped::decode(code, factor, step)
+                }
+                (true, Rounding::Static { .. } | Rounding::Dynamic { .. }) => {
+                    let code = row.grids[group].encode(value, self.max_code);
+                    row.codes[column] = code.into();
                     row.grids[group].decode(code)
                 }
                 (false, rounding) => {
-                    if !matches!(rounding, Rounding::None) {
-                        row.codes[column] = row.grids[group].zero;
+                    if let Rounding::Static { .. } | Rounding::Dynamic { .. } = rounding {
+                        row.codes[column] = row.grids[group].zero.into();
                     }
                     0.0
                 }
@@ -529,8 +548,8 @@ mod tests {
             let (codes, grids) = (&swept.codes, &swept.grids);
             for ((row, column), &value) in swept.weight.indexed_iter() {
                 let grid = grids[[row, column / group]];
-                prop_assert!(codes[[row, column]] <= 15);
-                prop_assert_eq!(value.to_bits(), grid.decode(codes[[row, column]]).to_bits());
+                prop_assert!((0..=15).contains(&codes[[row, column]]));
+                prop_assert_eq!(value.to_bits(), grid.decode(codes[[row, column]] as u8).to_bits());
                 if swept.mask.as_ref().is_some_and(|mask| !mask.view()[[row, column]]) {
                     prop_assert_eq!(value.to_bits(), 0);
                 }

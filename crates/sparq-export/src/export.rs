@@ -2,6 +2,7 @@ use crate::joined::{Joined, join};
 use crate::{
     Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, SolvedShape, verify,
 };
+use sparq_core::CodeLayout;
 use sparq_tensor::{Checkpoint, PlannedSize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -87,6 +88,12 @@ fn checked<'a>(
         if !names.insert(layer.name.as_str()) {
             return Err(Error::DuplicateLayer { layer: layer.name.clone() });
         }
+    }
+    let has_steps = |layer: &&SolvedShape| layer.codes == Some(CodeLayout::Steps);
+    if let Some(layer) = layers.iter().find(has_steps).filter(|_| !format.holds_steps()) {
+        let (format, layer) = (format.name().into_owned(), layer.name.clone());
+        let reason = "its codes have no fixed width".to_owned();
+        return Err(Error::Unfit { format, layer, reason, instead: "use coded or dense, or solve with q=4".to_owned() });
     }
     let context = ExportContext::new(source, layers, settings);
     format.check(&context)?;

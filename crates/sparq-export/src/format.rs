@@ -90,6 +90,12 @@ pub trait ExportFormat: fmt::Debug + Send + Sync {
     /// As [`stage`](Self::stage).
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>>;
 
+    /// Whether it can hold codes that have no fixed width ([`CodeLayout::Steps`](sparq_core::CodeLayout::Steps)), or their
+    /// values.
+    fn holds_steps(&self) -> bool {
+        false
+    }
+
     /// Whether the output is a single file, not a directory.
     fn is_one_file(&self) -> bool {
         false

@@ -2,8 +2,8 @@
 //! checkpoint, formats are shown one layer in their place, so that none of them needs to know.
 
 use crate::{Error, Result, SolvedLayers, SolvedShape};
-use ndarray::{ArrayView2, Axis, concatenate};
-use sparq_core::{CompressedLayer, Granularity, Mask, Quantized, SolveReport};
+use ndarray::{Axis, concatenate};
+use sparq_core::{CodeLayout, Codes, CompressedLayer, Granularity, Mask, SolveReport};
 use sparq_tensor::TensorPart;
 use std::collections::BTreeMap;
 
@@ -85,12 +85,16 @@ fn join_group(mut group: Vec<&SolvedShape>, format: &str) -> Result<(SolvedShape
         let reason = format!("it is a part of the tensor {}, of which another part was not compressed", part.tensor);
         return unfit(first, reason, "compress all parts of a tensor or none");
     }
-    let differs = |layer: &&&SolvedShape| layer.scheme != first.scheme || layer.act_order != first.act_order;
+    let differs = |layer: &&&SolvedShape| layer.codes != first.codes || layer.act_order != first.act_order;
     if let Some(other) = group.iter().find(differs) {
         let reason = format!("it is a part of the tensor {}, of which other parts have another grid", part.tensor);
         return unfit(other, reason, "solve all parts of a tensor on one grid");
     }
-    if group.len() > 1 && first.scheme.is_some_and(|scheme| scheme.granularity == Granularity::Tensor) {
+    if group.len() > 1 && first.codes == Some(CodeLayout::Steps) {
+        let reason = format!("it is a part of the tensor {}, and each part has steps of its own", part.tensor);
+        return unfit(first, reason, "solve with codes of fixed width, or write dense");
+    }
+    if group.len() > 1 && first.scheme().is_some_and(|scheme| scheme.granularity == Granularity::Tensor) {
         let reason = format!("it is a part of the tensor {}, and each part has a scale of its own", part.tensor);
         return unfit(first, reason, "solve with one scale per channel or in groups");
     }
@@ -126,20 +130,9 @@ fn concatenated(name: &str, layers: &[CompressedLayer]) -> Result<CompressedLaye
     } else {
         None
     };
-    let quantized: Option<Vec<&Quantized>> = layers.iter().map(|layer| layer.quantized.as_ref()).collect();
-    let quantized = match quantized.as_deref() {
-        None | Some([]) => None,
-        Some(parts @ [first, ..]) => {
-            let codes: Vec<ArrayView2<'_, u8>> = parts.iter().map(|part| part.codes.view()).collect();
-            let grids: Vec<_> = parts.iter().map(|part| part.grids.view()).collect();
-            Some(Quantized {
-                scheme: first.scheme,
-                codes: concatenate(Axis(0), &codes).map_err(bad)?,
-                grids: concatenate(Axis(0), &grids).map_err(bad)?,
-            })
-        }
-    };
-    Ok(CompressedLayer { weight, mask, quantized, report: SolveReport::default() })
+    let codes: Option<Vec<&Codes>> = layers.iter().map(|layer| layer.codes.as_ref()).collect();
+    let codes = codes.and_then(|parts| Codes::stacked(&parts));
+    Ok(CompressedLayer { weight, mask, codes, report: SolveReport::default() })
 }
 
 #[cfg(test)]
@@ -147,7 +140,7 @@ mod tests {
     use super::*;
     use crate::SolvedInMemory;
     use ndarray::array;
-    use sparq_core::{Bits, Grid, QuantScheme};
+    use sparq_core::{Bits, Grid, QuantScheme, Quantized};
 
     fn layer(codes: ndarray::Array2<u8>, scale: f32) -> CompressedLayer {
         let rows = codes.nrows();
@@ -157,7 +150,7 @@ mod tests {
             codes,
         };
         let weight = quantized.dequantize();
-        CompressedLayer { weight, mask: None, quantized: Some(quantized), report: SolveReport::default() }
+        CompressedLayer { weight, mask: None, codes: Some(Codes::Grid(quantized)), report: SolveReport::default() }
     }
 
     fn part(first_row: usize) -> TensorPart {
@@ -181,7 +174,7 @@ mod tests {
         assert_eq!((joined.layers()[0].shape, &joined.layers()[0].part), ([3, 2], &None));
         let whole = joined.layer("attn.qkv").expect("joined");
         joined.layers()[0].check(&whole).expect("consistent");
-        let quantized = whole.quantized.expect("codes");
+        let quantized = whole.quantized().expect("codes");
         assert_eq!(quantized.codes, array![[1, 2], [3, 4], [5, 6]]);
         assert_eq!(quantized.scales(), array![[0.5], [0.5], [2.0]]);
         assert_eq!(quantized.dequantize(), whole.weight);
@@ -194,7 +187,7 @@ mod tests {
         let message = refusal(&parts(layer(array![[5, 6]], 2.0), 1));
         assert!(message.contains("gptq") && message.contains("another part"), "{message}");
         let mut other = layer(array![[5, 6]], 2.0);
-        if let Some(quantized) = &mut other.quantized {
+        if let Some(Codes::Grid(quantized)) = &mut other.codes {
             quantized.scheme = quantized.scheme.granularity(Granularity::Group(2));
         }
         let message = refusal(&parts(other, 2));

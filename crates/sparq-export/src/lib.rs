@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use ndarray::array;
-//! use sparq_core::{Bits, CompressedLayer, Grid, QuantScheme, Quantized, SolveReport};
+//! use sparq_core::{Bits, Codes, CompressedLayer, Grid, QuantScheme, Quantized, SolveReport};
 //! use sparq_export::{Dense, ExportSettings, SolvedInMemory, export};
 //! use sparq_tensor::{Checkpoint, TensorData, write_safetensors_file};
 //!
@@ -23,7 +23,7 @@
 //!     grids: array![[Grid { scale: 0.5, zero: 8 }]],
 //! };
 //! let weight = quantized.dequantize();
-//! let layer = CompressedLayer { weight, mask: None, quantized: Some(quantized), report: SolveReport::default() };
+//! let layer = CompressedLayer { weight, mask: None, codes: Some(Codes::Grid(quantized)), report: SolveReport::default() };
 //! let solved = SolvedInMemory::new([("proj".to_owned(), layer)])?;
 //!
 //! let out = directory.path().join("out");
@@ -34,6 +34,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod coded;
 mod config;
 mod error;
 mod export;

@@ -1,7 +1,7 @@
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayD};
 use serde::{Deserialize, Serialize};
-use sparq_core::{CompressedLayer, QuantScheme, Quantized};
+use sparq_core::{CodeLayout, Codes, CompressedLayer, QuantScheme, Quantized, Stepped};
 use sparq_tensor::TensorPart;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +13,8 @@ pub struct SolvedShape {
     pub name: String,
     /// `[out, in]`.
     pub shape: [usize; 2],
-    /// The grid; none if the layer was only pruned.
-    pub scheme: Option<QuantScheme>,
+    /// The form of its codes; none if the layer was only pruned.
+    pub codes: Option<CodeLayout>,
     /// Whether weights were removed.
     pub pruned: bool,
     /// Whether channels were visited in the order of their activity. Groups are static: they stay runs of neighbouring
@@ -32,10 +32,18 @@ impl SolvedShape {
         Self {
             name: name.into(),
             shape: [rows, width],
-            scheme: layer.quantized.as_ref().map(|quantized| quantized.scheme),
+            codes: layer.codes.as_ref().map(Codes::layout),
             pruned: layer.mask.is_some(),
             act_order,
             part: None,
+        }
+    }
+
+    /// The grid of its codes, if they have a fixed width.
+    pub fn scheme(&self) -> Option<QuantScheme> {
+        match self.codes {
+            Some(CodeLayout::Grid(scheme)) => Some(scheme),
+            _ => None,
         }
     }
 
@@ -85,18 +93,41 @@ impl SolvedShape {
         if let Some(mask) = &layer.mask {
             shape("the shape of its mask", mask.dim(), (rows, width))?;
         }
-        let scheme = layer.quantized.as_ref().map(|quantized| quantized.scheme);
-        if scheme != self.scheme {
-            return refuse("its grid", format!("{scheme:?}"), format!("{:?}", self.scheme));
+        let layout = layer.codes.as_ref().map(Codes::layout);
+        if layout != self.codes {
+            return refuse("the form of its codes", format!("{layout:?}"), format!("{:?}", self.codes));
         }
-        layer.quantized.as_ref().map_or(Ok(()), |quantized| self.check_grid(quantized))
+        layer.codes.as_ref().map_or(Ok(()), |codes| self.check_codes(codes))
     }
 
-    /// Refuses codes, scales and zero points that do not fit the announced shape, their grid or each other.
+    /// Refuses codes and what goes with them that do not fit the announced shape, their form or each other.
     ///
     /// # Errors
     /// [`Error::Inconsistent`].
-    pub fn check_grid(&self, quantized: &Quantized) -> Result<()> {
+    pub fn check_codes(&self, codes: &Codes) -> Result<()> {
+        match codes {
+            Codes::Grid(quantized) => self.check_grid(quantized),
+            Codes::Steps(stepped) => self.check_steps(stepped),
+        }
+    }
+
+    fn check_steps(&self, stepped: &Stepped) -> Result<()> {
+        let refuse = |what, found: String, expected: String| {
+            Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
+        };
+        let [rows, width] = self.shape;
+        let found = [(stepped.codes.dim()), (stepped.rows.len(), stepped.columns.len())];
+        if found != [(rows, width); 2] {
+            return refuse("the shapes of its codes and steps", format!("{found:?}"), format!("{:?}", (rows, width)));
+        }
+        let mut factors = stepped.rows.iter().chain(&stepped.columns);
+        match factors.find(|&&factor| Stepped::storable(factor) != factor) {
+            Some(factor) => refuse("a step or a factor", factor.to_string(), "a positive bfloat16".into()),
+            None => Ok(()),
+        }
+    }
+
+    fn check_grid(&self, quantized: &Quantized) -> Result<()> {
         let refuse = |what, found: String, expected: String| {
             Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
         };

@@ -305,16 +305,16 @@ fn announced(model: &Model, recipe: &Recipe) -> Result<Vec<SolvedShape>> {
         let chosen = plan.linears().iter().filter(|linear| targets.contains(&linear.name));
         layers.extend(chosen.filter_map(|linear| {
             let budget = recipe.budget(&linear.name);
-            let (scheme, pruned) = (recipe.scheme_of(budget), !budget.sparsity.is_dense());
+            let (codes, pruned) = (recipe.code_layout(budget), !budget.sparsity.is_dense());
             let shape = SolvedShape {
                 name: linear.name.clone(),
                 shape: [linear.out_features, linear.in_features],
-                scheme,
+                codes,
                 pruned,
                 act_order: recipe.act_order,
                 part: None,
             };
-            (scheme.is_some() || pruned).then(|| shape.stored(&linear.stored))
+            (codes.is_some() || pruned).then(|| shape.stored(&linear.stored))
         }));
     }
     Ok(layers)

@@ -4,7 +4,7 @@ use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
 use crate::{Allocation, Calibration, Error, Result, unmatched};
 use serde::{Deserialize, Serialize};
-use sparq_core::{CompressError, Sparsity, Statistics};
+use sparq_core::{CompressError, Sparsity, QuantScheme, Statistics};
 use sparq_model::{LinearShape, Model};
 use std::fmt;
 
@@ -85,12 +85,13 @@ impl Plan {
                 check_width(&linear.name, linear.in_features, budget.sparsity)?;
                 layers += 1;
                 weights += linear.weights();
-                let bits = recipe
-                    .scheme_of(budget)
-                    .map_or(32.0, |scheme| scheme.stored_bits_per_weight(linear.out_features, linear.in_features));
+                let of_grid = |scheme: QuantScheme| {
+                    scheme.stored_bits_per_weight(linear.out_features, linear.in_features)
+                };
+                let bits = budget.rate.or(recipe.scheme_of(budget).map(of_grid)).unwrap_or(32.0);
                 let mask_bits = if budget.sparsity.is_dense() { 0.0 } else { 1.0 };
                 solution_bits += linear.weights() as f64 * (bits + mask_bits);
-                if budget.bits.is_none() {
+                if budget.bits.is_none() && budget.rate.is_none() {
                     of_block += 4 * linear.weights() as u64;
                 }
                 widest = widest.max(linear.in_features as u64);

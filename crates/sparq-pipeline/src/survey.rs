@@ -21,7 +21,7 @@ use sparq_model::{Block, Linear, LinearId, Model};
 /// let text = std::fs::read_to_string("calibration.txt")?;
 /// let calibration = Calibration::from_text(model.tokenizer()?, &text, Sampling { samples: 8, ..Sampling::default() })?;
 /// let recipe: Recipe = "s=0.25,q=4,group=64,preset=reference".parse()?;
-/// let budgets = [3, 4].map(|bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Bits::new(bits).ok() });
+/// let budgets = [3, 4].map(|bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Bits::new(bits).ok(), rate: None });
 /// let mut survey = Survey::new(&model, &recipe, &budgets, &calibration)?;
 /// while survey.block() < model.block_count() {
 ///     survey.solve(&(), |budget, _, _, report| {

@@ -100,5 +100,5 @@ impl Pruner for Magnitude {
 pub(crate) fn masked(problem: &LayerProblem<'_>, mask: Mask) -> CompressedLayer {
     let mut weight = problem.weight().to_owned();
     mask.apply(&mut weight);
-    CompressedLayer { weight, mask: Some(mask), quantized: None, report: SolveReport::default() }
+    CompressedLayer { weight, mask: Some(mask), codes: None, report: SolveReport::default() }
 }

@@ -84,7 +84,7 @@ impl LayerCompressor for SparseGpt {
         let curvature = cleared.as_ref().unwrap_or(problem.curvature());
         let sweep = ColumnSweep::new(curvature.factor()).block_columns(self.block_columns);
         let swept = sweep.run(weight, &selection, &Rounding::None)?;
-        Ok(CompressedLayer { weight: swept.weight, mask: swept.mask, quantized: None, report: curvature.report() })
+        Ok(CompressedLayer { weight: swept.weight, mask: swept.mask, codes: None, report: curvature.report() })
     }
 }
 

@@ -1,7 +1,7 @@
 use crate::{Clip, GridFinder};
 use ndarray::{Array2, ArrayView2};
 use sparq_core::{
-    ColumnSweep, CompressError, CompressedLayer, Granularity, Grid, GridFit, LayerCompressor, LayerProblem,
+    Codes, ColumnSweep, CompressError, CompressedLayer, Granularity, Grid, GridFit, LayerCompressor, LayerProblem,
     QuantScheme, Quantized, Quantizer, Result, Rounded, Rounding, Selection, Statistics,
 };
 use std::borrow::Cow;
@@ -93,7 +93,7 @@ impl Gptq {
     ) -> Result<Array2<Grid>> {
         if self.reference_compat || matches!(selection, Selection::All) {
             // The reference fits grids of whole rows before it clears inactive channels, those of groups after.
-            let is_grouped = matches!(self.scheme().granularity, Granularity::Group(_));
+            let is_grouped = matches!(self.finder.scheme().granularity, Granularity::Group(_));
             let fitted = if self.reference_compat && !is_grouped { problem.weight() } else { weight };
             return Ok(self.finder.fit_all(fitted, None));
         }
@@ -104,7 +104,7 @@ impl Gptq {
 
 impl LayerCompressor for Gptq {
     fn name(&self) -> Cow<'static, str> {
-        format!("gptq {} bit", self.scheme().bits).into()
+        format!("gptq {} bit", self.finder.scheme().bits).into()
     }
 
     fn needs(&self) -> Statistics {
@@ -117,10 +117,6 @@ impl LayerCompressor for Gptq {
 }
 
 impl Quantizer for Gptq {
-    fn scheme(&self) -> QuantScheme {
-        self.finder.scheme()
-    }
-
     fn quantize(&self, problem: &LayerProblem<'_>, selection: &Selection<'_>) -> Result<Rounded> {
         problem.require(Statistics::Hessian, "GPTQ")?;
         if let Selection::Fixed(mask) = selection {
@@ -132,7 +128,7 @@ impl Quantizer for Gptq {
             (problem.weight().to_owned(), None)
         };
         let curvature = cleared.as_ref().unwrap_or(problem.curvature());
-        let scheme = self.scheme();
+        let scheme = self.finder.scheme();
         let group_size = scheme.granularity.size(weight.ncols());
         let sweep = ColumnSweep::new(curvature.factor()).block_columns(self.block_columns);
         let is_static = curvature.is_act_order() || !matches!(scheme.granularity, Granularity::Group(_));
@@ -142,9 +138,9 @@ impl Quantizer for Gptq {
             None => Rounding::Dynamic { fit: &self.finder, group_size, stale: self.reference_compat },
         };
         let swept = sweep.run(weight, selection, &rounding)?;
-        let quantized = Quantized { scheme, codes: swept.codes, grids: swept.grids };
+        let quantized = Quantized { scheme, codes: swept.codes.mapv(|code| code as u8), grids: swept.grids };
         let mut report = curvature.report();
         report.fallbacks.extend(quantized.remarks(swept.mask.as_ref()));
-        Ok(Rounded { quantized, mask: swept.mask, report })
+        Ok(Rounded { codes: Codes::Grid(quantized), mask: swept.mask, report })
     }
 }

@@ -19,7 +19,7 @@
 //! let weight = array![[0.75_f32, -0.3, 0.1, 0.0]];
 //! let problem = LayerProblem::uncalibrated("demo", weight.view())?;
 //! let layer = Rtn::new(QuantScheme::new(Bits::B4)).compress(&problem)?;
-//! let quantized = layer.quantized.expect("a quantizer gives codes");
+//! let quantized = layer.quantized().expect("a quantizer gives codes");
 //! assert_eq!(quantized.codes, array![[15, 5, 9, 8]]);
 //! assert_eq!(quantized.dequantize(), layer.weight);
 //! # Ok::<(), sparq_core::CompressError>(())
@@ -33,7 +33,9 @@
 mod fit;
 mod gptq;
 mod rtn;
+mod step;
 
 pub use fit::{Clip, GridFinder};
 pub use gptq::Gptq;
 pub use rtn::Rtn;
+pub use step::Step;

@@ -2,7 +2,7 @@ use crate::{Clip, GridFinder};
 use ndarray::Array2;
 use rayon::prelude::*;
 use sparq_core::{
-    CompressError, CompressedLayer, GridFit, LayerCompressor, LayerProblem, QuantScheme, Quantized, Quantizer, Result,
+    Codes, CompressError, CompressedLayer, GridFit, LayerCompressor, LayerProblem, QuantScheme, Quantized, Quantizer, Result,
     Rounded, Selection, SolveReport, Statistics,
 };
 use std::borrow::Cow;
@@ -65,10 +65,6 @@ impl LayerCompressor for Rtn {
 }
 
 impl Quantizer for Rtn {
-    fn scheme(&self) -> QuantScheme {
-        self.finder.scheme()
-    }
-
     fn quantize(&self, problem: &LayerProblem<'_>, selection: &Selection<'_>) -> Result<Rounded> {
         let mask = match selection {
             Selection::All => None,
@@ -87,7 +83,7 @@ impl Quantizer for Rtn {
             CompressError::check_shape(problem.name(), "mask", mask.dim(), (rows, width))?;
         }
         let grids = self.finder.fit_all(weight, mask);
-        let (size, max_code) = (self.scheme().granularity.size(width), self.finder.max_code());
+        let (size, max_code) = (self.finder.scheme().granularity.size(width), self.finder.max_code());
         let mut codes = Array2::<u8>::zeros((rows, width));
         codes.as_slice_mut().unwrap_or_default().par_chunks_mut(width.max(1)).enumerate().for_each(|(row, codes)| {
             for (column, code) in codes.iter_mut().enumerate() {
@@ -96,8 +92,8 @@ impl Quantizer for Rtn {
                 *code = if stays { grid.encode(weight[[row, column]], max_code) } else { grid.zero };
             }
         });
-        let quantized = Quantized { scheme: self.scheme(), codes, grids };
+        let quantized = Quantized { scheme: self.finder.scheme(), codes, grids };
         let report = SolveReport { damping: None, fallbacks: quantized.remarks(mask) };
-        Ok(Rounded { quantized, mask: mask.cloned(), report })
+        Ok(Rounded { codes: Codes::Grid(quantized), mask: mask.cloned(), report })
     }
 }

@@ -80,7 +80,7 @@ impl ExportFormat for CompressedTensors {
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
         let dtype = uniform_type(context);
         Ok(match tensor {
-            ExportTensor::Solved(_, layer) => match &layer.quantized {
+            ExportTensor::Solved(_, layer) => match layer.quantized() {
                 Some(quantized) => computed_in(dtype, quantized).into_dyn(),
                 None => round_all(dtype, layer.weight.clone().into_dyn()),
             },

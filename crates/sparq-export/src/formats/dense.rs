@@ -20,6 +20,10 @@ impl ExportFormat for Dense {
         Ok(())
     }
 
+    fn holds_steps(&self) -> bool {
+        true
+    }
+
     fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
         let names = context.tensors().map(|info| info.name.as_str());
         planned_size(context, names.zip(plan(context)).collect())

@@ -56,6 +56,10 @@ impl ExportFormat for Format {
         self.exporter().expected(context, tensor)
     }
 
+    fn holds_steps(&self) -> bool {
+        self.exporter().holds_steps()
+    }
+
     fn is_one_file(&self) -> bool {
         self.exporter().is_one_file()
     }

@@ -78,7 +78,7 @@ impl ExportFormat for GptqCheckpoint {
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
         let dtype = uniform_type(context);
         Ok(match tensor {
-            ExportTensor::Solved(_, layer) => match &layer.quantized {
+            ExportTensor::Solved(_, layer) => match layer.quantized() {
                 Some(quantized) => quantized.dequantize().into_dyn(),
                 None => round_all(dtype, layer.weight.clone().into_dyn()),
             },

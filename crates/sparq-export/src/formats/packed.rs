@@ -39,7 +39,7 @@ pub(super) fn stage(
         };
         let layer = solved.layer(&shape.name)?;
         shape.check(&layer)?;
-        match &layer.quantized {
+        match layer.quantized() {
             Some(quantized) => parts.write(&mut writer, shape, quantized)?,
             None => writer.write_f32(&info.name, layer.weight.view().into_dyn())?,
         }
@@ -55,7 +55,7 @@ pub(super) fn stage(
 pub(super) fn plan<'a>(context: &ExportContext<'a>, dtype: DType, parts: &dyn Parts) -> Vec<(&'a str, TensorSpec)> {
     let mut plan = Vec::new();
     for info in context.tensors() {
-        let specs = match context.layer_of(&info.name).and_then(|shape| shape.scheme.map(|scheme| (shape, scheme))) {
+        let specs = match context.layer_of(&info.name).and_then(|shape| shape.scheme().map(|scheme| (shape, scheme))) {
             Some((shape, scheme)) => parts.specs(shape, scheme),
             None => vec![TensorSpec::new(&info.name, info.shape.clone(), kept_dtype(context, info, dtype))],
         };
@@ -95,13 +95,13 @@ pub(super) fn uniform_type(context: &ExportContext<'_>) -> DType {
 
 /// Layers that have a grid, with it.
 pub(super) fn schemes<'a>(context: &ExportContext<'a>) -> impl Iterator<Item = (&'a SolvedShape, QuantScheme)> {
-    context.layers.iter().filter_map(|shape| shape.scheme.map(|scheme| (shape, scheme)))
+    context.layers.iter().filter_map(|shape| shape.scheme().map(|scheme| (shape, scheme)))
 }
 
 /// Linear layers that stay in floats, by module name: every matrix that is no embedding, and the output head even where
 /// it is tied to the embedding and has no tensor.
 pub(super) fn float_linears(context: &ExportContext<'_>) -> Vec<String> {
-    let is_coded = |name: &str| context.layer_of(name).is_some_and(|shape| shape.scheme.is_some());
+    let is_coded = |name: &str| context.layer_of(name).is_some_and(|shape| shape.codes.is_some());
     let mut names: BTreeSet<String> = context
         .tensors()
         .filter(|info| info.shape.len() >= 2 && !is_coded(&info.name))
@@ -226,7 +226,7 @@ pub(super) fn fused(context: &ExportContext<'_>) -> Vec<Siblings> {
             continue;
         };
         if let Some((name, _)) = FUSED.iter().find(|(_, parts)| parts.contains(&module)) {
-            let scheme = context.layer_of(&info.name).and_then(|shape| shape.scheme);
+            let scheme = context.layer_of(&info.name).and_then(SolvedShape::scheme);
             found.entry((parent.to_owned(), name)).or_default().push(scheme);
         }
     }

@@ -19,6 +19,6 @@ pub(crate) const MANIFEST: &str = "solution.json";
 /// What a manifest calls itself.
 pub(crate) const FORMAT: &str = "sparq-solution";
 /// Structure of the manifest; a change makes old ones unreadable.
-pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
 /// Bytes of a manifest at most: some hundred for each layer of the largest models.
 pub(crate) const MANIFEST_BYTES: u64 = 256 << 20;

@@ -1,7 +1,8 @@
 //! Codes and masks as bits, and the tensors one layer is stored as.
 
+use crate::{Result, coded};
 use ndarray::{Array2, ArrayView2};
-use sparq_core::{CompressedLayer, Quantized, ScaleType};
+use sparq_core::{Codes, CompressedLayer, Quantized, ScaleType};
 use sparq_tensor::TensorData;
 
 /// The tensors of one layer, packed, waiting to be written.
@@ -9,6 +10,8 @@ use sparq_tensor::TensorData;
 pub(super) struct PackedLayer {
     name: String,
     scales: Option<(Array2<f32>, ScaleType)>,
+    /// Factors of rows and steps of columns.
+    factors: Option<[Vec<f32>; 2]>,
     codes: Option<Array2<u8>>,
     zeros: Option<Array2<u8>>,
     mask: Option<Array2<u8>>,
@@ -17,17 +20,30 @@ pub(super) struct PackedLayer {
 
 impl PackedLayer {
     /// Everything of `layer` that cannot be derived from the rest.
-    pub(super) fn new(name: &str, layer: &CompressedLayer) -> Self {
-        let quantized = layer.quantized.as_ref();
-        let asymmetric = quantized.filter(|quantized| !quantized.scheme.symmetric);
-        Self {
+    pub(super) fn new(name: &str, layer: &CompressedLayer) -> Result<Self> {
+        let mut packed = Self {
             name: name.to_owned(),
-            scales: quantized.map(|quantized| (quantized.scales(), quantized.scheme.scale_type)),
-            codes: quantized.map(|quantized| pack(quantized.codes.view(), quantized.scheme.bits.get())),
-            zeros: asymmetric.map(Quantized::zeros),
+            scales: None,
+            factors: None,
+            codes: None,
+            zeros: None,
             mask: layer.mask.as_ref().map(|mask| pack(mask.view().mapv(u8::from).view(), 1)),
-            weight: quantized.is_none().then(|| layer.weight.clone()),
+            weight: None,
+        };
+        match &layer.codes {
+            Some(Codes::Grid(quantized)) => {
+                packed.scales = Some((quantized.scales(), quantized.scheme.scale_type));
+                packed.codes = Some(pack(quantized.codes.view(), quantized.scheme.bits.get()));
+                packed.zeros = (!quantized.scheme.symmetric).then(|| Quantized::zeros(quantized));
+            }
+            Some(Codes::Steps(stepped)) => {
+                packed.factors = Some([stepped.rows.clone(), stepped.columns.clone()]);
+                let bytes = coded::encode(name, stepped.codes.view())?;
+                packed.codes = Array2::from_shape_vec((1, bytes.len()), bytes).ok();
+            }
+            None => packed.weight = Some(layer.weight.clone()),
         }
+        Ok(packed)
     }
 
     /// Names and contents as they go to the file.
@@ -43,6 +59,9 @@ impl PackedLayer {
                 _ => TensorData::F32(view),
             };
             tensors.push((named("scales"), data));
+        }
+        for (part, factors) in ["rows", "steps"].iter().zip(self.factors.iter().flatten()) {
+            tensors.push((named(part), TensorData::AsBF16(ndarray::aview1(factors).into_dyn())));
         }
         for (part, array) in [("codes", &self.codes), ("zeros", &self.zeros), ("mask", &self.mask)] {
             if let (Some(name), Some(array)) = (bytes(part, array), array) {

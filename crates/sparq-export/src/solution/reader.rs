@@ -1,9 +1,9 @@
 use super::contents::Manifest;
 use super::packed::unpack;
 use super::{FORMAT, LayerEntry, MANIFEST, MANIFEST_BYTES, SCHEMA, SolutionContents};
-use crate::{Error, Result, SolvedLayers, SolvedShape};
+use crate::{Error, Result, SolvedLayers, SolvedShape, coded};
 use ndarray::Array2;
-use sparq_core::{CompressedLayer, Mask, QuantScheme, Quantized};
+use sparq_core::{CodeLayout, Codes, CompressedLayer, Mask, QuantScheme, Quantized, Stepped};
 use sparq_tensor::{Checkpoint, file_sha256, read_file};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ impl Solution {
     fn read(&self, entry: &LayerEntry) -> Result<CompressedLayer> {
         let path = self.directory.join(&entry.file);
         let file = Checkpoint::open(&path)?;
-        let SolvedShape { name, shape: [rows, width], scheme, pruned, .. } = &entry.layer;
+        let SolvedShape { name, shape: [rows, width], codes: layout, pruned, .. } = &entry.layer;
         let bits_of = |part: &str, bits: u8| -> Result<Array2<u8>> {
             let bytes = file.read_bytes(&format!("{name}.{part}"))?;
             unpack(&bytes, *rows, *width, bits).ok_or_else(|| Error::Solution {
@@ -63,8 +63,8 @@ impl Solution {
                 reason: format!("{name}.{part} has another size than the manifest says"),
             })
         };
-        let quantized = match scheme {
-            Some(scheme) => {
+        let codes = match layout {
+            Some(CodeLayout::Grid(scheme)) => {
                 let scales = file.read_matrix(&format!("{name}.scales"))?;
                 let zeros = zeros(&file, &entry.layer, scheme)?;
                 let grids = Quantized::grids_of(scales.view(), zeros.view()).ok_or_else(|| Error::Inconsistent {
@@ -73,19 +73,26 @@ impl Solution {
                     found: format!("{:?}", scales.dim()),
                     expected: format!("{:?}", zeros.dim()),
                 })?;
-                Some(Quantized { scheme: *scheme, codes: bits_of("codes", scheme.bits.get())?, grids })
+                let codes = bits_of("codes", scheme.bits.get())?;
+                Some(Codes::Grid(Quantized { scheme: *scheme, codes, grids }))
             }
+            Some(CodeLayout::Steps) => {
+                let part = |part: &str| Ok::<_, Error>(file.read(&format!("{name}.{part}"))?.into_raw_vec_and_offset().0);
+                let codes = coded::decode(name, &file.read_bytes(&format!("{name}.codes"))?, (*rows, *width))?;
+                Some(Codes::Steps(Stepped { codes, rows: part("rows")?, columns: part("steps")? }))
+            }
+            Some(_) => return Err(Error::Solution { path, reason: format!("{name} has codes of an unknown form") }),
             None => None,
         };
-        let weight = match &quantized {
-            Some(quantized) => {
-                entry.layer.check_grid(quantized)?;
-                quantized.dequantize()
+        let weight = match &codes {
+            Some(codes) => {
+                entry.layer.check_codes(codes)?;
+                codes.dequantize()
             }
             None => file.read_matrix(&format!("{name}.weight"))?,
         };
         let mask = pruned.then(|| bits_of("mask", 1)).transpose()?.map(|mask| Mask::new(mask.mapv(|bit| bit == 1)));
-        let layer = CompressedLayer { weight, mask, quantized, report: entry.report.clone() };
+        let layer = CompressedLayer { weight, mask, codes, report: entry.report.clone() };
         entry.layer.check(&layer)?;
         Ok(layer)
     }

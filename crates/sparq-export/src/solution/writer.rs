@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 ///
 /// let directory = tempfile::tempdir()?;
 /// let mut writer = SolutionWriter::create(directory.path().join("solution"))?;
-/// writer.add(SolvedShape::of(problem.name(), &layer, false), &layer);
+/// writer.add(SolvedShape::of(problem.name(), &layer, false), &layer)?;
 /// writer.commit("block-00000.safetensors")?;
 /// let solution = writer.finish(Default::default())?;
 /// assert_eq!(solution.layer(problem.name())?, layer);
@@ -66,9 +66,13 @@ impl SolutionWriter {
     }
 
     /// Takes a layer in, to be written by the next [`commit`](Self::commit).
-    pub fn add(&mut self, shape: SolvedShape, layer: &CompressedLayer) {
-        let packed = PackedLayer::new(&shape.name, layer);
+    ///
+    /// # Errors
+    /// [`Error::Coding`] if its codes are too many to be coded.
+    pub fn add(&mut self, shape: SolvedShape, layer: &CompressedLayer) -> Result<()> {
+        let packed = PackedLayer::new(&shape.name, layer)?;
         self.pending.push((LayerEntry { file: String::new(), layer: shape, report: layer.report.clone() }, packed));
+        Ok(())
     }
 
     /// Writes the layers taken in since the last time as `file`; without any, writes nothing.

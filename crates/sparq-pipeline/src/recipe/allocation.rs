@@ -9,13 +9,20 @@ use std::collections::BTreeMap;
 pub struct LayerBudget {
     /// How much is removed, in which pattern.
     pub sparsity: Sparsity,
-    /// Bits per weight; none leaves it unquantized.
+    /// Bits per weight; none leaves it unquantized, unless there is a rate.
     pub bits: Option<Bits>,
+    /// Bits a weight once the codes are coded, of codes without a fixed width; none if they have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
 }
 
 impl LayerBudget {
-    /// Theoretical compression rate, `1 - (1 - s) · q / 16`.
+    /// Theoretical compression rate, `1 - (1 - s) · q / 16`; that of codes at a rate is `1 - rate / 16`, for zeros are among
+    /// them.
     pub fn tcr(&self) -> f64 {
+        if let Some(rate) = self.rate {
+            return 1.0 - rate / 16.0;
+        }
         // The types hold no sparsity and no bits that the metric refuses.
         sparq_metric::tcr(self.sparsity.fraction(), self.bits_or_16()).unwrap_or(0.0)
     }
@@ -27,7 +34,7 @@ impl LayerBudget {
 
     /// Bits of a weight that stays; 16 if not quantized.
     pub(super) fn bits_or_16(&self) -> f64 {
-        self.bits.map_or(16.0, |bits| f64::from(bits.get()))
+        self.rate.unwrap_or(self.bits.map_or(16.0, |bits| f64::from(bits.get())))
     }
 }
 
@@ -53,7 +60,7 @@ impl Allocation {
     /// ```
     /// use sparq_core::{Bits, Sparsity};
     /// use sparq_pipeline::{Allocation, LayerBudget};
-    /// let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
+    /// let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits), rate: None };
     /// let both = [("a".to_owned(), 100, budget(0.5, Bits::B4)), ("b".to_owned(), 100, budget(0.0, Bits::B4))];
     /// let allocation = Allocation::new(both);
     /// assert_eq!((allocation.tcr, allocation.sparsity, allocation.bits), (0.8125, 0.25, 4.0));
@@ -81,7 +88,7 @@ impl Allocation {
     /// ```
     /// use sparq_core::{Bits, Sparsity};
     /// use sparq_pipeline::{Allocation, LayerBudget};
-    /// let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4) };
+    /// let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4), rate: None };
     /// let of_two = |first, second| Allocation::new([("a".to_owned(), 100, first), ("b".to_owned(), 100, second)]);
     /// assert_eq!(of_two(budget(0.25), budget(0.25)).uniform(), Some(budget(0.25)));
     /// assert_eq!(of_two(budget(0.25), budget(0.5)).uniform(), None);

@@ -11,6 +11,7 @@ use sparq_core::Composition;
 /// | [`preset`](Self::preset) | balanced; reference if a published method is named |
 /// | [`sparsity`](Self::sparsity), [`pattern`](Self::pattern) | nothing is removed |
 /// | [`bits`](Self::bits) | 16: nothing is quantized |
+/// | [`rate`](Self::rate) | none: codes have the width of `bits` |
 /// | [`group`](Self::group) | 128 |
 /// | [`asymmetric`](Self::asymmetric) | no |
 /// | [`pruner`](Self::pruner), [`quantizer`](Self::quantizer), [`act_order`](Self::act_order) | by preset |
@@ -53,6 +54,12 @@ impl RecipeBuilder {
     #[must_use]
     pub fn bits(self, bits: u8) -> Self {
         self.set("q", bits)
+    }
+
+    /// Bits a weight once its codes are entropy-coded, instead of a width.
+    #[must_use]
+    pub fn rate(self, bits: f64) -> Self {
+        self.set("rate", bits)
     }
 
     /// Input channels that share a scale.

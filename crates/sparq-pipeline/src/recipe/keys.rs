@@ -4,6 +4,7 @@ use super::{MOST_DRIFT, MOST_HELD_OUT, Recipe};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sparq_core::{Bits, Damping, Sparsity};
+use sparq_quant::Step;
 
 /// The value of a setting in a recipe, as text.
 type Get = fn(&Recipe) -> String;
@@ -76,6 +77,17 @@ pub(super) const KEYS: &[Key] = &[
         |r, value| {
             let bits: u8 = plain(value, "a number of bits")?;
             r.bits = if bits == 16 { None } else { Some(Bits::new(bits).map_err(|error| error.to_string())?) };
+            Ok(())
+        },
+    ),
+    budget(
+        "rate",
+        "instead of q: bits a weight once the codes are entropy-coded, 0.1 to 12; codes have no width and zeros are an outcome",
+        |r| r.rate.map_or_else(String::new, |rate| rate.to_string()),
+        |r, value| {
+            let rate = plain(value, "a number of bits")?;
+            Step::new(rate).map_err(|error| error.to_string())?;
+            r.rate = Some(rate);
             Ok(())
         },
     ),

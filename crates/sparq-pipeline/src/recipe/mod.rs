@@ -12,12 +12,12 @@ pub use preset::Preset;
 use crate::{Result, Targets};
 use serde::{Deserialize, Serialize};
 use sparq_core::{
-    Bits, Composition, CompressError, Damping, Granularity, LayerCompressor, QuantScheme, ScaleType, Solver, Sparsity,
+    Bits, CodeLayout, Composition, CompressError, Damping, Granularity, LayerCompressor, QuantScheme, ScaleType, Solver, Sparsity,
     Statistics,
 };
 use sparq_model::{ExpertTokens, Precision};
 use sparq_prune::{Magnitude, Obs, SparseGpt, Wanda};
-use sparq_quant::{Clip, Gptq, Rtn};
+use sparq_quant::{Clip, Gptq, Rtn, Step};
 
 /// The largest share of the drift that a layer corrects.
 const MOST_DRIFT: f64 = 1.0;
@@ -80,6 +80,8 @@ pub struct Recipe {
     pub sparsity: Sparsity,
     /// Bits of a weight that stays; none leaves weights unquantized.
     pub bits: Option<Bits>,
+    /// Bits a weight once its codes are coded, of codes without a fixed width; none if they have one ([`Step`]).
+    pub rate: Option<f64>,
     /// Who shares a scale.
     pub granularity: Granularity,
     /// Whether each group has a zero point.
@@ -157,7 +159,7 @@ impl Recipe {
     /// The same recipe with this sparsity and these bits for every layer.
     #[must_use]
     pub fn with_budget(&self, budget: LayerBudget) -> Self {
-        Self { sparsity: budget.sparsity, bits: budget.bits, allocation: None, ..self.clone() }
+        Self { sparsity: budget.sparsity, bits: budget.bits, rate: budget.rate, allocation: None, ..self.clone() }
     }
 
     /// The same without what takes most of a solve's time (refit, mask rounds, descent), for solutions that are only
@@ -169,7 +171,7 @@ impl Recipe {
 
     /// What every layer without an allocation gets.
     fn own_budget(&self) -> LayerBudget {
-        LayerBudget { sparsity: self.sparsity, bits: self.bits }
+        LayerBudget { sparsity: self.sparsity, bits: self.bits, rate: self.rate }
     }
 
     /// What the layer of this name gets.
@@ -182,6 +184,12 @@ impl Recipe {
     pub fn scheme_of(&self, budget: LayerBudget) -> Option<QuantScheme> {
         let (granularity, symmetric, scale_type) = (self.granularity, !self.asymmetric, self.scale_type);
         budget.bits.map(|bits| QuantScheme { bits, granularity, symmetric, scale_type })
+    }
+
+    /// The form of the codes of a layer with this budget; none leaves it unquantized.
+    pub fn code_layout(&self, budget: LayerBudget) -> Option<CodeLayout> {
+        let steps = budget.rate.map(|_| CodeLayout::Steps);
+        steps.or(self.scheme_of(budget).map(CodeLayout::Grid))
     }
 
     /// Mean fraction of weights removed.
@@ -259,7 +267,18 @@ impl Recipe {
             };
             solver = solver.descent(self.descent).composition(self.pipeline.unwrap_or(of_kind));
         }
-        if self.sparsity.is_dense() && self.bits.is_none() {
+        if let Some(rate) = self.rate {
+            if self.bits.is_some() {
+                return conflict("rate", "q".into(), "codes at a rate have no width; give one of the two");
+            }
+            if self.quantizer != QuantizerKind::Gptq {
+                return conflict("rate", "quantizer=rtn".into(), "steps are those of the column sweep; use gptq");
+            }
+            let composition = if self.refit == 0 { Composition::Joint } else { Composition::SequentialB };
+            solver = solver.quantize(Step::new(rate)?).descent(self.descent);
+            solver = solver.composition(self.pipeline.unwrap_or(composition));
+        }
+        if self.sparsity.is_dense() && self.bits.is_none() && self.rate.is_none() {
             return Ok(None);
         }
         solver.check()?;

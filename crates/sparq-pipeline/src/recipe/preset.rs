@@ -49,6 +49,7 @@ impl Preset {
         let reference = Recipe {
             sparsity: Sparsity::DENSE,
             bits: None,
+            rate: None,
             granularity: Granularity::Group(DEFAULT_GROUP),
             asymmetric: false,
             scale_type: ScaleType::default(),

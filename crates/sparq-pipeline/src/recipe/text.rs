@@ -64,7 +64,13 @@ impl fmt::Display for Recipe {
         for (at, key) in KEYS.iter().filter(|key| key.is_budget).enumerate() {
             let value = key.get(self);
             // The grid counts only if there is one.
-            if at < 2 || (self.bits.is_some() && value != key.get(&plain)) {
+            let is_said = match key.name {
+                "s" => true,
+                "q" => self.rate.is_none(),
+                "rate" => self.rate.is_some(),
+                _ => self.bits.is_some() && value != key.get(&plain),
+            };
+            if is_said {
                 write!(f, "{}{}={value}", if at == 0 { "" } else { "," }, key.name)?;
             }
         }
@@ -140,6 +146,8 @@ mod tests {
             "s=0.5,q=16,pruner=wanda",
             "s=0.25,q=3,group=channel,asymmetric=true,scale=f32,preset=fast,pruner=magnitude,pipeline=sequential-a,damping=0.1",
             "s=0.25,q=4,preset=best",
+            "s=0,rate=2.5",
+            "s=2:4,rate=3,preset=best",
             "s=2:4,q=4,preset=best",
             "s=0.25,q=8,group=tensor,pipeline=joint,act-order=true",
             "s=0.5,q=4,refit=8,damping=0.1",
@@ -171,7 +179,7 @@ mod tests {
     fn every_key_changes_the_recipe_and_comes_back() {
         let other = |key: &Key, value: &str| match (key.name, value) {
             ("s", _) => "0.5",
-            ("q", _) => "3",
+            ("q" | "rate", _) => "3",
             ("group", _) => "32",
             ("scale" | "forward", _) => "bf16",
             ("pruner", _) => "magnitude",
@@ -216,6 +224,9 @@ mod tests {
             ("s=0.5,q=4,preset=fast,held-out=0.25", "Hessian"),
             ("s=0.5,q=4,held-out=0.6", "held-out"),
             ("preset=magic", "magic"),
+            ("rate=3,q=4", "width"),
+            ("rate=3,preset=fast", "gptq"),
+            ("rate=20", "12 bits"),
             ("s=0.5,q=4,refit=5,pipeline=joint", "refit"),
             ("group=0,q=4", "group"),
             ("group=-1,q=4", "channel (which others write as -1)"),

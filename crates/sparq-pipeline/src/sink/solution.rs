@@ -64,8 +64,7 @@ impl Sink for SolutionSink {
 
     fn layer(&mut self, linear: &Linear, layer: &CompressedLayer) -> Result<()> {
         let shape = SolvedShape::of(&linear.name, layer, self.act_order).stored(&linear.stored);
-        self.writer.add(shape, layer);
-        Ok(())
+        Ok(self.writer.add(shape, layer)?)
     }
 
     fn commit(&mut self, progress: &Progress<'_>) -> Result<()> {

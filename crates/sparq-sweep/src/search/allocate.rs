@@ -213,7 +213,7 @@ mod tests {
     /// Two units, the second of which is more sensitive: at 8 bits; at 4 bits with 0, 25 and 50 % sparsity; at 3 bits with
     /// 50 %.
     fn curves() -> DamageCurves {
-        let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
+        let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits), rate: None };
         let of_four = [0.0, 0.25, 0.5].map(|s| budget(s, Bits::B4));
         let unit = |block: usize, divergence| Unit {
             block,

@@ -114,7 +114,7 @@ mod tests {
     use sparq_core::{Bits, Sparsity};
 
     fn curves() -> DamageCurves {
-        let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4) };
+        let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4), rate: None };
         let unit = |block, divergence| Unit {
             block,
             layers: vec![(format!("layers.{block}.q"), 60), (format!("layers.{block}.k"), 40)],

@@ -82,7 +82,7 @@ impl Search {
                 _ => (4, 2),
             };
             let sparsities = (0..=most).step_by(step).map(|eighths| Sparsity::Unstructured(f64::from(eighths) / 8.0));
-            sparsities.map(move |sparsity| LayerBudget { sparsity, bits: Some(bits) })
+            sparsities.map(move |sparsity| LayerBudget { sparsity, bits: Some(bits), rate: None })
         };
         self.candidates(widths.iter().flat_map(of_width).collect())
     }

@@ -1,7 +1,7 @@
 //! The layers of a block under one candidate, kept in few bytes.
 
 use ndarray::Array2;
-use sparq_core::{CompressedLayer, Quantized};
+use sparq_core::{Codes, CompressedLayer};
 use sparq_model::{Block, Linear, LinearId};
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ pub(super) struct SolvedLayers(BTreeMap<String, Kept>);
 /// One layer.
 #[derive(Debug)]
 enum Kept {
-    Codes(Quantized),
+    Codes(Codes),
     Weights(Array2<f32>),
 }
 
 impl SolvedLayers {
     /// Adds a layer.
     pub(super) fn insert(&mut self, linear: &Linear, layer: CompressedLayer) {
-        let CompressedLayer { weight, quantized, .. } = layer;
-        let codes = quantized.filter(|codes| codes.dequantize() == weight);
+        let CompressedLayer { weight, codes, .. } = layer;
+        let codes = codes.filter(|codes| codes.dequantize() == weight);
         self.0.insert(linear.name.clone(), codes.map_or(Kept::Weights(weight), Kept::Codes));
     }
 

@@ -175,7 +175,7 @@ mod tests {
     /// Two blocks of two parts, at 4 bits with 0, 25 and 50 % sparsity, and at 3 bits with 25 %. Half of what rounding to 4
     /// bits does goes away with half of the weights.
     fn curves() -> DamageCurves {
-        let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
+        let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits), rate: None };
         let unit = |block: usize, name: &str, divergence| Unit {
             block,
             layers: vec![(format!("model.layers.{block}.{name}"), 100)],

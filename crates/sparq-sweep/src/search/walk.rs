@@ -104,7 +104,7 @@ impl Search {
                 pruning: self
                     .candidates
                     .iter()
-                    .map(|&LayerBudget { sparsity, .. }| of(LayerBudget { sparsity, bits: None }))
+                    .map(|&LayerBudget { sparsity, .. }| of(LayerBudget { sparsity, bits: None, rate: None }))
                     .collect(),
                 divergence: probe.divergence(&ids, reference)?,
                 remaining: Remaining::ALL,

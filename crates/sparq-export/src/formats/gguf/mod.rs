@@ -124,7 +124,7 @@ impl Gguf {
 
     /// The codes, if they are to be kept.
     fn exact<'a>(&self, layer: &'a CompressedLayer) -> Option<&'a Quantized> {
-        layer.quantized.as_ref().filter(|_| self.types == GgufTypes::Exact)
+        layer.quantized().filter(|_| self.types == GgufTypes::Exact)
     }
 }
 
@@ -270,7 +270,7 @@ fn turned(matrix: Array2<f32>, transposed: bool) -> Array2<f32> {
 
 /// Refuses grids that no 32-element type holds.
 fn check_exact(shape: &SolvedShape) -> Result<()> {
-    let Some(scheme) = shape.scheme else { return Ok(()) };
+    let Some(scheme) = shape.scheme() else { return Ok(()) };
     let unfit = |reason: String, instead: &str| {
         Err(Error::Unfit { format: "gguf".into(), layer: shape.name.clone(), reason, instead: instead.into() })
     };

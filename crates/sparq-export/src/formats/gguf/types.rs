@@ -93,7 +93,7 @@ fn stays_in_floats(name: &str) -> bool {
 
 /// The type that holds the layer's codes.
 pub(super) fn exact_type(shape: &SolvedShape) -> Option<DType> {
-    shape.scheme.and_then(|scheme| type_of_grid(scheme.bits.get().into(), scheme.symmetric))
+    shape.scheme().and_then(|scheme| type_of_grid(scheme.bits.get().into(), scheme.symmetric))
 }
 
 /// The type itself or the next larger one whose blocks divide a row.

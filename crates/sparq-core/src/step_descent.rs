@@ -1,0 +1,185 @@
+use crate::descent::{Lattice, move_codes, shifted};
+use crate::stepped::{choose, decode};
+use crate::{CompressError, Curvature, Mask, Result, Stepped};
+use ndarray::{Array2, ArrayView2, Zip, s};
+use rayon::prelude::*;
+use sparq_coding::CodeLengths;
+
+/// Columns whose steps move before the rest of the gradient follows.
+const BLOCK_COLUMNS: usize = 128;
+/// By how much a factor or a step changes at most in one round.
+const MOST_CHANGE: f32 = 1.5;
+
+/// Coordinate descent on codes without a width: as [`CoordinateDescent`](crate::CoordinateDescent), for
+///
+/// ```text
+/// tr((W - V) (H + λ·I) (W - V)ᵀ) + price · bits     over V = rows · columns · codes
+/// ```
+///
+/// One round sets the factors of all rows, the steps of all columns, and then all codes. A code becomes the nearest one, the
+/// next one towards zero, or zero; how long each is comes from the codes of the round before.
+///
+/// Cost: `2 · out · in²` multiply-adds a round and as many before the first; memory: four copies of the weight and one of the
+/// Hessian. Same bits for any number of threads.
+///
+/// # References
+/// Factors of rows and columns: WaterSIC (arXiv:2603.04956). Bits in the choice of a code: CERWU (arXiv:2505.18758).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepDescent {
+    rounds: usize,
+}
+
+impl StepDescent {
+    /// With this many rounds.
+    pub fn new(rounds: usize) -> Self {
+        Self { rounds }
+    }
+
+    /// Improves `stepped` towards `target` = `W`, `[out, in]`, where a bit costs `price` in units of the objective. What
+    /// `mask` removes must be zero already and stays zero. Without a [damped matrix](Curvature::damped) nothing is done.
+    ///
+    /// # Errors
+    /// [`CompressError::Shape`] if the parts do not fit each other.
+    pub fn run(
+        &self,
+        target: ArrayView2<'_, f32>,
+        mask: Option<&Mask>,
+        stepped: &mut Stepped,
+        curvature: &Curvature,
+        price: f64,
+    ) -> Result<()> {
+        let (rows, width) = target.dim();
+        let shape = |what, got, expected| CompressError::check_shape("descent", what, got, expected);
+        shape("codes", stepped.codes.dim(), (rows, width))?;
+        shape("factors and steps", (stepped.rows.len(), stepped.columns.len()), (rows, width))?;
+        if let Some(mask) = mask {
+            shape("mask", mask.dim(), (rows, width))?;
+        }
+        let Some((matrix, shift)) = curvature.damped().filter(|_| rows > 0) else { return Ok(()) };
+        shape("Hessian", matrix.dim(), (width, width))?;
+        let matrix = shifted(matrix, shift);
+        if !stepped.codes.is_standard_layout() {
+            stepped.codes = stepped.codes.as_standard_layout().into_owned();
+        }
+        let mut wanted = Array2::zeros((rows, width));
+        sparq_linalg::gemm(1.0, target, matrix.view(), 0.0, wanted.view_mut());
+        let mut gradient = wanted.clone();
+        sparq_linalg::gemm(-1.0, stepped.dequantize().view(), matrix.view(), 1.0, gradient.view_mut());
+        let kept = mask.map(|mask| mask.view().as_standard_layout().into_owned());
+        let mut state = Descent { stepped, wanted, gradient, matrix };
+        for _ in 0..self.rounds {
+            state.move_rows();
+            state.move_columns();
+            let lengths = state.stepped.code_lengths()?;
+            if !state.move_codes(kept.as_ref(), &lengths, price as f32) {
+                break;
+            }
+        }
+        state.move_rows();
+        Ok(())
+    }
+}
+
+struct Descent<'a> {
+    stepped: &'a mut Stepped,
+    /// `W (H + λI)`.
+    wanted: Array2<f32>,
+    /// `(W - V)(H + λI)`.
+    gradient: Array2<f32>,
+    /// `H + λI`.
+    matrix: Array2<f32>,
+}
+
+impl Descent<'_> {
+    /// Sets the factor of each row to the best one.
+    fn move_rows(&mut self) {
+        let Stepped { codes, rows, columns } = &mut *self.stepped;
+        let lines = self.gradient.outer_iter_mut().into_par_iter().zip(self.wanted.outer_iter());
+        lines.zip(codes.outer_iter()).zip(rows.par_iter_mut()).for_each(|(((mut gradient, wanted), codes), factor)| {
+            let (mut slope, mut curvature) = (0.0_f64, 0.0_f64);
+            for (((&code, &step), &wanted), &gradient) in codes.iter().zip(&*columns).zip(wanted).zip(&gradient) {
+                let value = f64::from(decode(code, *factor, step));
+                slope += value * f64::from(wanted);
+                curvature += value * f64::from(wanted - gradient);
+            }
+            let change = (slope / curvature) as f32;
+            if !(change.is_finite() && change > 0.0) {
+                return;
+            }
+            let new = Stepped::storable(*factor * change.clamp(1.0 / MOST_CHANGE, MOST_CHANGE));
+            let change = new / *factor;
+            *factor = new;
+            Zip::from(&mut gradient).and(wanted).for_each(|g, &wanted| *g = wanted - change * (wanted - *g));
+        });
+    }
+
+    /// Sets the step of each column in turn to the best one, given all others.
+    fn move_columns(&mut self) {
+        let (rows, width) = self.gradient.dim();
+        for first in (0..width).step_by(BLOCK_COLUMNS) {
+            let columns = first..width.min(first + BLOCK_COLUMNS);
+            let count = columns.len();
+            let Stepped { codes, rows: factors, columns: steps } = &mut *self.stepped;
+            let mut values = Array2::from_shape_fn((rows, count), |(row, offset)| {
+                decode(codes[[row, first + offset]], factors[row], steps[first + offset])
+            });
+            // What one column's change does to the slopes of the others of the block needs only sums over rows.
+            let mut products = Array2::zeros((count, count));
+            sparq_linalg::gemm(1.0, values.t(), values.view(), 0.0, products.view_mut());
+            let of_block = self.gradient.slice(s![.., columns.clone()]);
+            let mut slopes: Vec<f64> = values
+                .columns()
+                .into_iter()
+                .zip(of_block.columns())
+                .map(|(values, gradient)| values.iter().zip(gradient).map(|(&v, &g)| f64::from(v * g)).sum())
+                .collect();
+            let matrix = self.matrix.slice(s![columns.clone(), columns.clone()]);
+            for offset in 0..count {
+                let curvature = f64::from(matrix[[offset, offset]] * products[[offset, offset]]);
+                let change = (1.0 + slopes[offset] / curvature) as f32;
+                let mut moved = 0.0;
+                if change.is_finite() && change > 0.0 {
+                    let old = steps[first + offset];
+                    let new = Stepped::storable(old * change.clamp(1.0 / MOST_CHANGE, MOST_CHANGE));
+                    steps[first + offset] = new;
+                    moved = new / old - 1.0;
+                }
+                for (other, slope) in slopes.iter_mut().enumerate() {
+                    *slope -= f64::from(moved * matrix[[offset, other]] * products[[offset, other]]);
+                }
+                values.column_mut(offset).mapv_inplace(|value| moved * value);
+            }
+            let around = self.matrix.slice(s![columns, ..]);
+            sparq_linalg::gemm(-1.0, values.view(), around, 1.0, self.gradient.view_mut());
+        }
+    }
+
+    /// Sets each code in turn to the cheapest one; false if none changed.
+    fn move_codes(&mut self, kept: Option<&Array2<bool>>, lengths: &CodeLengths, price: f32) -> bool {
+        let Stepped { codes, rows, columns } = &mut *self.stepped;
+        let lattice = StepCodes { rows, columns, lengths, price };
+        move_codes(&lattice, codes, kept, self.matrix.view(), &mut self.gradient)
+    }
+}
+
+/// Codes in steps of columns.
+struct StepCodes<'a> {
+    rows: &'a [f32],
+    columns: &'a [f32],
+    lengths: &'a CodeLengths,
+    /// What a bit costs, in units of the objective.
+    price: f32,
+}
+
+impl Lattice for StepCodes<'_> {
+    type Code = i16;
+
+    fn value(&self, row: usize, column: usize, code: i16) -> f32 {
+        decode(code, self.rows[row], self.columns[column])
+    }
+
+    fn choose(&self, row: usize, column: usize, wanted: f32, stiffness: f32) -> i16 {
+        let step = self.rows[row] * self.columns[column];
+        choose(wanted / step, self.price / (stiffness * step * step), self.lengths.of_column(column))
+    }
+}
