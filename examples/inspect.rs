@@ -136,6 +136,8 @@ fn refused_formats(model: &Model) -> Result<Vec<String>> {
 fn type_of(tensor: &TensorInfo) -> String {
     match tensor.packing {
         Some(Packing::CompressedTensors { bits }) => format!("{bits}-bit compressed-tensors"),
+        Some(Packing::Coded { bits: Some(bits) }) => format!("{bits}-bit codes, entropy-coded"),
+        Some(Packing::Coded { bits: None }) => "codes without a width, entropy-coded".to_owned(),
         Some(Packing::Gptq { bits }) => format!("{bits}-bit GPTQ"),
         _ => tensor.dtype.to_string(),
     }

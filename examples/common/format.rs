@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use sparq::export::{
-    CompressedTensors, Dense, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
+    Coded, CompressedTensors, Dense, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
 };
 use sparq::tensor::{DType, read_imatrix};
 use std::path::PathBuf;
@@ -12,6 +12,8 @@ use std::path::PathBuf;
 enum Format {
     /// Hugging Face safetensors at full width
     Dense,
+    /// Entropy-coded codes, in the bits they are worth: sparq itself
+    Coded,
     /// compressed-tensors pack-quantized: transformers, vLLM
     CompressedTensors,
     /// The same with all widths: readers before version 0.18 know 2, 4 and 8 bits only
@@ -80,7 +82,7 @@ impl FormatArgs {
     /// The bit widths that a search mixes by default, all of which the format holds.
     pub(crate) fn widths(&self) -> &'static [u8] {
         match self.format {
-            Format::Dense | Format::Gptq => &[3, 4, 8],
+            Format::Dense | Format::Coded | Format::Gptq => &[3, 4, 8],
             Format::CompressedTensors | Format::CompressedTensorsAnyWidth => &[4, 8],
             Format::Gguf => &[4, 5, 8],
         }
@@ -99,6 +101,7 @@ impl FormatArgs {
         }
         Ok(match self.format {
             Format::Dense => Box::new(Dense),
+            Format::Coded => Box::new(Coded),
             Format::CompressedTensors => Box::new(CompressedTensors { any_width: false }),
             Format::CompressedTensorsAnyWidth => Box::new(CompressedTensors { any_width: true }),
             Format::Gptq => Box::new(GptqCheckpoint),

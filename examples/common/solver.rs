@@ -19,6 +19,9 @@ pub(crate) struct SolverArgs {
     /// Bits per weight, 2 to 8; 16 does not quantize [default: 4 where weights are quantized]
     #[arg(long, allow_negative_numbers = true)]
     bits: Option<u8>,
+    /// Bits a weight once codes are entropy-coded, such as 3.25, instead of a width; for --format coded
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, conflicts_with = "bits")]
+    bits_per_weight: Option<f64>,
     /// Input channels that share a scale, or `channel` (what others write as -1), `tensor` [default: 128]
     #[arg(long, allow_hyphen_values = true)]
     group_size: Option<String>,
@@ -52,7 +55,7 @@ fn every_key() -> String {
 /// Keys that say that weights are removed.
 const OF_PRUNING: [&str; 2] = ["s", "pruner"];
 /// Keys that say that weights are rounded.
-const OF_ROUNDING: [&str; 5] = ["q", "group", "asymmetric", "scale", "quantizer"];
+const OF_ROUNDING: [&str; 6] = ["q", "rate", "group", "asymmetric", "scale", "quantizer"];
 /// Keys that concern whole models only.
 const OF_MODELS: [&str; 4] = ["drift", "held-out", "forward", "expert-tokens"];
 
@@ -64,6 +67,7 @@ impl SolverArgs {
             ("preset", self.preset.clone()),
             ("s", self.sparsity.clone()),
             ("q", self.bits.map(|bits| bits.to_string())),
+            ("rate", self.bits_per_weight.map(|rate| rate.to_string())),
             ("group", self.group_size.clone()),
             ("asymmetric", flag(self.asymmetric)),
             ("pruner", self.pruner.clone()),
@@ -98,7 +102,7 @@ impl SolverArgs {
         let both = prunes == rounds || names(&["pipeline"]);
         let missing = |key: &str| !names(&[key]);
         let sparsity = missing("s").then_some(if prunes || both { "0.25" } else { "0" });
-        let bits = missing("q").then_some(if rounds || both { "4" } else { "16" });
+        let bits = (missing("q") && missing("rate")).then_some(if rounds || both { "4" } else { "16" });
         settings.extend(sparsity.map(|value| ("s", value.to_owned())));
         settings.extend(bits.map(|value| ("q", value.to_owned())));
         let settings = settings.iter().map(|(key, value)| (*key, value.as_str()));

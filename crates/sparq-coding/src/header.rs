@@ -36,6 +36,17 @@ pub(crate) fn block_rows(columns: usize) -> usize {
     (BLOCK_CODES / columns.max(1) / LANES).max(1) * LANES
 }
 
+/// Rows and columns that the header of coded codes states: enough to plan with, and checked by nothing yet.
+///
+/// # Errors
+/// [`Error::Magic`], [`Error::Version`], [`Error::Truncated`] if the bytes do not begin as the format's do, and
+/// [`Error::TooLarge`] beyond its limits.
+pub fn stated_shape(bytes: &[u8]) -> Result<(usize, usize)> {
+    let mut fixed = Reader(bytes);
+    let (_, shape) = fixed.beginning()?;
+    Ok(shape)
+}
+
 /// Bits that tell one of `classes` from the others.
 fn class_bits(classes: usize) -> usize {
     classes.saturating_sub(1).checked_ilog2().map_or(0, |log| log as usize + 1)
@@ -77,16 +88,7 @@ impl Header {
     /// are not long enough for.
     pub(crate) fn parse(bytes: &[u8], expected: (usize, usize)) -> Result<(Self, &[u8])> {
         let mut fixed = Reader(bytes);
-        if fixed.array("the format's name")? != MAGIC {
-            return Err(Error::Magic);
-        }
-        let version = fixed.u16("the version")?;
-        if version != VERSION {
-            return Err(Error::Version { found: version });
-        }
-        let class_count = usize::from(fixed.u16("the number of classes")?);
-        let rows = fixed.u32("the number of rows")? as usize;
-        let columns = fixed.u32("the number of columns")? as usize;
+        let (class_count, (rows, columns)) = fixed.beginning()?;
         let block_rows = fixed.u32("the rows of a block")? as usize;
         let length = fixed.u32("the header's length")? as usize;
         if length < FIXED + CHECKSUM {
@@ -100,9 +102,6 @@ impl Header {
 
         if (rows, columns) != expected {
             return Err(Error::Shape { found: (rows, columns), expected });
-        }
-        if rows > MAX_ROWS || columns > MAX_COLUMNS {
-            return Err(Error::TooLarge { rows, columns });
         }
         let empty = rows == 0 || columns == 0;
         if class_count > MAX_CLASSES || (class_count == 0) != empty {
@@ -180,6 +179,24 @@ impl<'a> Reader<'a> {
             self.0.split_at_checked(needed).ok_or(Error::Truncated { what, needed, left: self.0.len() })?;
         self.0 = rest;
         Ok(taken)
+    }
+
+    /// Name, version, classes, and the shape.
+    fn beginning(&mut self) -> Result<(usize, (usize, usize))> {
+        if self.array("the format's name")? != MAGIC {
+            return Err(Error::Magic);
+        }
+        let version = self.u16("the version")?;
+        if version != VERSION {
+            return Err(Error::Version { found: version });
+        }
+        let classes = usize::from(self.u16("the number of classes")?);
+        let rows = self.u32("the number of rows")? as usize;
+        let columns = self.u32("the number of columns")? as usize;
+        if rows > MAX_ROWS || columns > MAX_COLUMNS {
+            return Err(Error::TooLarge { rows, columns });
+        }
+        Ok((classes, (rows, columns)))
     }
 
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {

@@ -16,6 +16,7 @@ pub use classes::{CodeLengths, ColumnLengths, classes};
 pub use decoder::Decoder;
 pub use encode::encode;
 pub use error::{Error, Result};
+pub use header::stated_shape;
 pub use size::{code_lengths, coded_size, entropy_bits};
 
 /// Classes of columns, at most.

@@ -54,6 +54,12 @@ impl Stepped {
         bf16::from_f32(value).to_f32().clamp(bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32())
     }
 
+    /// The code for a weight of `x` steps in a column: the nearest one, or one that is cheaper by its length, where a bit costs
+    /// `price` squared steps.
+    pub fn choose(x: f32, price: f32, lengths: Option<&CodeLengths>, column: usize) -> i16 {
+        lengths.map_or_else(|| nearest(x), |lengths| choose(x, price, lengths.of_column(column)))
+    }
+
     /// How long its codes are when they are coded.
     ///
     /// # Errors

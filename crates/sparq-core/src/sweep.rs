@@ -1,4 +1,6 @@
-use crate::{ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection, stepped};
+use crate::{
+    ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection, Stepped, stepped,
+};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -293,11 +295,7 @@ impl Block<'_> {
                 (true, Rounding::Steps { rows, columns, lengths, price }) => {
                     let channel = self.channel_of[column];
                     let (factor, step) = (rows[row.index], columns[channel]);
-                    let steps = value / (factor * step);
-                    let code = match lengths {
-                        Some(lengths) => stepped::choose(steps, *price, lengths.of_column(channel)),
-                        None => stepped::nearest(steps),
-                    };
+                    let code = Stepped::choose(value / (factor * step), *price, *lengths, channel);
                     row.codes[column] = code;
                     stepped::decode(code, factor, step)
                 }

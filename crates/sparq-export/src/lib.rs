@@ -52,7 +52,7 @@ pub use error::{Error, Result};
 pub use export::{check, check_values, export, planned_size};
 pub use float_type::FloatType;
 pub use format::{ExportContext, ExportFormat, ExportTensor};
-pub use formats::{CompressedTensors, Dense, Format, Gguf, GgufTypes, GptqCheckpoint};
+pub use formats::{Coded, CompressedTensors, Dense, Format, Gguf, GgufTypes, GptqCheckpoint};
 pub use report::{ExportReport, LayerCheck};
 pub use settings::ExportSettings;
 pub use solution::{LayerEntry, Solution, SolutionContents, SolutionWriter};

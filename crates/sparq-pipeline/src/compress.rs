@@ -1,10 +1,10 @@
 use crate::partial::{self, CHECKPOINT};
 use crate::sink::SOLUTION;
 use crate::{Calibration, CompressionReport, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink};
-use sparq_core::Observer;
+use sparq_core::{CodeLayout, Observer};
 use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
 use sparq_model::Model;
-use sparq_tensor::PlannedSize;
+use sparq_tensor::{PlannedSize, TensorPart};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -315,6 +315,14 @@ fn announced(model: &Model, recipe: &Recipe) -> Result<Vec<SolvedShape>> {
                 part: None,
             };
             (codes.is_some() || pruned).then(|| shape.stored(&linear.stored))
+        }));
+    }
+    if recipe.embeddings.is_some() {
+        layers.extend(model.vocabulary_tensors().map(|(tensor, shape)| {
+            let name = tensor.strip_suffix(".weight").unwrap_or(tensor).to_owned();
+            let codes = Some(CodeLayout::Steps);
+            let announced = SolvedShape { name, shape, codes, pruned: false, act_order: recipe.act_order, part: None };
+            announced.stored(&TensorPart::whole(tensor, shape))
         }));
     }
     Ok(layers)

@@ -5,8 +5,9 @@ use crate::gather::gather;
 use crate::plan::batch_tokens;
 use crate::stream::{Residence, Stream};
 use crate::{Activations, Compress, CompressionReport, Error, LayerReport, Phase, Profile, Progress, Result, Sink};
-use sparq_core::Statistics;
-use sparq_model::{Block, LinearId};
+use sparq_core::{LayerCompressor, LayerProblem, Statistics};
+use sparq_model::{Block, LinearId, Model};
+use sparq_quant::RowStep;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,14 +41,28 @@ impl Compress<'_> {
             }
         };
         let mut stream = Stream::new(self.recipe.forward, residence);
+        let resumed = sink.resume()?;
+        let of_vocabulary = profile.time(Phase::Solve, 0, || self.solve_vocabulary(resumed.is_none(), sink))?;
+        let embedding = of_vocabulary.as_ref().map_or(model, |(model, _)| model);
         if let Some(calibration) = self.calibration.filter(|_| needs > Statistics::Nothing) {
-            stream.embed(model, calibration, batch_tokens(&self.recipe, calibration))?;
+            stream.embed(embedding, calibration, batch_tokens(&self.recipe, calibration))?;
         }
         let held_out = HeldOut::of(&self.recipe, stream.batches())?;
         let (mut layers, mut first, mut before) = (Vec::with_capacity(plan.layers), 0, 0.0);
         // Correcting drift needs the dense model beside the compressed one.
-        let start_of_dense = if compressors.correct_drift() { Some(stream.copy()?) } else { None };
-        if let Some(resumed) = sink.resume()? {
+        let start_of_dense = match (compressors.correct_drift(), &of_vocabulary, self.calibration) {
+            (false, _, _) => None,
+            (true, Some(_), Some(calibration)) => {
+                let mut dense = stream.empty();
+                dense.embed(model, calibration, batch_tokens(&self.recipe, calibration))?;
+                Some(dense)
+            }
+            (true, _, _) => Some(stream.copy()?),
+        };
+        if let Some((_, reports)) = of_vocabulary {
+            layers.extend(reports);
+        }
+        if let Some(resumed) = resumed {
             if resumed.blocks > plan.blocks {
                 return Err(Error::Activations { what: "the saved state is of a model with more blocks".into() });
             }
@@ -119,6 +134,29 @@ impl Compress<'_> {
         }
         profile.look_at_memory();
         Ok(CompressionReport::new(&self.recipe, plan, layers, before + start.elapsed().as_secs_f64(), profile))
+    }
+
+    /// Compresses embedding and output matrix, if the recipe says so: the model that has them, and the reports on them. On
+    /// the first run of a job, the sink gets them as layers.
+    fn solve_vocabulary(&self, is_first: bool, sink: &mut dyn Sink) -> Result<Option<(Model, Vec<LayerReport>)>> {
+        let Some(rate) = self.recipe.embeddings else { return Ok(None) };
+        let solver = RowStep::new(rate)?;
+        let (mut matrices, mut reports) = (Vec::new(), Vec::new());
+        for linear in self.model.vocabulary()? {
+            let start = Instant::now();
+            let layer = solver.compress(&LayerProblem::uncalibrated(&linear.name, linear.weight.view())?)?;
+            let mut report = LayerReport::new(&linear.name, self.model.block_count(), linear.weight.view(), &layer);
+            report.seconds = start.elapsed().as_secs_f64();
+            if is_first {
+                sink.layer(&linear, &layer)?;
+            }
+            self.observer.note(&report);
+            reports.push(report);
+            matrices.push(layer.weight);
+        }
+        let model = self.model.with_vocabulary(matrices.clone())?;
+        sink.vocabulary(matrices)?;
+        Ok(Some((model, reports)))
     }
 
     fn check_strict(&self, report: &LayerReport) -> Result<()> {

@@ -99,6 +99,9 @@ impl Plan {
             }
             waiting = waiting.max(of_block);
         }
+        if recipe.embeddings.is_some() {
+            layers += model.vocabulary_tensors().count();
+        }
         if !matched {
             let example = model.linear_names().next().unwrap_or_default().to_owned();
             return Err(Error::NoTargets { example });

@@ -1,6 +1,7 @@
 use crate::{Plan, Profile, Recipe};
 use serde::{Deserialize, Serialize};
-use sparq_core::Fallback;
+use ndarray::ArrayView2;
+use sparq_core::{CompressedLayer, Fallback, Hessian, relative_output_error};
 use std::fmt;
 
 /// How one linear layer came out.
@@ -8,7 +9,7 @@ use std::fmt;
 pub struct LayerReport {
     /// Full module name.
     pub name: String,
-    /// Index of its block.
+    /// Index of its block; of embedding and output matrix the number of blocks.
     pub block: usize,
     /// `[out, in]`.
     pub shape: [usize; 2],
@@ -32,6 +33,29 @@ pub struct LayerReport {
     pub tokens: u64,
     /// Wall time of the solve.
     pub seconds: f64,
+}
+
+impl LayerReport {
+    /// On a layer that was solved without calibration tokens.
+    pub(crate) fn new(name: &str, block: usize, target: ArrayView2<'_, f32>, layer: &CompressedLayer) -> Self {
+        let (rows, width) = target.dim();
+        let weights = rows * width;
+        let a_weight = |bits: f64| bits / (weights as f64).max(1.0);
+        Self {
+            name: name.to_owned(),
+            block,
+            shape: [rows, width],
+            weights,
+            zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
+            bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| a_weight(codes.stored_bits())),
+            coded_bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| a_weight(codes.coded_bits() as f64)),
+            relative_output_error: relative_output_error(target, layer.weight.view(), &Hessian::None),
+            damping: layer.report.damping,
+            fallbacks: layer.report.fallbacks.clone(),
+            tokens: 0,
+            seconds: 0.0,
+        }
+    }
 }
 
 impl fmt::Display for LayerReport {
@@ -77,20 +101,27 @@ pub struct CompressionReport {
 
 impl CompressionReport {
     pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64, profile: Profile) -> Self {
-        let weights: usize = layers.iter().map(|layer| layer.weights).sum();
+        // Embedding and output matrix are no layers of the blocks, which rates are over.
+        let inside = || layers.iter().filter(|layer| layer.block < plan.blocks);
+        let weights: usize = inside().map(|layer| layer.weights).sum();
         let mean = |value: &dyn Fn(&LayerReport) -> f64| {
             // The sum of nothing is minus zero.
-            let sum: f64 = layers.iter().map(|layer| layer.weights as f64 * value(layer)).sum();
+            let sum: f64 = inside().map(|layer| layer.weights as f64 * value(layer)).sum();
             (sum + 0.0) / weights.max(1) as f64
         };
+        let [sparsity, stored, coded] = [
+            mean(&|layer| layer.zeros as f64 / layer.weights.max(1) as f64),
+            mean(&|layer| layer.bits_per_weight),
+            mean(&|layer| layer.coded_bits_per_weight),
+        ];
         Self {
             recipe: recipe.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             plan,
             requested_tcr: recipe.tcr(),
-            measured_sparsity: mean(&|layer| layer.zeros as f64 / layer.weights.max(1) as f64),
-            bits_per_weight: mean(&|layer| layer.bits_per_weight),
-            coded_bits_per_weight: mean(&|layer| layer.coded_bits_per_weight),
+            measured_sparsity: sparsity,
+            bits_per_weight: stored,
+            coded_bits_per_weight: coded,
             layers_with_fallbacks: layers.iter().filter(|layer| !layer.fallbacks.is_empty()).count(),
             seconds,
             profile,

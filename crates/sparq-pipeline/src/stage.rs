@@ -31,24 +31,14 @@ impl StageStatistics {
         let seconds = start.elapsed().as_secs_f64();
         let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
         let hessian = if self.lacks_tokens(solver) { &Hessian::None } else { self.curvature.hessian() };
-        let (rows, width) = weight.dim();
-        let weights = ((rows * width) as f64).max(1.0);
         let error = |hessian| sparq_core::relative_output_error(weight, layer.weight.view(), hessian);
         // Where sums overflowed the weights alone tell something.
         let of_outputs = Some(error(hessian)).filter(|error| error.is_finite());
         let report = LayerReport {
-            name: linear.name.clone(),
-            block,
-            shape: [rows, width],
-            weights: rows * width,
-            zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
-            bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| codes.stored_bits() / weights),
-            coded_bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| codes.coded_bits() as f64 / weights),
             relative_output_error: of_outputs.unwrap_or_else(|| error(&Hessian::None)),
-            damping: layer.report.damping,
-            fallbacks: layer.report.fallbacks.clone(),
             tokens: self.curvature.tokens(),
             seconds,
+            ..LayerReport::new(&linear.name, block, weight, &layer)
         };
         Ok((layer, report))
     }

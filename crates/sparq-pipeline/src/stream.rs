@@ -82,9 +82,14 @@ impl Stream {
         self.put_away(self.batches.len() - 1)
     }
 
+    /// A stream of no batches, with the same settings.
+    pub(crate) fn empty(&self) -> Self {
+        Self::new(self.precision, self.residence.clone())
+    }
+
     /// A second stream of the same batches, where this one has not moved yet.
     pub(crate) fn copy(&self) -> Result<Self> {
-        let mut copy = Self::new(self.precision, self.residence.clone());
+        let mut copy = self.empty();
         for (index, batch) in self.batches.iter().enumerate() {
             copy.push(batch.layout.clone(), self.batch(index)?.into_owned())?;
         }

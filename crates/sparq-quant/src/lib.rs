@@ -1,14 +1,16 @@
-//! Quantizers: rounding the weights of a linear layer to a grid of 2 to 8 bits.
+//! Quantizers: rounding the weights of a linear layer, to a grid of 2 to 8 bits or to codes that are entropy-coded.
 //!
 //! | quantizer | compensates | needs |
 //! |---|---|---|
 //! | [`Rtn`] | no: round to nearest | nothing |
 //! | [`Gptq`] | yes: each column's rounding error goes into the columns after it | Hessian |
+//! | [`Step`] | yes, to codes without a width at a given rate | Hessian |
+//! | [`RowStep`] | no, to codes without a width at a given rate | nothing |
 //!
 //! [`Solver`](sparq_core::Solver) improves what either leaves by coordinate descent.
 //!
-//! Both take a [`QuantScheme`](sparq_core::QuantScheme) (bits, granularity, symmetric or not, storage type of scales)
-//! and a [`Clip`] (how a scale is found), and both give integer codes, scales and zero points
+//! The first two take a [`QuantScheme`](sparq_core::QuantScheme) (bits, granularity, symmetric or not, storage type of scales)
+//! and a [`Clip`] (how a scale is found), and give integer codes, scales and zero points
 //! ([`Quantized`](sparq_core::Quantized)); the dense weight is derived from those.
 //!
 //! ```
@@ -32,10 +34,13 @@
 
 mod fit;
 mod gptq;
+mod row_step;
 mod rtn;
+mod size_search;
 mod step;
 
 pub use fit::{Clip, GridFinder};
 pub use gptq::Gptq;
+pub use row_step::RowStep;
 pub use rtn::Rtn;
 pub use step::Step;

@@ -3,15 +3,14 @@ use sparq_core::{
     Codes, ColumnSweep, CompressError, CompressedLayer, LayerCompressor, LayerProblem, Quantizer, Result, Rounded,
     Rounding, Selection, Statistics, StepDescent, Stepped,
 };
+use crate::size_search::SizeSearch;
 use std::borrow::Cow;
 
 /// What a bit costs in squared steps where codes are fine: half of `ln 2 / 6`, the slope at which an error of a twelfth of a
 /// squared step falls to a quarter with one bit more, counted once for each of the two places that choose codes.
-const PRICE: f64 = 0.1155;
+pub(crate) const PRICE: f64 = 0.1155;
 /// Sweeps by which the size of steps is found, at most.
 const SWEEPS: usize = 4;
-/// By how much of the rate a solution may miss it.
-const TOLERANCE: f64 = 0.002;
 
 /// Rounds to codes without a width, at a given rate: so many bits a weight once the codes are entropy-coded.
 ///
@@ -110,26 +109,13 @@ impl Quantizer for Step {
             .map(|row| row.iter().zip(&deviations).map(|(&w, &u)| f64::from(w / u).powi(2)).sum::<f64>())
             .sum::<f64>()
             / weight.len().max(1) as f64;
-        let mut size = (mean_square.sqrt() * 4.13 * (-self.rate).exp2()).max(f64::MIN_POSITIVE);
-        let mut last: Option<(f64, f64)> = None;
-        let mut slope = 0.9;
-        let mut next = |size: f64, bits: f64, last: &mut Option<(f64, f64)>| {
-            if let Some((old_size, old_bits)) = *last {
-                let moved = (size / old_size).log2();
-                let found = (old_bits - bits) / moved;
-                if moved.abs() > 1e-3 && found.is_finite() {
-                    slope = found.clamp(0.3, 1.2);
-                }
-            }
-            *last = Some((size, bits));
-            size * ((bits - self.rate) / slope).clamp(-3.0, 3.0).exp2()
-        };
+        let mut search = SizeSearch::new(self.rate);
+        let mut size = search.start(mean_square.sqrt());
         for _ in 0..2 {
-            let bits = bits_of(&plain(size));
-            size = next(size, bits, &mut last);
+            size = search.next(size, bits_of(&plain(size)));
         }
         let mut lengths = plain(size).code_lengths()?;
-        last = None;
+        search = SizeSearch::new(self.rate);
         let mut swept = None;
         for _ in 0..SWEEPS {
             let columns = at(size);
@@ -144,10 +130,10 @@ impl Quantizer for Step {
             let bits = bits_of(&stepped);
             lengths = stepped.code_lengths()?;
             swept = Some((stepped, found.mask));
-            if (bits / self.rate - 1.0).abs() < TOLERANCE || weight.is_empty() {
+            if search.is_met(bits) || weight.is_empty() {
                 break;
             }
-            size = next(size, bits, &mut last);
+            size = search.next(size, bits);
         }
         let (stepped, mask) = swept.unwrap_or_else(|| (plain(size), None));
         Ok(Rounded { codes: Codes::Steps(stepped), mask, report: curvature.report() })

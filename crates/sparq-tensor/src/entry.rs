@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::arrangement::Arrangement;
-use crate::codec::packed::{PackedWeight, Part};
+use crate::codec::packed::{Packed, Part};
 use crate::mmap::MappedFile;
 use crate::{Error, Fault, Result, TensorInfo};
 
@@ -19,7 +19,7 @@ pub(crate) struct Entry {
     /// How the elements lie on disk.
     pub(crate) arrangement: Arrangement,
     /// Set if the tensor stands for codes, scales and zero points; `file` and `range` are then those of the codes.
-    pub(crate) packed: Option<Box<PackedWeight>>,
+    pub(crate) packed: Option<Box<dyn Packed>>,
 }
 
 impl Entry {
@@ -54,16 +54,17 @@ impl Loaded {
     }
 
     /// Puts a module's weight, of `shape`, into the list.
-    pub(crate) fn insert(&mut self, module: &str, shape: [usize; 2], packed: PackedWeight) -> Result<()> {
+    pub(crate) fn insert(&mut self, module: &str, shape: [usize; 2], packed: impl Packed + 'static) -> Result<()> {
         let name = format!("{module}.weight");
-        let codes = &packed.codes;
+        let parts = packed.parts();
+        let Some(codes) = parts.first() else { return Ok(()) };
         let info = TensorInfo {
             name: name.clone(),
             shape: shape.to_vec(),
-            dtype: packed.dtype,
-            bytes: packed.parts().map(|part| part.info.bytes).sum(),
+            dtype: packed.dtype(),
+            bytes: parts.iter().map(|part| part.info.bytes).sum(),
             file: codes.info.file.clone(),
-            packing: Some(packed.packing),
+            packing: Some(packed.packing()),
         };
         let (file, taken) = (info.file.clone(), Entry::plain(info, codes.file, codes.range.clone()));
         if self.tensors.insert(name.clone(), Entry { packed: Some(Box::new(packed)), ..taken }).is_some() {

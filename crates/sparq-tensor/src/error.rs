@@ -260,6 +260,14 @@ pub enum Error {
         /// The planned element type.
         dtype: DType,
     },
+    /// Codes cannot be coded, or coded ones not be read.
+    #[error("tensor {tensor}")]
+    Coding {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        source: sparq_coding::Error,
+    },
     /// A side file's name is not a plain file name, or is taken.
     #[error("{name:?} cannot be the name of a side file: {reason}")]
     InvalidSideFile {

@@ -36,6 +36,11 @@ pub enum Packing {
         /// Bits per code.
         bits: u8,
     },
+    /// sparq's own coded format: [`codec::coded`](crate::codec::coded).
+    Coded {
+        /// Bits of the codes before they were coded; none if they have no fixed width.
+        bits: Option<u8>,
+    },
     /// GPTQ, version 1 or 2.
     Gptq {
         /// Bits per code.

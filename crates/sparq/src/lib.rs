@@ -16,9 +16,9 @@ mod error;
 pub use error::{Error, Result};
 
 pub use sparq_core::{
-    Bits, Composition, CompressError, CompressedLayer, Curvature, Damping, Fallback, Granularity, Grid, Hessian,
+    Bits, CodeLayout, Codes, Composition, CompressError, CompressedLayer, Curvature, Damping, Fallback, Granularity, Grid, Hessian,
     LayerCompressor, LayerProblem, Mask, Observer, Pruner, QuantScheme, Quantized, Quantizer, ScaleType, SolveReport,
-    Solver, Sparsity, Statistics,
+    Solver, Sparsity, Statistics, Stepped,
 };
 #[cfg(feature = "model")]
 pub use sparq_model::Model;
@@ -48,14 +48,14 @@ pub mod prune {
 
 /// Quantizers.
 pub mod quant {
-    pub use sparq_quant::{Clip, Gptq, GridFinder, Rtn};
+    pub use sparq_quant::{Clip, Gptq, GridFinder, RowStep, Rtn, Step};
 }
 
 /// The second-order engine that methods are built from.
 pub mod engine {
     pub use sparq_core::{
         BlockRule, ColumnOrder, ColumnSweep, CoordinateDescent, GridFit, HessianAccumulator, InputDrift, InverseFactor,
-        OutputDrift, Refit, Rounded, Rounding, RowRule, Selection, Swept, reference, relative_output_error,
+        OutputDrift, Refit, Rounded, Rounding, RowRule, Selection, StepDescent, Swept, reference, relative_output_error,
     };
 }
 
@@ -101,7 +101,7 @@ pub mod pipeline {
 #[cfg(feature = "export")]
 pub mod export {
     pub use sparq_export::{
-        CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, ExportTensor,
+        Coded, CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, ExportTensor,
         FloatType, Format, Gguf, GgufTypes, GptqCheckpoint, LayerCheck, Solution, SolvedInMemory, SolvedLayers,
         SolvedShape, check, export,
     };
@@ -151,7 +151,7 @@ pub mod prelude {
     pub use crate::prune::{Magnitude, Obs, SparseGpt, Wanda};
     pub use crate::quant::{Clip, Gptq, Rtn};
     pub use crate::{
-        Bits, Composition, CompressedLayer, Curvature, Damping, LayerCompressor, LayerProblem, Observer, QuantScheme,
+        Bits, CodeLayout, Codes, Composition, CompressedLayer, Curvature, Damping, LayerCompressor, LayerProblem, Observer, QuantScheme,
         Solver, Sparsity, calibrate,
     };
     #[cfg(feature = "export")]

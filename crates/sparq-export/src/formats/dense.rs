@@ -73,7 +73,7 @@ impl ExportFormat for Dense {
 }
 
 /// The type a tensor of the source gets.
-fn stored_type(context: &ExportContext<'_>, info: &TensorInfo) -> DType {
+pub(super) fn stored_type(context: &ExportContext<'_>, info: &TensorInfo) -> DType {
     if context.is_unused(info) { info.dtype } else { context.settings.float_type.of(info.dtype) }
 }
 

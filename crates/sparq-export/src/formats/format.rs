@@ -1,4 +1,4 @@
-use super::{CompressedTensors, Dense, Gguf, GptqCheckpoint};
+use super::{Coded, CompressedTensors, Dense, Gguf, GptqCheckpoint};
 use crate::{ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers};
 use ndarray::ArrayD;
 use sparq_tensor::{PlannedSize, StagedCheckpoint, TensorInfo};
@@ -11,6 +11,8 @@ use std::path::Path;
 pub enum Format {
     /// Dense safetensors in a Hugging Face directory: [`Dense`].
     Dense,
+    /// Entropy-coded codes in a Hugging Face directory: [`Coded`].
+    Coded,
     /// compressed-tensors in a Hugging Face directory: [`CompressedTensors`].
     CompressedTensors,
     /// GPTQ in a Hugging Face directory: [`GptqCheckpoint`].
@@ -23,6 +25,7 @@ impl Format {
     fn exporter(self) -> Box<dyn ExportFormat> {
         match self {
             Self::Dense => Box::new(Dense),
+            Self::Coded => Box::new(Coded),
             Self::CompressedTensors => Box::new(CompressedTensors::default()),
             Self::Gptq => Box::new(GptqCheckpoint),
             Self::Gguf => Box::new(Gguf::default()),

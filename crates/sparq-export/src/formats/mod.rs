@@ -1,5 +1,6 @@
 //! One file per format.
 
+mod coded;
 mod compressed_tensors;
 mod dense;
 mod format;
@@ -7,6 +8,7 @@ mod gguf;
 mod gptq;
 mod packed;
 
+pub use coded::Coded;
 pub use compressed_tensors::CompressedTensors;
 pub use dense::Dense;
 pub use format::Format;

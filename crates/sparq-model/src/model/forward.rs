@@ -24,7 +24,7 @@ impl Model {
                 found: vec![tokens.len()],
             });
         }
-        let embedding = self.shared.embedding.get(&self.shared.checkpoint)?;
+        let embedding = self.embedding()?;
         let mut embedded = Array2::zeros((tokens.len(), embedding.ncols()));
         for (position, (token, mut row)) in tokens.iter().zip(embedded.rows_mut()).enumerate() {
             if *token as usize >= embedding.nrows() {
@@ -118,7 +118,7 @@ impl Model {
     /// [`Error::Shape`] if the width is not the model's; [`Error::Checkpoint`] if the output matrix cannot be read.
     pub fn logits(&self, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         let shared = &self.shared;
-        let head = shared.head.as_ref().unwrap_or(&shared.embedding).get(&shared.checkpoint)?;
+        let head = self.output()?;
         if hidden.ncols() != head.ncols() {
             return Err(Error::Shape {
                 what: "hidden states for the output layer".to_owned(),

@@ -69,7 +69,7 @@ impl Model {
             checkpoint,
             plans,
         };
-        Ok(Self { shared: Arc::new(shared), blocks: None, precision: Precision::default() })
+        Ok(Self { shared: Arc::new(shared), blocks: None, vocabulary: None, precision: Precision::default() })
     }
 
     /// Reads block `index` from the checkpoint as f32: a fresh copy, to be changed at will.

@@ -8,13 +8,13 @@ mod weights;
 pub use load::open_checkpoint;
 pub use memory::MemoryEstimate;
 
-use crate::block::{Block, BlockPlan};
+use crate::block::{Block, BlockPlan, Linear};
 use crate::ops::{RopeTables, Workspace};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, ModelConfig, Precision, Result};
-use ndarray::Array1;
+use ndarray::{Array1, Array2};
 use rayon::prelude::*;
-use sparq_tensor::Checkpoint;
+use sparq_tensor::{Checkpoint, TensorPart};
 use std::sync::{Arc, OnceLock};
 use weights::LazyMatrix;
 
@@ -27,6 +27,8 @@ use weights::LazyMatrix;
 pub struct Model {
     shared: Arc<Shared>,
     blocks: Option<Vec<Arc<Block>>>,
+    /// Embedding and output matrix that take the place of the checkpoint's; one if they are tied.
+    vocabulary: Option<Vec<Arc<Array2<f32>>>>,
     precision: Precision,
 }
 
@@ -167,7 +169,64 @@ impl Model {
             }
             (0..block.linears.len()).try_for_each(|id| block.check_linear(id))?;
         }
-        Ok(Self { shared: Arc::clone(&self.shared), blocks: Some(blocks), precision: self.precision })
+        Ok(Self { blocks: Some(blocks), ..self.clone() })
+    }
+
+    /// The embedding and the output matrix as they are in the checkpoint, `[vocabulary, hidden]`; one if they are tied.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if they cannot be read.
+    pub fn vocabulary(&self) -> Result<Vec<Linear>> {
+        let shared = &self.shared;
+        let matrix = |matrix: &LazyMatrix| {
+            let weight = shared.checkpoint.read_matrix(matrix.name())?;
+            let name = matrix.name().strip_suffix(".weight").unwrap_or(matrix.name()).to_owned();
+            let stored = TensorPart::whole(matrix.name(), weight.dim().into());
+            Ok(Linear { name, weight, bias: None, stored })
+        };
+        std::iter::once(&shared.embedding).chain(&shared.head).map(matrix).collect()
+    }
+
+    /// Names and shapes, `[vocabulary, hidden]`, of the tensors of [`vocabulary`](Self::vocabulary), without reading them.
+    pub fn vocabulary_tensors(&self) -> impl Iterator<Item = (&str, [usize; 2])> {
+        let shape = [self.shared.config.vocab_size, self.shared.config.hidden_size];
+        std::iter::once(&self.shared.embedding).chain(&self.shared.head).map(move |matrix| (matrix.name(), shape))
+    }
+
+    /// The embedding, `[vocabulary, hidden]`.
+    fn embedding(&self) -> Result<Arc<Array2<f32>>> {
+        match self.vocabulary.as_ref().and_then(|matrices| matrices.first()) {
+            Some(matrix) => Ok(Arc::clone(matrix)),
+            None => self.shared.embedding.get(&self.shared.checkpoint),
+        }
+    }
+
+    /// The output matrix, `[vocabulary, hidden]`.
+    fn output(&self) -> Result<Arc<Array2<f32>>> {
+        match self.vocabulary.as_ref().and_then(|matrices| matrices.last()) {
+            Some(matrix) => Ok(Arc::clone(matrix)),
+            None => self.shared.head.as_ref().unwrap_or(&self.shared.embedding).get(&self.shared.checkpoint),
+        }
+    }
+
+    /// The same model with these matrices in the place of its [`vocabulary`](Self::vocabulary), in its order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if their number or a shape is another.
+    pub fn with_vocabulary(&self, matrices: Vec<Array2<f32>>) -> Result<Self> {
+        let shape = [self.shared.config.vocab_size, self.shared.config.hidden_size];
+        let count = self.vocabulary_tensors().count();
+        match matrices.iter().find(|matrix| matrix.shape() != shape) {
+            None if matrices.len() == count => {
+                let vocabulary = Some(matrices.into_iter().map(Arc::new).collect());
+                Ok(Self { vocabulary, ..self.clone() })
+            },
+            found => Err(Error::Shape {
+                what: format!("{count} matrices of embedding and output"),
+                expected: shape.to_vec(),
+                found: found.map_or_else(|| vec![matrices.len()], |matrix| matrix.shape().to_vec()),
+            }),
+        }
     }
 
     /// Drops the embedding and output matrices and the memory kept between block passes; they come back when needed.

@@ -15,6 +15,10 @@ impl LazyMatrix {
         Self { name: name.to_owned(), matrix: Mutex::default() }
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn get(&self, checkpoint: &Checkpoint) -> Result<Arc<Array2<f32>>> {
         let mut slot = self.matrix.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(matrix) = &*slot {

@@ -92,6 +92,17 @@ pub(super) const KEYS: &[Key] = &[
         },
     ),
     budget(
+        "embeddings",
+        "bits a weight of embedding and output matrix once entropy-coded, 0.1 to 12; without it they stay as they are",
+        |r| r.embeddings.map_or_else(String::new, |rate| rate.to_string()),
+        |r, value| {
+            let rate = plain(value, "a number of bits")?;
+            Step::new(rate).map_err(|error| error.to_string())?;
+            r.embeddings = Some(rate);
+            Ok(())
+        },
+    ),
+    budget(
         "group",
         "input channels that share a scale, or channel, tensor",
         |r| r.granularity.to_string(),

@@ -17,7 +17,7 @@ use sparq_core::{
 };
 use sparq_model::{ExpertTokens, Precision};
 use sparq_prune::{Magnitude, Obs, SparseGpt, Wanda};
-use sparq_quant::{Clip, Gptq, Rtn, Step};
+use sparq_quant::{Clip, Gptq, RowStep, Rtn, Step};
 
 /// The largest share of the drift that a layer corrects.
 const MOST_DRIFT: f64 = 1.0;
@@ -82,6 +82,8 @@ pub struct Recipe {
     pub bits: Option<Bits>,
     /// Bits a weight once its codes are coded, of codes without a fixed width; none if they have one ([`Step`]).
     pub rate: Option<f64>,
+    /// Bits a weight, once coded, of embedding and output matrix; none leaves them as they are.
+    pub embeddings: Option<f64>,
     /// Who shares a scale.
     pub granularity: Granularity,
     /// Whether each group has a zero point.
@@ -266,6 +268,9 @@ impl Recipe {
                 Composition::SequentialB
             };
             solver = solver.descent(self.descent).composition(self.pipeline.unwrap_or(of_kind));
+        }
+        if let Some(rate) = self.embeddings {
+            RowStep::new(rate)?;
         }
         if let Some(rate) = self.rate {
             if self.bits.is_some() {

@@ -50,6 +50,7 @@ impl Preset {
             sparsity: Sparsity::DENSE,
             bits: None,
             rate: None,
+            embeddings: None,
             granularity: Granularity::Group(DEFAULT_GROUP),
             asymmetric: false,
             scale_type: ScaleType::default(),

@@ -67,7 +67,7 @@ impl fmt::Display for Recipe {
             let is_said = match key.name {
                 "s" => true,
                 "q" => self.rate.is_none(),
-                "rate" => self.rate.is_some(),
+                "rate" | "embeddings" => !value.is_empty(),
                 _ => self.bits.is_some() && value != key.get(&plain),
             };
             if is_said {
@@ -147,6 +147,7 @@ mod tests {
             "s=0.25,q=3,group=channel,asymmetric=true,scale=f32,preset=fast,pruner=magnitude,pipeline=sequential-a,damping=0.1",
             "s=0.25,q=4,preset=best",
             "s=0,rate=2.5",
+            "s=0,rate=2.5,embeddings=5",
             "s=2:4,rate=3,preset=best",
             "s=2:4,q=4,preset=best",
             "s=0.25,q=8,group=tensor,pipeline=joint,act-order=true",
@@ -179,7 +180,7 @@ mod tests {
     fn every_key_changes_the_recipe_and_comes_back() {
         let other = |key: &Key, value: &str| match (key.name, value) {
             ("s", _) => "0.5",
-            ("q" | "rate", _) => "3",
+            ("q" | "rate" | "embeddings", _) => "3",
             ("group", _) => "32",
             ("scale" | "forward", _) => "bf16",
             ("pruner", _) => "magnitude",

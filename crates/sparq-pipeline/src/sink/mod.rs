@@ -32,6 +32,16 @@ pub trait Sink {
         Ok(())
     }
 
+    /// Embedding and output matrix were compressed, before any block: these are the new ones, in the order of
+    /// [`Model::vocabulary`](sparq_model::Model::vocabulary).
+    ///
+    /// # Errors
+    /// What the destination reports.
+    fn vocabulary(&mut self, matrices: Vec<Array2<f32>>) -> Result<()> {
+        let _ = matrices;
+        Ok(())
+    }
+
     /// A block is done and holds its compressed weights.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! them. Words are the `i32` that safetensors stores.
 
 mod block;
+pub mod coded;
 pub mod compressed_tensors;
 pub mod ggml;
 #[cfg(test)]

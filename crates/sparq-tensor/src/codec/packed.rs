@@ -58,6 +58,28 @@ impl Part {
     }
 }
 
+/// A weight that is stored in several tensors.
+pub(crate) trait Packed: fmt::Debug + Send + Sync {
+    /// How it is stored.
+    fn packing(&self) -> Packing;
+
+    /// The type of its values.
+    fn dtype(&self) -> DType;
+
+    /// What it is made of, the codes first.
+    fn parts(&self) -> Vec<&Part>;
+
+    /// The values of a weight of this shape, row-major.
+    fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>>;
+
+    /// Gives back the pages that reading it took.
+    fn release(&self, files: &[MappedFile]) {
+        for part in self.parts() {
+            files[part.file].release(&part.range);
+        }
+    }
+}
+
 /// How a format stores codes and zero points.
 pub(super) trait Layout: fmt::Debug + Send + Sync {
     /// Reads the codes of the rows from `first` on, as many as `out` has, from the bytes of the tensor of codes of a weight
@@ -75,11 +97,11 @@ pub(super) trait Layout: fmt::Debug + Send + Sync {
 /// A quantized weight; shapes and types of its parts are checked when it is made, contents when it is read.
 #[derive(Debug)]
 pub(crate) struct PackedWeight {
-    pub(crate) packing: Packing,
+    pub(super) packing: Packing,
     pub(super) bits: u32,
     /// The type of the values.
-    pub(crate) dtype: DType,
-    pub(crate) codes: Part,
+    pub(super) dtype: DType,
+    pub(super) codes: Part,
     pub(super) layout: Box<dyn Layout>,
     pub(super) scales: Part,
     /// Whether scales are `[groups, out]`.
@@ -108,25 +130,24 @@ struct Grid {
     of_channel: Vec<u32>,
 }
 
-impl PackedWeight {
-    /// What the weight is made of.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+impl Packed for PackedWeight {
+    fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn parts(&self) -> Vec<&Part> {
         let order = match &self.groups {
             Groups::Consecutive(_) => None,
             Groups::Named { order, .. } => Some(order),
         };
-        [&self.codes, &self.scales].into_iter().chain(&self.zeros).chain(order)
+        [&self.codes, &self.scales].into_iter().chain(&self.zeros).chain(order).collect()
     }
 
-    /// Gives back the pages that reading it took.
-    pub(crate) fn release(&self, files: &[MappedFile]) {
-        for part in self.parts() {
-            files[part.file].release(&part.range);
-        }
-    }
-
-    /// The values, row-major.
-    pub(crate) fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>> {
+    fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>> {
         let grid = self.grid(files, rows, width)?;
         let elements = rows * width;
         let no_memory = || Error::out_of_memory(&self.codes.info.name, elements);
@@ -149,7 +170,9 @@ impl PackedWeight {
         });
         Ok(values)
     }
+}
 
+impl PackedWeight {
     fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Grid> {
         let info = &self.scales.info;
         let elements = info.elements();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{compressed_tensors, gptq};
+use super::{coded, compressed_tensors, gptq};
 use crate::entry::Loaded;
 use crate::{Error, Result, files};
 
@@ -35,6 +35,7 @@ fn present_as(loaded: &mut Loaded, path: &Path, quantization: &Value) -> Result<
     let method = quantization.get("quant_method").and_then(Value::as_str);
     match method {
         Some("compressed-tensors") => {}
+        Some(coded::METHOD) => return coded::present(loaded, path, quantization).map(|()| true),
         None if quantization.get("config_groups").is_some() => {}
         // AutoRound's own format with GPTQ's packing.
         Some("auto-round") if quantization.get("packing_format").is_some_and(|name| name == "auto_round:auto_gptq") => {
@@ -45,7 +46,7 @@ fn present_as(loaded: &mut Loaded, path: &Path, quantization: &Value) -> Result<
         }
         other => {
             let value = other.unwrap_or("none").chars().take(100).collect();
-            let what = "quant_method other than compressed-tensors and gptq".to_owned();
+            let what = "quant_method other than compressed-tensors, gptq and sparq".to_owned();
             return Err(Error::Unsupported { file: path.to_path_buf(), what, value });
         }
     }

@@ -137,6 +137,10 @@ impl ExportFormat for Gguf {
         }
     }
 
+    fn holds_steps(&self) -> bool {
+        self.types != GgufTypes::Exact // values are quantized anew
+    }
+
     fn is_one_file(&self) -> bool {
         true
     }
