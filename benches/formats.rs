@@ -81,7 +81,7 @@ fn quantized(bits: Bits) -> Quantized {
     let weight = noise(OUT, WIDTH, 1);
     let problem = LayerProblem::uncalibrated("bench", weight.view()).expect("finite");
     let scheme = QuantScheme::new(bits).group(GROUP).expect("not 0");
-    Rtn::new(scheme).compress(&problem).expect("needs nothing").quantized.expect("rounded")
+    Rtn::new(scheme).compress(&problem).expect("needs nothing").quantized().expect("rounded").clone()
 }
 
 fn compressed_tensors(layer: &Quantized) -> Checkpoint {

@@ -86,6 +86,7 @@ fn main() -> ExitCode {
 fn compress(arguments: &Arguments) -> Result<u8> {
     arguments.threads.start()?;
     let out = arguments.format.destination("compressed")?;
+    let rate = arguments.solver.rate();
     let searches = arguments.target_tcr.is_some() || arguments.target_size.is_some();
     if !searches {
         arguments.search.check_unused("--target-tcr or --target-size")?;
@@ -108,6 +109,12 @@ fn compress(arguments: &Arguments) -> Result<u8> {
     if searches {
         let (source, calibration) = calibration.as_ref().context("a search needs text: give --calibration FILE")?;
         let found = search(arguments, &model, &recipe, (source, calibration), format.as_ref(), &out)?;
+        recipe.allocation = Some(found);
+    }
+    if let (Some(rate), true, Some((source, _))) = (rate, recipe.allocation.is_none(), &calibration) {
+        let directory = beside(&out, ".search");
+        let found = arguments.search.rates(&recipe, &model, source, rate, &directory, &SearchBar::new())?;
+        common::write_json(&directory.join("allocation.json"), &found)?;
         recipe.allocation = Some(found);
     }
     let calibration = calibration.as_ref().map(|(_, calibration)| calibration);
@@ -151,9 +158,7 @@ fn search(
     format: &dyn ExportFormat,
     out: &Path,
 ) -> Result<Allocation> {
-    let mut directory = out.to_owned().into_os_string();
-    directory.push(".search");
-    let directory = PathBuf::from(directory);
+    let directory = beside(out, ".search");
     let settings = arguments.format.settings();
     let widths = arguments.search.widths(arguments.format.widths())?;
     let sparsity = if arguments.solver.prunes() { recipe.sparsity } else { Sparsity::DENSE };
@@ -174,6 +179,13 @@ fn search(
     let allocation = found.into_iter().next().context("a search found nothing")?.allocation;
     common::write_json(&directory.join("allocation.json"), &allocation)?;
     Ok(allocation)
+}
+
+/// A path with this after its name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 fn summarise(recipe: &Recipe, done: &Done) {

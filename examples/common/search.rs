@@ -3,6 +3,7 @@
 use super::arguments::Source;
 use anyhow::Result;
 use clap::Args;
+use sparq::pipeline::Allocation;
 use sparq::prelude::*;
 use sparq::sweep::{Search, Searched, Target};
 use std::fmt::Display;
@@ -61,6 +62,22 @@ impl SearchArgs {
     pub(crate) fn widths(&self, default: &[u8]) -> Result<Vec<Bits>> {
         let asked = if self.search_bits.is_empty() { default } else { &self.search_bits };
         Ok(asked.iter().map(|&bits| Bits::new(bits)).collect::<Result<_, _>>()?)
+    }
+
+    /// Rates for the layers of `model` with this mean, such that a bit is worth as much everywhere.
+    pub(crate) fn rates(
+        &self,
+        recipe: &Recipe,
+        model: &Model,
+        source: &Source,
+        rate: f64,
+        directory: &Path,
+        observer: &dyn Observer,
+    ) -> Result<Allocation> {
+        let fitted = source.draw(model, SEQUENCES)?;
+        let file = self.search_text.clone().unwrap_or_else(|| source.file.clone());
+        let probe = Source { file, seed: source.seed.wrapping_add(1), ..*source }.draw(model, 1)?;
+        Ok(Search::new(recipe.clone()).rates(model, &fitted, &probe, rate, Some(directory), observer)?)
     }
 
     /// Lets `search` find an allocation for each target, and shows how it was chosen. `finals` is what the result will be

@@ -84,6 +84,11 @@ impl SolverArgs {
         Ok(settings)
     }
 
+    /// Bits a weight once codes are coded, if that was asked for of the model as a whole.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.bits_per_weight
+    }
+
     /// Whether weights were asked to be removed.
     pub(crate) fn prunes(&self) -> bool {
         self.sparsity.is_some()

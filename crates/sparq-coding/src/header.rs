@@ -43,8 +43,11 @@ pub(crate) fn block_rows(columns: usize) -> usize {
 /// [`Error::TooLarge`] beyond its limits.
 pub fn stated_shape(bytes: &[u8]) -> Result<(usize, usize)> {
     let mut fixed = Reader(bytes);
-    let (_, shape) = fixed.beginning()?;
-    Ok(shape)
+    let (_, (rows, columns)) = fixed.beginning()?;
+    if rows > MAX_ROWS || columns > MAX_COLUMNS {
+        return Err(Error::TooLarge { rows, columns });
+    }
+    Ok((rows, columns))
 }
 
 /// Bits that tell one of `classes` from the others.
@@ -102,6 +105,9 @@ impl Header {
 
         if (rows, columns) != expected {
             return Err(Error::Shape { found: (rows, columns), expected });
+        }
+        if rows > MAX_ROWS || columns > MAX_COLUMNS {
+            return Err(Error::TooLarge { rows, columns });
         }
         let empty = rows == 0 || columns == 0;
         if class_count > MAX_CLASSES || (class_count == 0) != empty {
@@ -193,9 +199,6 @@ impl<'a> Reader<'a> {
         let classes = usize::from(self.u16("the number of classes")?);
         let rows = self.u32("the number of rows")? as usize;
         let columns = self.u32("the number of columns")? as usize;
-        if rows > MAX_ROWS || columns > MAX_COLUMNS {
-            return Err(Error::TooLarge { rows, columns });
-        }
         Ok((classes, (rows, columns)))
     }
 

@@ -24,7 +24,7 @@ fn solve(weight: &Array2<f32>, curvature: &Curvature, scheme: QuantScheme) -> Ve
         let name = method.name().into_owned();
         let layer = method.compress(&problem).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(layer.weight.iter().all(|value| value.is_finite()), "{name}");
-        if let Some(quantized) = &layer.quantized {
+        if let Some(quantized) = layer.quantized() {
             assert_eq!(quantized.dequantize(), layer.weight, "{name}");
             assert!(quantized.grids.iter().all(|grid| grid.scale > 0.0 && grid.scale.is_finite()), "{name}");
         }
@@ -113,7 +113,7 @@ fn scales_beyond_half_precision_are_clamped_and_counted() {
             layer.report.fallbacks.iter().any(|fallback| matches!(fallback, Fallback::ClampedScales { .. }))
         };
         let quantized = |solved: Vec<(String, CompressedLayer)>| {
-            solved.into_iter().filter(|(_, layer)| layer.quantized.is_some()).collect::<Vec<_>>()
+            solved.into_iter().filter(|(_, layer)| layer.codes.is_some()).collect::<Vec<_>>()
         };
         for solved in quantized(solve(&weight, &h, int4())) {
             assert!(clamped(&solved), "{}: {:?}", solved.0, solved.1.report);

@@ -21,10 +21,15 @@ pub enum SrcrForm {
     SqrtLog,
     /// OURS: `Sr · TCr`, for readers who want no extra credit for sparsity.
     Tcr,
+    /// OURS: `Sr · MCr`, with the measured compression rate, `MCr = 1 − b / 16`: `b` are the bits that a weight takes in a
+    /// file whose codes are entropy-coded, scales and tables included. Zeros are among what is coded, so sparsity is not
+    /// looked at a second time.
+    Measured,
 }
 
 impl SrcrForm {
-    /// The factor, from 0 to 1, that multiplies Sr.
+    /// The factor, from 0 to 1, that multiplies Sr. `bits` are those of a weight that stays, for
+    /// [`Measured`](Self::Measured) those of every weight as coded.
     ///
     /// # Errors
     /// [`Error::Sparsity`] outside of `[0, 1)`, [`Error::Bits`] outside of `[1, 16]`.
@@ -34,6 +39,7 @@ impl SrcrForm {
     /// use sparq_metric::SrcrForm;
     /// assert!((SrcrForm::SqrtLog.weight(0.0, 3.0)? - 0.603759).abs() < 1e-6);
     /// assert_eq!(SrcrForm::Tcr.weight(0.0, 3.0)?, 0.8125);
+    /// assert_eq!(SrcrForm::Measured.weight(0.25, 3.0)?, 0.8125);
     /// # Ok::<(), sparq_metric::Error>(())
     /// ```
     pub fn weight(self, sparsity: f64, bits: f64) -> Result<f64> {
@@ -45,6 +51,7 @@ impl SrcrForm {
                 Ok(1.0 - (1.0 - pruned) * (1.0 - quantized))
             }
             Self::Tcr => tcr(sparsity, bits),
+            Self::Measured => tcr(0.0, bits.max(1.0)),
         }
     }
 

@@ -1,5 +1,10 @@
-use crate::{LayerBudget, Recipe, Result};
+use crate::{LayerBudget, LayerReport, Recipe, Result};
 use sparq_core::{LayerCompressor, Solver, Statistics};
+use sparq_model::Linear;
+
+/// A layer's rate, to make up for others, is at least this share of what it should be, and at most that.
+const LEAST_CARRIED: f64 = 0.95;
+const MOST_CARRIED: f64 = 1.05;
 
 /// A recipe and its solvers: one for each budget that some layer has.
 #[derive(Debug)]
@@ -36,6 +41,22 @@ impl Compressors {
     /// Whether layers correct drift, which takes the dense model's activations beside the compressed one's.
     pub(crate) fn correct_drift(&self) -> bool {
         self.recipe.drift > 0.0 && self.needs() == Statistics::Hessian
+    }
+
+    /// The solver for a layer at a rate, which makes up for what the layers before it took more or less than theirs: so the
+    /// model as a whole has its rate. None for layers without a rate.
+    pub(crate) fn carried(&self, linear: &Linear, done: &[LayerReport], blocks: usize) -> Result<Option<Solver>> {
+        let budget = self.recipe.budget(&linear.name);
+        let Some(rate) = budget.rate else { return Ok(None) };
+        let left = |report: &LayerReport| {
+            let rate = self.recipe.budget(&report.name).rate?;
+            Some(report.weights as f64 * (rate - report.coded_bits_per_weight))
+        };
+        // Embedding and output matrix have a rate of their own.
+        let inside = done.iter().filter(|report| report.block < blocks);
+        let left: f64 = inside.filter_map(left).sum();
+        let aim = (rate + left / linear.weight.len().max(1) as f64).clamp(rate * LEAST_CARRIED, rate * MOST_CARRIED);
+        self.recipe.with_budget(LayerBudget { rate: Some(aim), ..budget }).solver()
     }
 
     /// The solver for the layer of this name; none if it is left as it is.

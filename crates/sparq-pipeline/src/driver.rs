@@ -98,6 +98,8 @@ impl Compress<'_> {
                         }
                         let linear = block.linear_mut(id);
                         let Some(solver) = compressors.of(&linear.name) else { continue };
+                        let carried = compressors.carried(linear, &layers, plan.blocks)?;
+                        let solver = carried.as_ref().unwrap_or(solver);
                         let (layer, report) =
                             profile.time(Phase::Solve, 0, || statistics.solve(index, linear, solver))?;
                         self.check_strict(&report)?;

@@ -100,6 +100,17 @@ pub struct CompressionReport {
 }
 
 impl CompressionReport {
+    /// Coded bits of the whole model for each of its parameters; what is not compressed counts 16 bits.
+    pub fn model_bits_per_weight(&self) -> f64 {
+        let (mut bits, mut weights) = (0.0, 0);
+        for layer in &self.layers {
+            bits += layer.coded_bits_per_weight * layer.weights as f64;
+            weights += layer.weights;
+        }
+        let rest = self.plan.parameters.saturating_sub(weights);
+        (bits + 16.0 * rest as f64) / ((weights + rest) as f64).max(1.0)
+    }
+
     pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64, profile: Profile) -> Self {
         // Embedding and output matrix are no layers of the blocks, which rates are over.
         let inside = || layers.iter().filter(|layer| layer.block < plan.blocks);

@@ -160,7 +160,7 @@ fn with_too_little_text_to_hold_any_out_damping_stays() {
 #[test]
 fn bits_do_not_depend_on_threads() {
     let model = model();
-    for recipe in ["s=2:4,q=4,group=64,asymmetric=true,held-out=0", "s=0.5,q=4,group=64"] {
+    for recipe in ["s=2:4,q=4,group=64,asymmetric=true,held-out=0", "s=0.5,q=4,group=64", "rate=2.5,embeddings=5"] {
         let runs = [1, 2, 4].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
             pool.install(|| {
@@ -240,7 +240,9 @@ fn a_stopped_job_continues_to_the_same_bytes() {
     let model = model();
     let calibration = calibration(&model, 8);
     let directory = tempfile::tempdir().expect("a directory");
-    for recipe in ["s=0.5,q=4,group=64,asymmetric=true,held-out=0", "s=2:4", "s=0.5,q=4,group=64"] {
+    for recipe in
+        ["s=0.5,q=4,group=64,asymmetric=true,held-out=0", "s=2:4", "s=0.5,q=4,group=64", "rate=3,embeddings=5"]
+    {
         let recipe: Recipe = recipe.parse().expect("valid");
         let (whole, pieces) = (directory.path().join("whole"), directory.path().join("pieces"));
         let job = Compress::new(&model).recipe(recipe).calibration(&calibration);

@@ -4,7 +4,7 @@ use sparq_sweep::{ConfigurationResult, SweepResults};
 type Column = (&'static str, fn(&ConfigurationResult) -> String);
 
 /// The columns before those of the tasks.
-const COLUMNS: [Column; 20] = [
+const COLUMNS: [Column; 23] = [
     ("recipe", |it| it.recipe.clone()),
     ("family", |it| it.family.to_string()),
     ("pattern", |it| it.pattern.clone()),
@@ -13,6 +13,8 @@ const COLUMNS: [Column; 20] = [
     ("tcr", |it| number(it.tcr)),
     ("measured_sparsity", |it| number(it.measured_sparsity)),
     ("bits_per_weight", |it| number(it.bits_per_weight)),
+    ("coded_bits_per_weight", |it| number(it.coded_bits_per_weight)),
+    ("model_bits_per_weight", |it| number(it.model_bits_per_weight)),
     ("perplexity", |it| number(it.perplexity)),
     ("kl", |it| number(it.kl)),
     ("kl_low", |it| optional(it.kl_interval.map(|interval| interval.low))),
@@ -23,6 +25,7 @@ const COLUMNS: [Column; 20] = [
     ("sr_high", |it| optional(it.retention.as_ref().map(|kept| kept.interval.high))),
     ("srcr", |it| optional(it.srcr)),
     ("srcr_tcr", |it| optional(it.srcr_tcr)),
+    ("srcr_measured", |it| optional(it.srcr_measured)),
     ("compress_seconds", |it| number(it.compress_seconds)),
     ("evaluate_seconds", |it| number(it.evaluate_seconds)),
 ];
@@ -57,7 +60,7 @@ fn base_value(results: &SweepResults, column: &str) -> String {
     match column {
         "recipe" => "base".to_owned(),
         "tcr" | "kl" => number(0.0),
-        "bits_per_weight" => number(16.0),
+        "bits_per_weight" | "coded_bits_per_weight" | "model_bits_per_weight" => number(16.0),
         "top1_agreement" => number(1.0),
         "perplexity" => number(results.base.perplexity),
         "evaluate_seconds" => number(results.base.seconds),

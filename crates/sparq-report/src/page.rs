@@ -3,7 +3,7 @@
 use crate::cells::{number, percent, perplexity, with_interval};
 use crate::figure::Figure;
 use crate::layer_map::layer_maps;
-use crate::scatter::{divergence, retention};
+use crate::scatter::{Rate, divergence, retention};
 use crate::srcr_grid::srcr_grid;
 use crate::table;
 use crate::task_plots::task_plots;
@@ -21,8 +21,8 @@ pub(crate) struct Page<'a> {
     overview: Overview<'a>,
     /// The table of all configurations, its header first.
     table: Vec<Vec<String>>,
-    retention: Figure,
-    divergence: Figure,
+    /// Retention and divergence over each rate.
+    scatters: Vec<Figure>,
     srcr: Figure,
     tasks: Vec<Figure>,
     /// Why tasks are left out of Sr.
@@ -110,8 +110,10 @@ impl<'a> Page<'a> {
             }),
             overview: overview(results),
             table: table::rows(results),
-            retention: retention(results),
-            divergence: divergence(results),
+            scatters: [Rate::Theoretical, Rate::Measured]
+                .into_iter()
+                .flat_map(|rate| [retention(results, rate), divergence(results, rate)])
+                .collect(),
             srcr: srcr_grid(results),
             tasks: task_plots(results),
             excluded: excluded(results),

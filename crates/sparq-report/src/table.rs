@@ -4,11 +4,11 @@ use sparq_sweep::SweepResults;
 /// The rows of the table: a header, the base, every configuration.
 pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {
     let tasks = task_names(results);
-    let fixed = ["configuration", "TCr", "zeros", "bits/w", "perplexity", "KL", "Sr", "SrCr"];
+    let fixed = ["configuration", "TCr", "zeros", "bits/w", "coded", "perplexity", "KL", "Sr", "SrCr"];
     let mut header: Vec<String> = fixed.iter().map(|&name| name.to_owned()).collect();
     header.extend(tasks.iter().map(|name| format!("Sr {name}")));
     header.push("seconds".to_owned());
-    let mut base = vec!["base".to_owned(), percent(0.0, 2), String::new(), "16".to_owned()];
+    let mut base = vec!["base".to_owned(), percent(0.0, 2), String::new(), "16".to_owned(), "16".to_owned()];
     base.extend([perplexity(results.base.perplexity), number(0.0, 4), String::new(), String::new()]);
     base.extend(results.base.tasks.iter().map(|task| format!("accuracy {}", percent(task.accuracy, 1))));
     base.push(number(results.base.seconds, 0));
@@ -19,6 +19,7 @@ pub(crate) fn rows(results: &SweepResults) -> Vec<Vec<String>> {
             percent(configuration.tcr, 2),
             percent(configuration.measured_sparsity, 1),
             number(configuration.bits_per_weight, 2),
+            number(configuration.coded_bits_per_weight, 2),
             perplexity(configuration.perplexity),
             number(configuration.kl, 4),
             sr_cell(configuration),

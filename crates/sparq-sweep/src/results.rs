@@ -183,6 +183,11 @@ pub struct ConfigurationResult {
     pub measured_sparsity: f64,
     /// Stored bits for each weight, scales and zero points included.
     pub bits_per_weight: f64,
+    /// The same in a coded file, where a code takes as many bits as it is rare. One minus a sixteenth of it is the measured
+    /// compression rate (MCr).
+    pub coded_bits_per_weight: f64,
+    /// Coded bits of the whole model for each of its parameters; what is not compressed counts 16 bits.
+    pub model_bits_per_weight: f64,
     /// Perplexity on the text.
     #[serde(deserialize_with = "nan_if_null")]
     pub perplexity: f64,
@@ -206,6 +211,8 @@ pub struct ConfigurationResult {
     pub srcr: Option<f64>,
     /// SrCr as Sr · TCr.
     pub srcr_tcr: Option<f64>,
+    /// SrCr as Sr · MCr.
+    pub srcr_measured: Option<f64>,
     /// Wall time of compression.
     pub compress_seconds: f64,
     /// The time of each phase. Memory is the peak of the whole process until then.
@@ -218,6 +225,13 @@ pub struct ConfigurationResult {
     pub reused: bool,
     /// Continuations of the same prompts: prompt, base, compressed.
     pub samples: Vec<Sample>,
+}
+
+impl ConfigurationResult {
+    /// Measured compression rate, `1 - b / 16` for `b` coded bits a weight of the compressed layers.
+    pub fn mcr(&self) -> f64 {
+        1.0 - self.coded_bits_per_weight / 16.0
+    }
 }
 
 impl fmt::Display for ConfigurationResult {

@@ -233,22 +233,25 @@ impl Sweep {
             Ok(retention) => (Some(retention), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        let srcr =
-            |form: SrcrForm| retention.as_ref().map(|retention| form.score(retention.sr, sparsity, bits)).transpose();
-        let (srcr, srcr_tcr) = (srcr(SrcrForm::SqrtLog)?, srcr(SrcrForm::Tcr)?);
+        let compression = measurement.compression.as_ref();
+        let coded = compression.map_or(16.0, |report| report.coded_bits_per_weight);
+        let srcr = |form: SrcrForm, bits: f64| {
+            retention.as_ref().map(|retention| form.score(retention.sr, sparsity, bits)).transpose()
+        };
+        let (srcr, srcr_tcr, srcr_measured) =
+            (srcr(SrcrForm::SqrtLog, bits)?, srcr(SrcrForm::Tcr, bits)?, srcr(SrcrForm::Measured, coded)?);
         let text = measurement.evaluation.text.as_ref();
         let comparison = text.and_then(|text| text.base.as_ref());
         let ratio = text.map(|text| text.perplexity_ratio_interval(&self.bootstrap)).transpose()?.flatten();
         let finite = text.filter(|_| comparison.is_some_and(|comparison| comparison.mean_kl.is_finite()));
         let kl_interval = finite.map(|text| text.kl_interval(&self.bootstrap)).transpose()?.flatten();
-        let compression = measurement.compression.as_ref();
         let samples = self.prompts.iter().zip(&base.continuations).zip(&measurement.continuations);
         let result = ConfigurationResult {
             recipe: recipe.to_string(),
-            family: match (sparsity == 0.0, recipe.bits) {
+            family: match (sparsity == 0.0, recipe.bits.is_some() || recipe.rate.is_some()) {
                 (true, _) => Family::Quantization,
-                (false, None) => Family::Pruning,
-                (false, Some(_)) => Family::Joint,
+                (false, false) => Family::Pruning,
+                (false, true) => Family::Joint,
             },
             allocated: recipe.allocation.is_some(),
             sparsity,
@@ -260,6 +263,8 @@ impl Sweep {
             tcr: recipe.tcr(),
             measured_sparsity: compression.map_or(0.0, |report| report.measured_sparsity),
             bits_per_weight: compression.map_or(16.0, |report| report.bits_per_weight),
+            coded_bits_per_weight: coded,
+            model_bits_per_weight: compression.map_or(16.0, CompressionReport::model_bits_per_weight),
             perplexity: text.map_or(f64::NAN, |text| text.perplexity),
             perplexity_ratio: ratio,
             kl: comparison.map_or(f64::NAN, |comparison| comparison.mean_kl),
@@ -270,6 +275,7 @@ impl Sweep {
             retention_missing,
             srcr,
             srcr_tcr,
+            srcr_measured,
             compress_seconds: compression.map_or(0.0, |report| report.seconds),
             profile: compression.map(|report| report.profile.clone()).unwrap_or_default(),
             evaluate_seconds: measurement.seconds,

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 use sparq::export::{
-    CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes,
+    Coded, CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes,
     GptqCheckpoint, SolvedInMemory, export,
 };
 use sparq::pipeline::{Allocation, LayerBudget, Sink};
@@ -20,11 +20,17 @@ fn demo() -> PathBuf {
 struct Keep {
     layers: SolvedInMemory,
     blocks: Vec<Arc<sparq::model::Block>>,
+    vocabulary: Vec<Array2<f32>>,
 }
 
 impl Sink for Keep {
     fn layer(&mut self, linear: &sparq::model::Linear, layer: &CompressedLayer) -> Result<(), sparq::pipeline::Error> {
         self.layers.push(linear.name.clone(), layer.clone()).map_err(sparq::pipeline::Error::Export)
+    }
+
+    fn vocabulary(&mut self, matrices: Vec<Array2<f32>>) -> Result<(), sparq::pipeline::Error> {
+        self.vocabulary = matrices;
+        Ok(())
     }
 
     fn block(&mut self, block: sparq::model::Block) -> Result<(), sparq::pipeline::Error> {
@@ -38,6 +44,7 @@ struct Solved {
     layers: SolvedInMemory,
     /// The compressed model in memory.
     compressed: Model,
+    report: sparq::CompressionReport,
 }
 
 fn solve(recipe: &str, change: impl FnOnce(&mut Recipe)) -> Solved {
@@ -52,9 +59,13 @@ fn solve(recipe: &str, change: impl FnOnce(&mut Recipe)) -> Solved {
     let mut recipe: Recipe = recipe.parse().expect(recipe);
     change(&mut recipe);
     let mut keep = Keep::default();
-    Compress::new(&model).recipe(recipe).calibration(&calibration).into_sink(&mut keep).expect("compressed");
-    let compressed = model.with_blocks(keep.blocks).expect("all blocks");
-    Solved { model, layers: keep.layers, compressed }
+    let job = Compress::new(&model).recipe(recipe).calibration(&calibration);
+    let report = job.into_sink(&mut keep).expect("compressed");
+    let mut compressed = model.with_blocks(keep.blocks).expect("all blocks");
+    if !keep.vocabulary.is_empty() {
+        compressed = compressed.with_vocabulary(keep.vocabulary).expect("of the same shape");
+    }
+    Solved { model, layers: keep.layers, compressed, report }
 }
 
 const TOKENS: [u32; 12] = [0, 5, 9, 300, 41, 7, 512, 77, 900, 12, 13, 1];
@@ -80,7 +91,7 @@ impl Solved {
         let path = directory.path().join(if is_gguf { "out.gguf" } else { "out" });
         let settings = ExportSettings { float_type, ..ExportSettings::default() };
         let report = export(self.source(), &self.layers, format, &path, &settings).expect("exported");
-        assert_eq!(report.layers.len(), 28);
+        assert_eq!(report.layers.len(), self.report.layers.len());
         let model = Model::open(&path).expect("opens");
         (report, model, directory)
     }
@@ -99,7 +110,9 @@ impl Solved {
 fn symmetric_four_bits_go_into_every_format() {
     let solved = solve("s=0.5,q=4,group=32", |_| {});
     let expected = logits(&solved.compressed);
-    for format in [&Dense as &dyn ExportFormat, &CompressedTensors::default(), &GptqCheckpoint, &Gguf::default()] {
+    let formats: [&dyn ExportFormat; 5] =
+        [&Dense, &Coded, &CompressedTensors::default(), &GptqCheckpoint, &Gguf::default()];
+    for format in formats {
         let (report, model, _directory) = solved.export(format, FloatType::F32);
         assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{}", report.format);
         assert!(report.zeros as f64 >= 0.5 * report.layer_weights as f64);
@@ -108,6 +121,8 @@ fn symmetric_four_bits_go_into_every_format() {
         match report.format.as_str() {
             "dense" => assert_eq!(bits, 32.0),
             "gguf" => assert_eq!(bits, 4.5),
+            // Half of the codes are zero: 3.4 bits a code instead of 4, scales of 16 bits for 32 of them.
+            "coded" => assert!((3.3..4.2).contains(&bits), "{bits}"),
             "gptq" => assert!((4.5..4.9).contains(&bits), "{bits}"),
             _ => assert!((5.0..5.1).contains(&bits), "{bits}"), // scales of an F32 checkpoint
         }
@@ -346,7 +361,7 @@ fn gptq_names_what_engines_run_as_one() {
     let model = Model::open(demo()).expect("the demo model opens");
     let recipe: Recipe = "s=0,q=4,group=64,quantizer=rtn,preset=reference".parse().expect("valid");
     let bits = |name: &str| if name.contains("layers.0.self_attn") && !name.contains("o_proj") { 8 } else { 4 };
-    let budget = |bits| LayerBudget { sparsity: sparq::Sparsity::DENSE, bits: sparq::Bits::new(bits).ok() };
+    let budget = |bits| LayerBudget { sparsity: sparq::Sparsity::DENSE, bits: sparq::Bits::new(bits).ok(), rate: None };
     let mut layers = Vec::new();
     for index in 0..model.block_count() {
         let linears = model.block_plan(index).expect("a plan").linears();
@@ -361,4 +376,56 @@ fn gptq_names_what_engines_run_as_one() {
     let names: Vec<&str> = dynamic.keys().filter_map(|rule| rule.rsplit('.').next()).collect();
     assert_eq!(names, ["k_proj$", "q_proj$", "qkv_proj$", "v_proj$"]);
     assert!(dynamic.values().all(|rule| rule["bits"] == 8));
+}
+
+#[test]
+fn codes_at_a_rate_go_into_the_coded_format_without_loss() {
+    let solved = solve("rate=3,embeddings=5", |_| {});
+    let expected = logits(&solved.compressed);
+    let (report, model, _directory) = solved.export(&Coded, FloatType::F32);
+    assert_eq!((report.largest_difference, report.zeros_lost, report.layers.len()), (0.0, 0, 29));
+    assert_eq!(logits(&model), expected, "the same bits");
+    // What was asked for, what the report says, and what the file takes.
+    let said = &solved.report;
+    assert!((said.coded_bits_per_weight / 3.0 - 1.0).abs() < 0.004, "{}", said.coded_bits_per_weight);
+    let (mut claimed, mut taken) = (0.0, 0.0);
+    for layer in &said.layers {
+        claimed += layer.coded_bits_per_weight * layer.weights as f64;
+        let info = model.checkpoint().get(&format!("{}.weight", layer.name)).expect("there");
+        assert_eq!(info.packing, Some(Packing::Coded { bits: None }));
+        taken += 8.0 * info.bytes as f64;
+        if layer.block == 4 {
+            assert!((layer.coded_bits_per_weight / 5.0 - 1.0).abs() < 0.02, "{layer}");
+        }
+    }
+    assert!((taken / claimed - 1.0).abs() < 0.005, "{taken} {claimed}");
+    let (report, model, _directory) = solved.export(&Dense, FloatType::F32);
+    assert_eq!((report.largest_difference, logits(&model)), (0.0, expected));
+    let other: [&dyn ExportFormat; 3] = [&CompressedTensors::default(), &GptqCheckpoint, &Gguf::default()];
+    for format in other {
+        let message = solved.refusal(format, ExportSettings::default());
+        assert!(message.contains("no fixed width") && message.contains("coded"), "{message}");
+    }
+    let (_, model, _directory) = solved.export(&Gguf::new(GgufTypes::All(DType::Q8_0)), FloatType::Source);
+    assert!(relative_difference(&logits(&model), &logits(&solved.compressed)) < 0.05);
+}
+
+#[test]
+fn asymmetric_and_whole_row_grids_keep_their_codes_when_coded() {
+    for recipe in ["s=0.25,q=3,group=32,asymmetric=true", "s=0,q=4,group=channel", "s=0.5,q=16"] {
+        let solved = solve(recipe, |_| {});
+        let (report, model, _directory) = solved.export(&Coded, FloatType::F32);
+        assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{recipe}");
+        assert_eq!(logits(&model), logits(&solved.compressed), "{recipe}");
+    }
+}
+
+#[test]
+fn more_bits_are_nearer_to_the_dense_model() {
+    let distance = |recipe: &str| {
+        let solved = solve(recipe, |_| {});
+        relative_difference(&logits(&solved.compressed), &logits(&solved.model))
+    };
+    let (two, three, four) = (distance("rate=2.2"), distance("rate=3.2"), distance("rate=4.2"));
+    assert!(four < three && three < two, "{four} {three} {two}");
 }

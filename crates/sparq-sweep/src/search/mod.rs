@@ -4,6 +4,7 @@ mod allocate;
 mod base;
 mod curves;
 mod knapsack;
+mod rates;
 mod sensitivity;
 mod solved_layers;
 mod target;
@@ -60,13 +61,15 @@ pub struct Search {
     recipe: Recipe,
     candidates: Vec<LayerBudget>,
     jobs: usize,
+    /// Whether layers that read the same input are measured one by one.
+    apart: bool,
     finals: Option<Calibration>,
 }
 
 impl Search {
     /// A search for recipes like this one, over [3, 4 and 8 bits](Self::widths), which GPTQ checkpoints hold.
     pub fn new(recipe: Recipe) -> Self {
-        let search = Self { candidates: Vec::new(), recipe, jobs: 1, finals: None };
+        let search = Self { candidates: Vec::new(), recipe, jobs: 1, apart: false, finals: None };
         search.widths(&[Bits::B3, Bits::B4, Bits::B8])
     }
 
@@ -152,7 +155,7 @@ impl Search {
     /// Fingerprint of what is measured on `inputs` by `recipe`.
     fn key(&self, recipe: &Recipe, inputs: &Inputs) -> Result<String> {
         let Inputs { model, calibration, probe } = inputs;
-        let settings = serde_json::to_string(&(recipe, &self.candidates))?;
+        let settings = serde_json::to_string(&(recipe, &self.candidates, self.apart))?;
         Ok(fingerprint(&["search", env!("CARGO_PKG_VERSION"), model, calibration, probe, &settings]))
     }
 }

@@ -65,7 +65,7 @@ impl Search {
     fn budgets(&self) -> Vec<LayerBudget> {
         let mut budgets = self.candidates.clone();
         for candidate in &self.candidates {
-            let pruned = LayerBudget { bits: None, ..*candidate };
+            let pruned = LayerBudget { bits: None, rate: None, ..*candidate };
             if !pruned.sparsity.is_dense() && !budgets.contains(&pruned) {
                 budgets.push(pruned);
             }
@@ -84,7 +84,9 @@ impl Search {
     ) -> Result<Vec<Unit>> {
         let plan = probe.model().block_plan(block)?;
         let mut units = Vec::new();
-        for ids in together(plan) {
+        let groups = together(plan);
+        let groups = if self.apart { groups.into_iter().flatten().map(|id| vec![id]).collect() } else { groups };
+        for ids in groups {
             let name = |id: &LinearId| &plan.linears()[*id].name;
             let ids: Vec<LinearId> = ids.into_iter().filter(|id| errors.contains_key(name(id))).collect();
             if ids.is_empty() {
