@@ -78,6 +78,9 @@ struct Arguments {
     json: JsonArgs,
 }
 
+/// Stands for a rate until it is known.
+const ANY_RATE: f64 = 3.0;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run_with_code(|| compress(&arguments))
@@ -86,10 +89,11 @@ fn main() -> ExitCode {
 fn compress(arguments: &Arguments) -> Result<u8> {
     arguments.threads.start()?;
     let out = arguments.format.destination("compressed")?;
-    let rate = arguments.solver.rate();
-    let searches = arguments.target_tcr.is_some() || arguments.target_size.is_some();
-    if !searches {
-        arguments.search.check_unused("--target-tcr or --target-size")?;
+    let sized_codes = arguments.target_size.filter(|_| arguments.format.is_coded());
+    let has_rate = arguments.solver.rate().is_some() || sized_codes.is_some();
+    let searches = (arguments.target_tcr.is_some() || arguments.target_size.is_some()) && !has_rate;
+    if !searches && !has_rate {
+        arguments.search.check_unused("--target-tcr, --target-size or --bits-per-weight")?;
     }
     let format = arguments.format.format()?;
     let (model, demo) = arguments.model.open()?;
@@ -100,7 +104,7 @@ fn compress(arguments: &Arguments) -> Result<u8> {
     if !arguments.targets.is_empty() {
         targets.include.clone_from(&arguments.targets);
     }
-    let mut recipe = arguments.solver.recipe(targets)?;
+    let mut recipe = arguments.solver.recipe(targets, sized_codes.map(|_| ANY_RATE))?;
     let calibration = arguments.calibration.draw(&model, demo.as_ref(), &arguments.seed)?;
     if let Some(file) = &arguments.allocation {
         let allocation = Allocation::parse(&common::read_text(file)?);
@@ -111,11 +115,22 @@ fn compress(arguments: &Arguments) -> Result<u8> {
         let found = search(arguments, &model, &recipe, (source, calibration), format.as_ref(), &out)?;
         recipe.allocation = Some(found);
     }
-    if let (Some(rate), true, Some((source, _))) = (rate, recipe.allocation.is_none(), &calibration) {
+    if let (true, None, Some((source, _))) = (has_rate, &recipe.allocation, &calibration) {
+        // A coded file holds embedding and output matrix at a rate as well.
+        let embeddings = arguments.format.is_coded() && recipe.embeddings.is_none();
+        if embeddings {
+            recipe.embeddings = Some(ANY_RATE);
+        }
+        let rate = match sized_codes {
+            Some(bytes) => sparq::pipeline::rate_for_size(&model, &recipe, bytes, &arguments.format.settings())?,
+            None => arguments.solver.rate().unwrap_or(ANY_RATE),
+        };
         let directory = beside(&out, ".search");
-        let found = arguments.search.rates(&recipe, &model, source, rate, &directory, &SearchBar::new())?;
-        common::write_json(&directory.join("allocation.json"), &found)?;
-        recipe.allocation = Some(found);
+        let bar = SearchBar::new();
+        let found = arguments.search.rates(&recipe, &model, source, (rate, embeddings), &directory, &bar)?;
+        common::write_json(&directory.join("allocation.json"), &found.allocation)?;
+        recipe.embeddings = found.embeddings.or(recipe.embeddings);
+        recipe.allocation = Some(found.allocation);
     }
     let calibration = calibration.as_ref().map(|(_, calibration)| calibration);
     let held = sparq::pipeline::resident_bytes().unwrap_or(0);

@@ -126,6 +126,11 @@ impl FormatArgs {
         })
     }
 
+    /// Whether codes are entropy-coded, so that they may have a rate instead of a width.
+    pub(crate) fn is_coded(&self) -> bool {
+        self.format == Format::Coded
+    }
+
     /// Settings of the export.
     pub(crate) fn settings(&self) -> ExportSettings {
         let float_type = match self.dtype {

@@ -3,9 +3,8 @@
 use super::arguments::Source;
 use anyhow::Result;
 use clap::Args;
-use sparq::pipeline::Allocation;
 use sparq::prelude::*;
-use sparq::sweep::{Search, Searched, Target};
+use sparq::sweep::{Rates, Search, Searched, Target};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -64,16 +63,17 @@ impl SearchArgs {
         Ok(asked.iter().map(|&bits| Bits::new(bits)).collect::<Result<_, _>>()?)
     }
 
-    /// Rates for the layers of `model` with this mean, such that a bit is worth as much everywhere.
+    /// Rates for the layers of `model`, and perhaps embedding and output matrix, with this mean, such that a bit is worth as
+    /// much everywhere.
     pub(crate) fn rates(
         &self,
         recipe: &Recipe,
         model: &Model,
         source: &Source,
-        rate: f64,
+        rate: (f64, bool),
         directory: &Path,
         observer: &dyn Observer,
-    ) -> Result<Allocation> {
+    ) -> Result<Rates> {
         let fitted = source.draw(model, SEQUENCES)?;
         let file = self.search_text.clone().unwrap_or_else(|| source.file.clone());
         let probe = Source { file, seed: source.seed.wrapping_add(1), ..*source }.draw(model, 1)?;

@@ -99,9 +99,10 @@ impl SolverArgs {
         Ok(self.settings()?.into_iter().map(|(key, _)| key).find(|key| OF_MODELS.contains(key)))
     }
 
-    /// The recipe, checked.
-    pub(crate) fn recipe(&self, targets: Targets) -> Result<Recipe> {
+    /// The recipe, checked; at `rate` if there is one.
+    pub(crate) fn recipe(&self, targets: Targets, rate: Option<f64>) -> Result<Recipe> {
         let mut settings = self.settings()?;
+        settings.extend(rate.map(|rate| ("rate", rate.to_string())));
         let names = |keys: &[&str]| settings.iter().any(|(key, _)| keys.contains(key));
         let (prunes, rounds) = (names(&OF_PRUNING), names(&OF_ROUNDING));
         let both = prunes == rounds || names(&["pipeline"]);

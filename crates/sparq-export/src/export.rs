@@ -1,6 +1,6 @@
 use crate::joined::{Joined, join};
 use crate::{
-    Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, SolvedShape, verify,
+    Coded, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, SolvedShape, verify,
 };
 use sparq_core::CodeLayout;
 use sparq_tensor::{Checkpoint, PlannedSize};
@@ -72,6 +72,15 @@ pub fn planned_size(
 ) -> Result<PlannedSize> {
     let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
     format.planned_size(&checked(source, &layers, format, settings)?)
+}
+
+/// Bytes of the weight files of a [`Coded`] checkpoint besides what these layers take: what a size is to be met with.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn bytes_besides_codes(source: &Checkpoint, layers: &[SolvedShape], settings: &ExportSettings) -> Result<u64> {
+    let layers: Vec<_> = join(layers, &Coded.name())?.into_iter().map(|(shape, _)| shape).collect();
+    Coded::bytes_besides_codes(&checked(source, &layers, &Coded, settings)?)
 }
 
 fn checked<'a>(

@@ -49,7 +49,7 @@ mod solved;
 mod verify;
 
 pub use error::{Error, Result};
-pub use export::{check, check_values, export, planned_size};
+pub use export::{bytes_besides_codes, check, check_values, export, planned_size};
 pub use float_type::FloatType;
 pub use format::{ExportContext, ExportFormat, ExportTensor};
 pub use formats::{Coded, CompressedTensors, Dense, Format, Gguf, GgufTypes, GptqCheckpoint};

@@ -1,9 +1,10 @@
 use crate::partial::{self, CHECKPOINT};
 use crate::sink::SOLUTION;
-use crate::{Calibration, CompressionReport, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink};
+use crate::{Calibration, CompressionReport, Error, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink};
 use sparq_core::{CodeLayout, Observer};
 use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
 use sparq_model::Model;
+use sparq_quant::Step;
 use sparq_tensor::{PlannedSize, TensorPart};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -294,6 +295,24 @@ pub fn planned_size(
     settings: &ExportSettings,
 ) -> Result<PlannedSize> {
     Ok(sparq_export::planned_size(model.checkpoint(), &announced(model, recipe)?, format, settings)?)
+}
+
+/// The rate at which a [`Coded`](sparq_export::Coded) checkpoint of `model` has weight files of `bytes`: a mean over the layers
+/// that `recipe` compresses at a rate, and embedding and output matrix if it says so.
+///
+/// # Errors
+/// [`Error::Size`](crate::Error::Size) if no rate gives this size, and those of [`planned_size`].
+pub fn rate_for_size(model: &Model, recipe: &Recipe, bytes: u64, settings: &ExportSettings) -> Result<f64> {
+    let layers = announced(model, recipe)?;
+    let besides = sparq_export::bytes_besides_codes(model.checkpoint(), &layers, settings)?;
+    let weights: usize = layers.iter().map(|layer| layer.shape[0] * layer.shape[1]).sum();
+    let of_rate = |rate: f64| besides + (rate * weights as f64 / 8.0) as u64;
+    let rate = (bytes.saturating_sub(besides)) as f64 * 8.0 / (weights as f64).max(1.0);
+    if Step::RATES.contains(&rate) {
+        return Ok(rate);
+    }
+    let (least, most) = (of_rate(*Step::RATES.start()), of_rate(*Step::RATES.end()));
+    Err(Error::Size { wanted: bytes, least, most })
 }
 
 /// What the recipe will make of every layer, for formats to refuse before any work.

@@ -49,12 +49,12 @@ impl Compressors {
         let budget = self.recipe.budget(&linear.name);
         let Some(rate) = budget.rate else { return Ok(None) };
         let left = |report: &LayerReport| {
-            let rate = self.recipe.budget(&report.name).rate?;
+            // Embedding and output matrix have a rate of their own.
+            let inside = report.block < blocks;
+            let rate = if inside { self.recipe.budget(&report.name).rate } else { self.recipe.embeddings }?;
             Some(report.weights as f64 * (rate - report.coded_bits_per_weight))
         };
-        // Embedding and output matrix have a rate of their own.
-        let inside = done.iter().filter(|report| report.block < blocks);
-        let left: f64 = inside.filter_map(left).sum();
+        let left: f64 = done.iter().filter_map(left).sum();
         let aim = (rate + left / linear.weight.len().max(1) as f64).clamp(rate * LEAST_CARRIED, rate * MOST_CARRIED);
         self.recipe.with_budget(LayerBudget { rate: Some(aim), ..budget }).solver()
     }

@@ -60,6 +60,16 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// No rate gives weight files of this size.
+    #[error("weight files of {wanted} bytes cannot be made; codes at a rate give {least} to {most} bytes")]
+    Size {
+        /// Bytes that were asked for.
+        wanted: u64,
+        /// Bytes at the lowest rate.
+        least: u64,
+        /// Bytes at the highest rate.
+        most: u64,
+    },
     /// Less memory is allowed than one block with its Hessian and one batch takes.
     #[error(
         "{budget} bytes of memory are not enough: {least} are needed even with waiting activations in a file; shorter \

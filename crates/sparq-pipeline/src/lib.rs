@@ -38,7 +38,7 @@ mod targets;
 mod unmatched;
 
 pub use calibration::{Calibration, Sampling};
-pub use compress::{Compress, Done, planned_size};
+pub use compress::{Compress, Done, planned_size, rate_for_size};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use plan::Plan;

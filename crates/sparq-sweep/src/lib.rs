@@ -47,5 +47,5 @@ pub use results::{
     BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
     SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
-pub use search::{Contestant, DamageCurves, Origin, Remaining, Search, Searched, Target, Unit};
+pub use search::{Contestant, DamageCurves, Origin, Rates, Remaining, Search, Searched, Target, Unit};
 pub use sweep::{Labels, Sweep, default_recipes};

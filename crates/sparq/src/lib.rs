@@ -92,7 +92,7 @@ pub mod model {
 pub mod pipeline {
     pub use sparq_pipeline::{
         Activations, Allocation, Done, Error, Key, LayerBudget, LayerReport, MemorySink, Phase, Plan, Preset, Profile,
-        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, planned_size,
+        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, planned_size, rate_for_size,
         resident_bytes,
     };
 }
@@ -131,8 +131,8 @@ pub mod metric {
 #[cfg(feature = "sweep")]
 pub mod sweep {
     pub use sparq_sweep::{
-        ConfigurationResult, Contestant, DamageCurves, Difference, Error, Family, Labels, Origin, Search, Searched,
-        Sweep, SweepResults, Target, Verdict, default_recipes,
+        ConfigurationResult, Contestant, DamageCurves, Difference, Error, Family, Labels, Origin, Rates, Search,
+        Searched, Sweep, SweepResults, Target, Verdict, default_recipes,
     };
 }
 

@@ -96,6 +96,31 @@ impl ExportFormat for Coded {
     }
 }
 
+impl Coded {
+    /// Bytes of the weight files besides what codes, factors, scales and zero points take: headers, and what is carried over.
+    pub(crate) fn bytes_besides_codes(context: &ExportContext<'_>) -> Result<u64> {
+        let mut specs = Vec::new();
+        let mut left_out = 0;
+        for info in context.tensors() {
+            let Some(shape) = context.layer_of(&info.name).filter(|shape| shape.codes.is_some()) else {
+                specs.push(TensorSpec::new(&info.name, info.shape.clone(), stored_type(context, info)));
+                continue;
+            };
+            // The header says how long a stream is: as many digits as it will have.
+            let [rows, width] = shape.shape;
+            let stream = TensorSpec::new(format!("{}.codes", shape.name), [rows * width / 2], DType::U8);
+            let factors = ["rows", "steps"].into_iter().zip([rows, width]);
+            let factors =
+                factors.map(|(part, length)| TensorSpec::new(format!("{}.{part}", shape.name), [length], DType::BF16));
+            for spec in std::iter::once(stream).chain(factors) {
+                left_out += spec.bytes()?;
+                specs.push(spec);
+            }
+        }
+        Ok(CheckpointWriter::file_bytes(&specs, &context.settings.write_options())?.saturating_sub(left_out))
+    }
+}
+
 /// Layers that have codes.
 fn coded<'a>(context: &ExportContext<'a>) -> impl Iterator<Item = &'a SolvedShape> {
     context.layers.iter().filter(|shape| shape.codes.is_some())

@@ -39,6 +39,7 @@ pub(super) struct Base<'a> {
 }
 
 struct Sequence {
+    tokens: Vec<u32>,
     layout: BatchLayout,
     embedded: Array2<f32>,
     logits: Array2<f32>,
@@ -51,7 +52,7 @@ impl<'a> Base<'a> {
             let layout = BatchLayout::new(&[tokens.len()]);
             let embedded = model.embed(tokens, &layout)?;
             let logits = compared_logits(model, run(&blocks, embedded.clone(), &layout)?)?;
-            Ok(Sequence { layout, embedded, logits })
+            Ok(Sequence { tokens: tokens.clone(), layout, embedded, logits })
         };
         Ok(Self { model, sequences: probe.sequences().iter().map(sequence).collect::<Result<_>>()? })
     }
@@ -71,14 +72,14 @@ impl<'a> Base<'a> {
         run(blocks, input, &self.sequences[sequence].layout)
     }
 
-    /// KL(base ‖ model), given the output of the model's last block.
-    pub(super) fn score(&self, sequence: usize, output: Array2<f32>) -> Result<Score> {
+    /// KL(base ‖ model), given the output of the model's last block; `model` has the output matrix.
+    pub(super) fn score(&self, model: &Model, sequence: usize, output: Array2<f32>) -> Result<Score> {
         let base = &self.sequences[sequence].logits;
         let rows = base.nrows();
         if rows == 0 {
             return Ok(Score::default());
         }
-        let mean = mean_divergence(base.view(), compared_logits(self.model, output)?.view())?;
+        let mean = mean_divergence(base.view(), compared_logits(model, output)?.view())?;
         Ok(Score { sum: mean * rows as f64, rows })
     }
 
@@ -87,8 +88,9 @@ impl<'a> Base<'a> {
         let blocks = blocks(compressed)?;
         let mut total = Score::default();
         for sequence in 0..self.sequences.len() {
-            let output = self.run(sequence, &blocks, self.embedded(sequence).clone())?;
-            total += self.score(sequence, output)?;
+            let Sequence { tokens, layout, .. } = &self.sequences[sequence];
+            let output = self.run(sequence, &blocks, compressed.embed(tokens, layout)?)?;
+            total += self.score(compressed, sequence, output)?;
         }
         Ok(total.mean())
     }

@@ -13,6 +13,7 @@ mod walk;
 mod whole_model;
 
 pub use allocate::{Contestant, Origin, Searched};
+pub use rates::Rates;
 pub use curves::{DamageCurves, Remaining, Unit};
 pub use target::Target;
 
@@ -61,7 +62,7 @@ pub struct Search {
     recipe: Recipe,
     candidates: Vec<LayerBudget>,
     jobs: usize,
-    /// Whether layers that read the same input are measured one by one.
+    /// Whether layers are measured one by one, in some of the blocks.
     apart: bool,
     finals: Option<Calibration>,
 }

@@ -2,26 +2,53 @@
 
 use super::base::Base;
 use super::{Inputs, Search, Unit};
-use crate::Result;
-use crate::store::Store;
-use sparq_core::{Observer, Sparsity};
+use crate::store::{Store, fingerprint};
+use crate::sweep::compression_error;
+use crate::{Result, name_in_block};
+use ndarray::Array2;
+use sparq_core::{LayerCompressor, LayerProblem, Observer, Sparsity};
 use sparq_model::Model;
 use sparq_pipeline::{Allocation, Calibration, LayerBudget};
-use sparq_quant::Step;
+use sparq_quant::{RowStep, Step};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The least share of the mean damage of a bit that a unit is taken to have: what was measured near 0 is not free.
 const FLOOR: f64 = 0.02;
 /// Bits by which a rate differs from the mean at most.
-const MOST_OFF: f64 = 2.0;
+const MOST_OFF: f64 = 2.5;
+/// Blocks in which layers are measured, about.
+const SAMPLED_BLOCKS: usize = 10;
+/// Bits by which embedding and output matrix are measured above the mean: nothing makes up for their errors.
+const VOCABULARY_OFF: f64 = 2.0;
+
+/// Rates of every layer, and of embedding and output matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rates {
+    /// The layers.
+    pub allocation: Allocation,
+    /// Embedding and output matrix, if they take part.
+    pub embeddings: Option<f64>,
+}
+
+/// One thing that has a rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Priced {
+    weights: f64,
+    /// Divergence of the whole model with this alone compressed.
+    divergence: f64,
+    /// At this many bits a weight.
+    rate: f64,
+}
 
 impl Search {
-    /// Rates for layers whose mean, by their numbers of weights, is `rate`, such that a bit more would help the whole model
-    /// as much in one layer as in another.
+    /// Rates for layers, and with `embeddings` for embedding and output matrix, whose mean, by their numbers of weights, is
+    /// `rate`, such that a bit more would help the whole model as much in one place as in another.
     ///
-    /// One walk solves every layer once at the mean rate and measures the divergence of the whole model from the base with
-    /// only this layer compressed, on the probe text. Where codes are fine, an error falls to a quarter with one bit more.
-    /// So a layer whose divergence for each of its weights is four times another's gets one bit more.
+    /// One walk solves layers once at the mean rate and measures the divergence of the whole model from the base with only
+    /// this layer compressed, on the probe text. In deep models this is done in about ten blocks; layers between them that
+    /// play the same part are taken to lie between them. Where codes are fine, an error falls to a quarter with one bit more. So
+    /// a layer whose divergence for each of its weights is four times another's gets one bit more.
     ///
     /// With a `directory`, what is measured is stored there and found again.
     ///
@@ -32,11 +59,12 @@ impl Search {
         model: &Model,
         calibration: &Calibration,
         probe: &Calibration,
-        rate: f64,
+        (rate, embeddings): (f64, bool),
         directory: Option<&Path>,
         observer: &dyn Observer,
-    ) -> Result<Allocation> {
-        Step::new(rate).map_err(sparq_pipeline::Error::from).map_err(crate::sweep::compression_error(&self.recipe))?;
+    ) -> Result<Rates> {
+        let refused = |error| compression_error(&self.recipe)(sparq_pipeline::Error::from(error));
+        Step::new(rate).map_err(refused)?;
         let budget = |rate| LayerBudget { sparsity: Sparsity::DENSE, bits: None, rate: Some(rate) };
         let search = Self { apart: true, ..self.clone().candidates(vec![budget(rate)]) };
         let store = Store::open_if_given(directory)?;
@@ -45,35 +73,92 @@ impl Search {
         model.make_resident()?;
         let base = Base::new(&model, probe)?;
         let curves = search.measure(&base, calibration, &store, &key, observer)?;
-        let rates = rates(&curves.units, rate);
-        let layers = curves.units.iter().zip(rates).flat_map(|(unit, rate)| {
-            unit.layers.iter().map(move |(name, weights)| (name.clone(), *weights, budget(rate)))
-        });
-        Ok(Allocation::new(layers))
+        let layers = every_layer(&model, &curves.units)?;
+        let price = |&(_, weights, divergence): &(String, usize, f64)| Priced { weights: weights as f64, divergence, rate };
+        let mut priced: Vec<Priced> = layers.iter().map(price).collect();
+        if embeddings {
+            let rate = (rate + VOCABULARY_OFF).min(*Step::RATES.end());
+            let key = fingerprint(&[&key, "vocabulary"]);
+            let divergence = match store.get(&key) {
+                Some(known) => known,
+                None => {
+                    let solver = RowStep::new(rate).map_err(refused)?;
+                    let solve = |matrix: sparq_model::Linear| -> Result<Array2<f32>> {
+                        let problem = LayerProblem::uncalibrated(&matrix.name, matrix.weight.view()).map_err(refused)?;
+                        Ok(solver.compress(&problem).map_err(refused)?.weight)
+                    };
+                    let matrices = model.vocabulary()?.into_iter().map(solve).collect::<Result<_>>()?;
+                    base.divergence(&model.with_vocabulary(matrices)?)?
+                }
+            };
+            store.put(&key, &divergence)?;
+            let weights: usize = model.vocabulary_tensors().map(|(_, [rows, width])| rows * width).sum();
+            priced.push(Priced { weights: weights as f64, divergence, rate });
+        }
+        let rates = rates(&priced, rate);
+        let of_layers = layers.into_iter().zip(&rates).map(|((name, weights, _), &rate)| (name, weights, budget(rate)));
+        let allocation = Allocation::new(of_layers);
+        Ok(Rates { allocation, embeddings: rates.last().copied().filter(|_| embeddings) })
     }
 }
 
-/// A rate for each unit, with this mean.
-fn rates(units: &[Unit], mean: f64) -> Vec<f64> {
-    let weights: Vec<f64> =
-        units.iter().map(|unit| unit.layers.iter().map(|(_, weights)| *weights as f64).sum()).collect();
-    let all: f64 = weights.iter().sum();
-    let damage: f64 = units.iter().map(|unit| unit.divergence.max(0.0)).sum();
-    if !(damage > 0.0 && damage.is_finite()) {
-        return vec![mean; units.len()];
+/// Whether the layers of a block are measured: of the first two, the last, and of every so many between.
+pub(super) fn is_sampled(block: usize, blocks: usize) -> bool {
+    let step = blocks.div_ceil(SAMPLED_BLOCKS).max(1);
+    block < 2 || block + 1 == blocks || block.is_multiple_of(step)
+}
+
+/// The name, weights and divergence of every layer of the model that some measured unit stands for.
+fn every_layer(model: &Model, units: &[Unit]) -> Result<Vec<(String, usize, f64)>> {
+    // Of each part of a block: where it was measured, and the logarithm of its divergence for each weight.
+    let mut parts: BTreeMap<&str, Vec<(usize, f64)>> = BTreeMap::new();
+    let measured = units.iter().flat_map(|unit| unit.layers.iter().map(move |layer| (unit, layer)));
+    for (unit, (name, weights)) in measured {
+        let relative = (unit.divergence / *weights as f64).max(f64::MIN_POSITIVE).ln();
+        parts.entry(name_in_block(name, unit.block)).or_default().push((unit.block, relative));
     }
-    let off = |(unit, weights): (&Unit, &f64)| {
-        let relative = (unit.divergence.max(0.0) / weights) / (damage / all);
-        0.5 * relative.max(FLOOR).log2()
-    };
-    let off: Vec<f64> = units.iter().zip(&weights).map(off).collect();
+    let mut layers = Vec::new();
+    for block in 0..model.block_count() {
+        for linear in model.block_plan(block)?.linears() {
+            let Some(known) = parts.get(name_in_block(&linear.name, block)) else { continue };
+            let weights = linear.weights();
+            layers.push((linear.name.clone(), weights, between(known, block).exp() * weights as f64));
+        }
+    }
+    Ok(layers)
+}
+
+/// The value at a block, between those of the nearest ones that are known; those are in order.
+fn between(known: &[(usize, f64)], block: usize) -> f64 {
+    let after = known.partition_point(|(at, _)| *at < block);
+    match (after.checked_sub(1).map(|before| known[before]), known.get(after)) {
+        (_, Some(&(at, value))) if at == block => value,
+        (Some((before, low)), Some(&(after, high))) => {
+            low + (high - low) * (block - before) as f64 / (after - before) as f64
+        }
+        (Some((_, value)), None) | (None, Some(&(_, value))) => value,
+        (None, None) => 0.0,
+    }
+}
+
+/// A rate for each, with this mean.
+fn rates(priced: &[Priced], mean: f64) -> Vec<f64> {
+    let all: f64 = priced.iter().map(|it| it.weights).sum();
+    // The damage that each would do at the mean rate.
+    let at_mean = |it: &Priced| it.divergence.max(0.0) * (2.0 * (it.rate - mean)).exp2();
+    let damage: f64 = priced.iter().map(at_mean).sum();
+    if !(damage > 0.0 && damage.is_finite()) {
+        return vec![mean; priced.len()];
+    }
+    let off = |it: &Priced| 0.5 * ((at_mean(it) / it.weights) / (damage / all)).max(FLOOR).log2();
+    let off: Vec<f64> = priced.iter().map(off).collect();
     let (least, most) = (*Step::RATES.start(), *Step::RATES.end());
     let at = |shift: f64| {
         let rate = |off: &f64| (mean + (off + shift).clamp(-MOST_OFF, MOST_OFF)).clamp(least, most);
         off.iter().map(rate).collect::<Vec<f64>>()
     };
-    let mean_at = |shift: f64| at(shift).iter().zip(&weights).map(|(rate, weights)| rate * weights).sum::<f64>() / all;
-    let (mut low, mut high) = (-2.0 * MOST_OFF - 16.0, 2.0 * MOST_OFF + 16.0);
+    let mean_at = |shift: f64| at(shift).iter().zip(priced).map(|(rate, it)| rate * it.weights).sum::<f64>() / all;
+    let (mut low, mut high) = (-4.0 * MOST_OFF - 16.0, 4.0 * MOST_OFF + 16.0);
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         if mean_at(middle) < mean { low = middle } else { high = middle }
@@ -83,28 +168,39 @@ fn rates(units: &[Unit], mean: f64) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Remaining;
     use super::*;
 
-    fn unit(weights: usize, divergence: f64) -> Unit {
-        let layers = vec![(format!("l{weights}"), weights)];
-        let (errors, pruning) = (vec![0.1], vec![0.0]);
-        Unit { block: 0, layers, errors, pruning, divergence, remaining: Remaining::ALL }
+    fn priced(weights: f64, divergence: f64) -> Priced {
+        Priced { weights, divergence, rate: 3.0 }
     }
 
     #[test]
     fn four_times_the_damage_of_a_weight_is_worth_one_bit() {
-        let found = rates(&[unit(100, 0.4), unit(100, 0.1), unit(200, 0.2)], 3.0);
+        let found = rates(&[priced(100.0, 0.4), priced(100.0, 0.1), priced(200.0, 0.2)], 3.0);
         assert!((found[0] - found[1] - 1.0).abs() < 1e-9 && (found[1] - found[2]).abs() < 1e-9, "{found:?}");
         let mean = (found[0] + found[1] + 2.0 * found[2]) / 4.0;
         assert!((mean - 3.0).abs() < 1e-9, "{found:?}");
+        // What was measured with one bit more would do four times the damage at the mean.
+        let finer = Priced { rate: 4.0, ..priced(100.0, 0.1) };
+        let found = rates(&[priced(100.0, 0.4), finer], 3.0);
+        assert!((found[0] - found[1]).abs() < 1e-9, "{found:?}");
     }
 
     #[test]
     fn what_cannot_be_measured_is_neither_free_nor_boundless() {
-        let found = rates(&[unit(100, 1.0), unit(100, -0.1), unit(100, 0.0)], 2.5);
-        assert!(found.iter().all(|rate| (0.5..=4.5).contains(rate)), "{found:?}");
+        let found = rates(&[priced(100.0, 1.0), priced(100.0, -0.1), priced(100.0, 0.0)], 2.5);
+        assert!(found.iter().all(|rate| (0.1..=5.0).contains(rate)), "{found:?}");
         assert!(found[0] > found[1] && (found.iter().sum::<f64>() / 3.0 - 2.5).abs() < 1e-9, "{found:?}");
-        assert_eq!(rates(&[unit(1, 0.0), unit(2, 0.0)], 3.0), [3.0, 3.0]);
+        assert_eq!(rates(&[priced(1.0, 0.0), priced(2.0, 0.0)], 3.0), [3.0, 3.0]);
+    }
+
+    #[test]
+    fn blocks_between_lie_between() {
+        let sampled = |blocks| (0..blocks).filter(|&block| is_sampled(block, blocks)).collect::<Vec<_>>();
+        assert_eq!(sampled(5), [0, 1, 2, 3, 4]);
+        assert_eq!(sampled(30), [0, 1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29]);
+        let known = [(0, 1.0), (4, 3.0)];
+        assert_eq!([0, 1, 4, 9].map(|block| between(&known, block)), [1.0, 1.5, 3.0, 3.0]);
+        assert_eq!(between(&known[1..], 0), 3.0);
     }
 }

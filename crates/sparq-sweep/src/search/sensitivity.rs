@@ -37,7 +37,7 @@ impl<'a> Probe<'a> {
         let mut total = Score::default();
         for (sequence, residual) in self.residuals.iter().enumerate() {
             let output = self.base.run(sequence, &rest, residual.clone())?;
-            total += self.base.score(sequence, output)?;
+            total += self.base.score(self.base.model, sequence, output)?;
         }
         Ok(total.mean())
     }

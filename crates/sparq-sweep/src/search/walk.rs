@@ -3,6 +3,7 @@
 use super::base::Base;
 use super::sensitivity::Probe;
 use super::solved_layers::SolvedLayers;
+use super::rates::is_sampled;
 use super::{DamageCurves, Remaining, Search, Unit, bits};
 use crate::store::{Store, fingerprint};
 use crate::sweep::compression_error;
@@ -34,7 +35,9 @@ impl Search {
         let mut units: Vec<Unit> = Vec::new();
         for index in 0..base.model.block_count() {
             let key = fingerprint(&[key, "block", &index.to_string()]);
-            if let Some(stored) = store.get::<Vec<Unit>>(&key) {
+            if self.apart && !is_sampled(index, base.model.block_count()) {
+                survey.skip().map_err(compression_error(&plain))?;
+            } else if let Some(stored) = store.get::<Vec<Unit>>(&key) {
                 survey.skip().map_err(compression_error(&plain))?;
                 units.extend(stored);
             } else {
