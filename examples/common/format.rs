@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use sparq::export::{
-    Coded, CompressedTensors, Dense, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
+    Coded, CompressedTensors, Dense, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes,
+    GptqCheckpoint,
 };
 use sparq::tensor::{DType, read_imatrix};
 use std::path::PathBuf;

@@ -19,8 +19,8 @@ const _: () = assert!(CLASSES <= MAX_CLASSES);
 ///
 /// # Examples
 /// ```
-/// let codes: Vec<i16> = (0..4 * 32768).map(|i| if i % 2 == 0 { i as i16 % 3 } else { i as i16 % 100 }).collect();
-/// let classes = sparq_coding::classes(&codes, (32768, 4))?;
+/// let codes: Vec<i16> = (0..2 * 32768).map(|i| if i % 2 == 0 { i as i16 % 3 } else { i as i16 % 100 }).collect();
+/// let classes = sparq_coding::classes(&codes, (16384, 4))?;
 /// assert!(classes[0] == classes[2] && classes[1] == classes[3] && classes[0] < classes[1]);
 /// # Ok::<(), sparq_coding::Error>(())
 /// ```
@@ -44,6 +44,20 @@ pub fn classes(codes: &[i16], shape: (usize, usize)) -> Result<Vec<u8>> {
         classes[column] = (at * count / columns) as u8;
     }
     Ok(classes)
+}
+
+/// Bytes of a table, about, at 3 to 4 bits a code.
+const TABLE_BYTES: usize = 40;
+
+/// Bits that a matrix of this shape takes beyond the entropy of its codes, about: header, classes, tables, and what blocks
+/// begin and end with. For plans; [`coded_size`](crate::coded_size()) knows it for codes.
+pub fn overhead_bits((rows, columns): (usize, usize)) -> u64 {
+    let codes = rows.saturating_mul(columns);
+    let classes = (codes / CODES_A_CLASS).min(CLASSES).min(columns).max(1);
+    let blocks = rows.div_ceil(crate::header::block_rows(columns));
+    let class_bits = classes.next_power_of_two().trailing_zeros() as usize;
+    let (fixed, of_block) = (28 + TABLE_BYTES * classes, 8 + 3 * crate::rans::LANES.min(rows));
+    (8 * (fixed + of_block * blocks) + class_bits * columns) as u64
 }
 
 /// Bits of every code of a class of columns, by how often it occurs in a matrix.
@@ -128,14 +142,27 @@ mod tests {
     }
 
     #[test]
+    fn the_overhead_is_about_what_is_known_once_there_are_codes() {
+        for shape in [(64, 64), (512, 640), (1536, 576)] {
+            let codes: Vec<i16> = (0..shape.0 * shape.1).map(|i| ((i * 7919) % 101 % 11) as i16 - 5).collect();
+            let classes = classes(&codes, shape).unwrap();
+            let found = 8.0 * crate::coded_size(&codes, shape, &classes).unwrap() as f64;
+            let overhead = found - crate::entropy_bits(&codes, &classes).unwrap();
+            let expected = overhead_bits(shape) as f64;
+            assert!(
+                (overhead - expected).abs() < 0.02 * codes.len() as f64 + 500.0,
+                "{shape:?}: {overhead} {expected}"
+            );
+        }
+    }
+
+    #[test]
     fn small_matrices_have_one_class_and_every_class_has_columns() {
         assert_eq!(classes(&[3; 100], (10, 10)).unwrap(), [0; 10]);
         assert!(classes(&[], (0, 7)).unwrap() == [0; 7] && classes(&[1; 3], (2, 2)).is_err());
         let codes: Vec<i16> = (0..1 << 20).map(|i| (i % 64) as i16).collect();
         let found = classes(&codes, (1 << 14, 64)).unwrap();
-        for class in 0..16 {
-            assert_eq!(found.iter().filter(|&&of| of == class).count(), 4);
-        }
-        assert!(found.is_sorted(), "columns with larger codes have later classes");
+        let fours: Vec<u8> = (0..64).map(|column| column / 4).collect();
+        assert_eq!(found, fours, "columns with larger codes have later classes, four each");
     }
 }

@@ -12,7 +12,7 @@ mod rans;
 mod size;
 mod table;
 
-pub use classes::{CodeLengths, ColumnLengths, classes};
+pub use classes::{CodeLengths, ColumnLengths, classes, overhead_bits};
 pub use decoder::Decoder;
 pub use encode::encode;
 pub use error::{Error, Result};

@@ -224,8 +224,7 @@ pub(crate) fn move_codes<L: Lattice>(
                 let mut moved = false;
                 for (row, ((codes, changes), gradient)) in (index * ROWS_PER_TASK..).zip(rows) {
                     let kept = kept.map(|kept| &kept[row * width + columns.start..row * width + columns.end]);
-                    moved |=
-                        block.descend(row, &mut codes[columns.clone()], changes, &gradient[columns.clone()], kept);
+                    moved |= block.descend(row, &mut codes[columns.clone()], changes, &gradient[columns.clone()], kept);
                 }
                 moved
             })

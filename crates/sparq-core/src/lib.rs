@@ -66,9 +66,9 @@ mod rounding;
 mod scheme;
 mod selection;
 mod solver;
+mod sparsity;
 mod step_descent;
 mod stepped;
-mod sparsity;
 mod sweep;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,4 @@
-use crate::{
-    Codes, CompressedLayer, CoordinateDescent, LayerCompressor, LayerProblem, Mask, Result, Selection, SolveReport,
-};
+use crate::{Codes, CompressedLayer, LayerCompressor, LayerProblem, Mask, Result, Selection, SolveReport};
 
 /// A method that rounds weights to a grid, alone or as the second half of a [`Solver`](crate::Solver).
 pub trait Quantizer: LayerCompressor {
@@ -10,22 +8,6 @@ pub trait Quantizer: LayerCompressor {
     /// As [`LayerCompressor::compress`]; [`CompressError::Shape`](crate::CompressError::Shape) if a mask does not fit;
     /// [`CompressError::Conflict`](crate::CompressError::Conflict) for a rule that the method cannot follow.
     fn quantize(&self, problem: &LayerProblem<'_>, selection: &Selection<'_>) -> Result<Rounded>;
-
-    /// Improves what [`quantize`](Self::quantize) left of the same problem in so many rounds of
-    /// [coordinate descent](CoordinateDescent).
-    ///
-    /// # Errors
-    /// [`CompressError::Shape`](crate::CompressError::Shape) if the parts do not fit each other.
-    fn descend(&self, problem: &LayerProblem<'_>, rounded: &mut Rounded, rounds: usize) -> Result<()> {
-        let Rounded { codes, mask, .. } = rounded;
-        match codes {
-            Codes::Grid(quantized) => {
-                let descent = CoordinateDescent::new(rounds);
-                descent.run(problem.weight(), mask.as_ref(), quantized, problem.curvature())
-            }
-            Codes::Steps(_) => Ok(()),
-        }
-    }
 }
 
 /// What a quantizer leaves: codes, not yet a dense weight.

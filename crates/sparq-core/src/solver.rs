@@ -1,6 +1,6 @@
 use crate::{
-    CompressError, CompressedLayer, LayerCompressor, LayerProblem, Mask, Pruner, Quantizer, Refit,
-    Result, Rounded, Selection, SolveReport, Sparsity, Statistics,
+    Codes, CompressError, CompressedLayer, CoordinateDescent, LayerCompressor, LayerProblem, Mask, Pruner, Quantizer,
+    Refit, Result, Rounded, Selection, SolveReport, Sparsity, Statistics,
 };
 use ndarray::CowArray;
 use serde::{Deserialize, Serialize};
@@ -229,9 +229,10 @@ impl LayerCompressor for Solver {
             (None, None) => quantizer.quantize(problem, &Selection::All)?,
         };
 
-        // 4: descend, towards the weight that was asked for.
-        if self.descent > 0 {
-            quantizer.descend(problem, &mut rounded, self.descent)?;
+        // 4: descend, towards the weight that was asked for. Codes at a rate descend where their rate is found.
+        if let (Codes::Grid(quantized), 1..) = (&mut rounded.codes, self.descent) {
+            let descent = CoordinateDescent::new(self.descent);
+            descent.run(problem.weight(), rounded.mask.as_ref(), quantized, problem.curvature())?;
             rounded.report.join(problem.curvature().report());
         }
         Ok(rounded.into_layer())

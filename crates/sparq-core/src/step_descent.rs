@@ -183,3 +183,124 @@ impl Lattice for StepCodes<'_> {
         choose(wanted / step, self.price / (stiffness * step * step), self.lengths.of_column(column))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{correlated_hessian, random};
+    use crate::{Damping, Hessian, relative_output_error};
+    use proptest::prelude::*;
+
+    struct Problem {
+        target: Array2<f32>,
+        mask: Mask,
+        stepped: Stepped,
+        curvature: Curvature,
+    }
+
+    /// Weights rounded plainly, a third of them removed, on inputs that share a few directions. Factors and steps are off.
+    fn problem(rows: usize, width: usize, seed: u64) -> Problem {
+        let target = random(rows, width, seed + 3);
+        let mask = Mask::new(random(rows, width, seed + 4).mapv(|value| value > -0.33));
+        let storable = |value: f32| Stepped::storable(value);
+        let rows_of: Vec<f32> = random(rows, 1, seed + 5).iter().map(|value| storable(1.0 + 0.2 * value)).collect();
+        let columns: Vec<f32> = random(width, 1, seed + 6).iter().map(|value| storable(0.4 + 0.05 * value)).collect();
+        let codes = Array2::from_shape_fn((rows, width), |(row, column)| {
+            if mask.view()[[row, column]] { (target[[row, column]] / columns[column]).round() as i16 } else { 0 }
+        });
+        let damping = Damping::new(0.3).expect("valid");
+        let curvature = Curvature::new(correlated_hessian(width, seed)).with_damping(damping);
+        Problem { target, mask, stepped: Stepped { codes, rows: rows_of, columns }, curvature }
+    }
+
+    impl Problem {
+        fn descend(&mut self, rounds: usize, price: f64) {
+            let (target, mask) = (self.target.view(), Some(&self.mask));
+            StepDescent::new(rounds).run(target, mask, &mut self.stepped, &self.curvature, price).expect("fits");
+        }
+
+        /// What descent minimises but for the bits: the error under `H + λI`.
+        fn error_of(&self, stepped: &Stepped) -> f64 {
+            let (matrix, shift) = self.curvature.damped().expect("positive definite");
+            let matrix = shifted(matrix, shift);
+            let tokens = self.curvature.tokens();
+            let weight = stepped.dequantize();
+            relative_output_error(self.target.view(), weight.view(), &Hessian::Full { matrix, tokens })
+        }
+
+        fn error(&self) -> f64 {
+            self.error_of(&self.stepped)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn without_a_price_it_never_gets_worse_and_respects_the_mask(
+            rows in 1_usize..20, width in 1_usize..300, seed in 0_u64..1000,
+        ) {
+            let mut problem = problem(rows, width, seed);
+            let mut last = problem.error();
+            for _ in 0..3 {
+                problem.descend(1, 0.0);
+                let now = problem.error();
+                // Factors and steps are rounded to eight bits behind their best values.
+                prop_assert!(now <= last * 1.001 + 1e-6, "{} after {}", now, last);
+                last = now;
+            }
+            for (code, kept) in problem.stepped.codes.iter().zip(problem.mask.view()) {
+                prop_assert!(*kept || *code == 0);
+            }
+            let factors = problem.stepped.rows.iter().chain(&problem.stepped.columns);
+            prop_assert!(factors.clone().all(|&factor| Stepped::storable(factor) == factor));
+        }
+    }
+
+    #[test]
+    fn no_other_factor_no_other_step_and_no_other_code_is_better() {
+        let mut problem = problem(6, 150, 7);
+        for _ in 0..12 {
+            problem.descend(1, 0.0);
+        }
+        let least = problem.error();
+        let worse = |what: &str, change: &dyn Fn(&mut Stepped)| {
+            let mut changed = problem.stepped.clone();
+            change(&mut changed);
+            let found = problem.error_of(&changed);
+            assert!(found >= least * 0.9999, "{what}: {found} instead of {least}");
+        };
+        for relative in [0.95, 1.05] {
+            worse("a factor", &|changed| changed.rows[3] *= relative);
+            worse("a step of the first block", &|changed| changed.columns[17] *= relative);
+            worse("a step of the last block", &|changed| changed.columns[140] *= relative);
+        }
+        let kept: Vec<(usize, usize)> =
+            problem.mask.view().indexed_iter().filter(|(_, kept)| **kept).map(|(at, _)| at).collect();
+        for &at in kept.iter().step_by(37) {
+            for change in [-1, 1] {
+                worse("a code", &|changed| changed.codes[at] += change);
+            }
+        }
+    }
+
+    #[test]
+    fn a_dearer_bit_gives_fewer_bits_and_more_error() {
+        let solved = |price: f64| {
+            let mut problem = problem(64, 96, 3);
+            problem.descend(3, price);
+            (problem.stepped.coded_bits(), problem.error())
+        };
+        let trace: f64 = 96.0;
+        let (free, dear) = (solved(0.0), solved(0.3 * trace));
+        assert!(dear.0 < free.0 && dear.1 > free.1, "{free:?} {dear:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut problem = problem(3, 4, 1);
+        problem.stepped.rows.pop();
+        let refused =
+            StepDescent::new(1).run(problem.target.view(), None, &mut problem.stepped, &problem.curvature, 0.0);
+        assert!(matches!(refused, Err(CompressError::Shape { what: "factors and steps", .. })));
+    }
+}

@@ -75,6 +75,20 @@ impl Stepped {
         })
     }
 
+    /// Bits a weight of the entropy of its codes alone.
+    pub fn entropy(&self) -> f64 {
+        let codes = self.codes.as_standard_layout();
+        let (shape, slice) = (codes.dim(), codes.as_slice().unwrap_or_default());
+        let classes = sparq_coding::classes(slice, shape).unwrap_or_default();
+        sparq_coding::entropy_bits(slice, &classes).unwrap_or(0.0) / (slice.len() as f64).max(1.0)
+    }
+
+    /// Bits a weight, about, that a layer of this shape takes beyond the [entropy](Self::entropy) of its codes.
+    pub fn overhead((rows, width): (usize, usize)) -> f64 {
+        let bits = sparq_coding::overhead_bits((rows, width)) + (FACTOR_BITS * (rows + width)) as u64;
+        bits as f64 / ((rows * width) as f64).max(1.0)
+    }
+
     /// Bits that the layer takes in a coded file: codes with their tables, factors and steps.
     pub fn coded_bits(&self) -> u64 {
         coded_bits(self.codes.view()) + (FACTOR_BITS * (self.rows.len() + self.columns.len())) as u64

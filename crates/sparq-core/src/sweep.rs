@@ -1,6 +1,4 @@
-use crate::{
-    ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection, Stepped, stepped,
-};
+use crate::{ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection, Stepped, stepped};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -512,6 +510,35 @@ mod tests {
         let in_place =
             ColumnSweep::new(plain.factor()).run(weight, &Selection::of_mask(Some(&mask)), &rounding).expect("fits");
         assert_ne!(swept.weight, in_place.weight, "the order matters");
+    }
+
+    #[test]
+    fn equal_steps_are_one_grid_without_an_end() {
+        let (rows, width) = (9, 70);
+        let weight = random(rows, width, 1);
+        for order in [false, true] {
+            let curvature = curvature(width, 2, 0.05).act_order(order);
+            let sweep = ColumnSweep::new(curvature.factor());
+            let grids = Array2::from_elem((rows, 1), Grid { scale: 0.125, zero: 128 });
+            let rounding = Rounding::Static { grids: &grids, group_size: width, max_code: 255 };
+            let on_grid = sweep.run(weight.clone(), &Selection::All, &rounding).expect("fits");
+            let (factors, columns) = (vec![0.25; rows], vec![0.5; width]);
+            let rounding = Rounding::Steps { rows: &factors, columns: &columns, lengths: None, price: 0.0 };
+            let in_steps = sweep.run(weight.clone(), &Selection::All, &rounding).expect("fits");
+            assert_eq!(in_steps.weight, on_grid.weight);
+            assert_eq!(in_steps.codes, on_grid.codes.mapv(|code| code - 128));
+        }
+    }
+
+    #[test]
+    fn each_channel_has_its_own_step_in_any_order() {
+        let (weight, curvature) = (random(4, 40, 1), curvature(40, 2, 0.05).act_order(true));
+        let columns: Vec<f32> = (0..40).map(|column| 0.125 * (1 + column % 3) as f32).collect();
+        let rounding = Rounding::Steps { rows: &[1.0; 4], columns: &columns, lengths: None, price: 0.0 };
+        let swept = ColumnSweep::new(curvature.factor()).run(weight, &Selection::All, &rounding).expect("fits");
+        for ((place, value), code) in swept.weight.indexed_iter().zip(&swept.codes) {
+            assert_eq!(*value, columns[place.1] * f32::from(*code));
+        }
     }
 
     #[test]

@@ -102,7 +102,12 @@ fn checked<'a>(
     if let Some(layer) = layers.iter().find(has_steps).filter(|_| !format.holds_steps()) {
         let (format, layer) = (format.name().into_owned(), layer.name.clone());
         let reason = "its codes have no fixed width".to_owned();
-        return Err(Error::Unfit { format, layer, reason, instead: "use coded or dense, or solve with q=4".to_owned() });
+        return Err(Error::Unfit {
+            format,
+            layer,
+            reason,
+            instead: "use coded or dense, or solve with q=4".to_owned(),
+        });
     }
     let context = ExportContext::new(source, layers, settings);
     format.check(&context)?;

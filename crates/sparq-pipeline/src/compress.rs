@@ -1,6 +1,8 @@
 use crate::partial::{self, CHECKPOINT};
 use crate::sink::SOLUTION;
-use crate::{Calibration, CompressionReport, Error, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink};
+use crate::{
+    Calibration, CompressionReport, Error, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink,
+};
 use sparq_core::{CodeLayout, Observer};
 use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
 use sparq_model::Model;

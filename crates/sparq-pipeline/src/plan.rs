@@ -4,7 +4,7 @@ use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
 use crate::{Allocation, Calibration, Error, Result, unmatched};
 use serde::{Deserialize, Serialize};
-use sparq_core::{CompressError, Sparsity, QuantScheme, Statistics};
+use sparq_core::{CompressError, QuantScheme, Sparsity, Statistics};
 use sparq_model::{LinearShape, Model};
 use std::fmt;
 
@@ -85,9 +85,8 @@ impl Plan {
                 check_width(&linear.name, linear.in_features, budget.sparsity)?;
                 layers += 1;
                 weights += linear.weights();
-                let of_grid = |scheme: QuantScheme| {
-                    scheme.stored_bits_per_weight(linear.out_features, linear.in_features)
-                };
+                let of_grid =
+                    |scheme: QuantScheme| scheme.stored_bits_per_weight(linear.out_features, linear.in_features);
                 let bits = budget.rate.or(recipe.scheme_of(budget).map(of_grid)).unwrap_or(32.0);
                 let mask_bits = if budget.sparsity.is_dense() { 0.0 } else { 1.0 };
                 solution_bits += linear.weights() as f64 * (bits + mask_bits);

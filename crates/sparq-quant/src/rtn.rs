@@ -2,8 +2,8 @@ use crate::{Clip, GridFinder};
 use ndarray::Array2;
 use rayon::prelude::*;
 use sparq_core::{
-    Codes, CompressError, CompressedLayer, GridFit, LayerCompressor, LayerProblem, QuantScheme, Quantized, Quantizer, Result,
-    Rounded, Selection, SolveReport, Statistics,
+    Codes, CompressError, CompressedLayer, GridFit, LayerCompressor, LayerProblem, QuantScheme, Quantized, Quantizer,
+    Result, Rounded, Selection, SolveReport, Statistics,
 };
 use std::borrow::Cow;
 

@@ -27,6 +27,8 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: 
         tcr: 1.0 - (1.0 - sparsity) * bits / 16.0,
         measured_sparsity: sparsity,
         bits_per_weight: bits + 0.25,
+        coded_bits_per_weight: bits - 0.5,
+        model_bits_per_weight: bits + 1.5,
         perplexity: 36.5,
         perplexity_ratio: Some(Interval { low: 1.2, high: 1.4 }),
         kl: 0.35,
@@ -35,6 +37,7 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: 
         tasks: vec![accuracy(right)],
         srcr: Some(kept.sr * 0.75),
         srcr_tcr: Some(kept.sr * 0.8125),
+        srcr_measured: Some(kept.sr * 0.78125),
         retention: Some(kept),
         retention_missing: None,
         compress_seconds: 60.0,
@@ -62,7 +65,7 @@ fn layers() -> Vec<LayerReport> {
     let layer = |block: usize, name: &str, error: f64| {
         let layer = serde_json::json!({
             "name": format!("model.layers.{block}.{name}"), "block": block, "shape": [8, 8], "weights": 64, "zeros": 16,
-            "bits_per_weight": 4.25, "relative_output_error": error, "damping": 0.01 + 0.1 * block as f64, "fallbacks": [], "tokens": 100,
+            "bits_per_weight": 4.25, "coded_bits_per_weight": 3.75, "relative_output_error": error, "damping": 0.01 + 0.1 * block as f64, "fallbacks": [], "tokens": 100,
             "seconds": 0.5,
         });
         serde_json::from_value(layer).expect("a layer report")
@@ -302,7 +305,7 @@ fn tables_line_up() {
     assert!(counts.windows(2).all(|pair| pair[0] == pair[1]), "{counts:?}");
     assert!(text.contains("\"s=0,q=3\""));
     let base = text.lines().nth(1).expect("a row of the base");
-    assert!(base.starts_with("base,,,,,0,,16,27.4,0,,,1,,,,,,,50,0.75,,,"), "{base}");
+    assert!(base.starts_with("base,,,,,0,,16,16,16,27.4,0,,,1,,,,,,,,50,0.75,,,"), "{base}");
     assert!(table(&results).contains('[') && table(&results).starts_with("configuration"));
 }
 

@@ -4,22 +4,14 @@
 //! use sparq_eval::{Evaluation, TextEvaluation, TextSettings};
 //! use sparq_model::Model;
 //! use sparq_pipeline::{Calibration, Sampling};
-//! use sparq_sweep::{Labels, Sweep, default_recipes};
+//! use sparq_sweep::{Sweep, default_recipes};
 //!
 //! let model = Model::open("models/SmolLM2-135M")?;
 //! let calibration = std::fs::read_to_string("c4.txt")?;
 //! let held_out = std::fs::read_to_string("wiki.test.raw")?;
-//! let sweep = Sweep {
-//!     recipes: default_recipes("group=64")?,
-//!     calibration: Calibration::from_text(model.tokenizer()?, &calibration, Sampling::default())?,
-//!     evaluation: Evaluation::new().with_text(TextEvaluation::from_text(&model, &held_out, TextSettings::default())?),
-//!     prompts: Vec::new(),
-//!     sample_tokens: 0,
-//!     bootstrap: Default::default(),
-//!     jobs: 1,
-//!     cache: None,
-//!     labels: Labels::default(),
-//! };
+//! let calibration = Calibration::from_text(model.tokenizer()?, &calibration, Sampling::default())?;
+//! let judge = Evaluation::new().with_text(TextEvaluation::from_text(&model, &held_out, TextSettings::default())?);
+//! let sweep = Sweep::new(default_recipes("group=64")?, calibration, judge);
 //! let results = sweep.run(&model, "sweep-report".as_ref(), &())?;
 //! for verdict in &results.verdicts {
 //!     println!("{}", verdict.sentence);

@@ -48,6 +48,23 @@ pub struct Sweep {
     pub labels: Labels,
 }
 
+impl Sweep {
+    /// Of these configurations, one at a time, without continuations of prompts. The fields are open to change.
+    pub fn new(recipes: impl IntoIterator<Item = Recipe>, calibration: Calibration, evaluation: Evaluation) -> Self {
+        Self {
+            recipes: recipes.into_iter().collect(),
+            calibration,
+            evaluation,
+            prompts: Vec::new(),
+            sample_tokens: 0,
+            bootstrap: Bootstrap::default(),
+            jobs: 1,
+            cache: None,
+            labels: Labels::default(),
+        }
+    }
+}
+
 /// Facts that a report shows and that no number depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {

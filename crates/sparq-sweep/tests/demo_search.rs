@@ -30,7 +30,7 @@ fn a_searched_allocation_meets_its_rate_and_is_what_layers_get() {
     let model = model();
     let (calibration, probe) = (draw(&model, 8, 128, 0), draw(&model, 6, 128, 1));
     let recipe: Recipe = "s=0.5,q=3,group=64".parse().expect("valid");
-    let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits) };
+    let budget = |s, bits| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(bits), rate: None };
     let candidates = vec![
         budget(0.0, Bits::B4),
         budget(0.25, Bits::B4),
@@ -103,7 +103,7 @@ impl Observer for StopsAfter {
 fn a_search_that_was_interrupted_solves_no_block_again() {
     let model = model();
     let (calibration, probe) = (draw(&model, 4, 64, 0), draw(&model, 2, 64, 1));
-    let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4) };
+    let budget = |s| LayerBudget { sparsity: Sparsity::Unstructured(s), bits: Some(Bits::B4), rate: None };
     let search = Search::new("s=0.5,q=4,group=64".parse().expect("valid")).candidates(vec![budget(0.0), budget(0.5)]);
     let run =
         |directory: &Path, observer: &StopsAfter| search.run(&model, &calibration, &probe, Some(directory), observer);
@@ -125,7 +125,7 @@ fn a_searched_file_is_as_large_as_it_may_be() {
     let model = model();
     let (calibration, probe) = (draw(&model, 4, 64, 0), draw(&model, 4, 64, 1));
     let recipe: Recipe = "s=0,q=4,group=64,preset=reference".parse().expect("valid");
-    let candidate = |bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Some(bits) };
+    let candidate = |bits| LayerBudget { sparsity: Sparsity::DENSE, bits: Some(bits), rate: None };
     let candidates = vec![candidate(Bits::B4), candidate(Bits::B8)];
     let search = Search::new(recipe.clone()).candidates(candidates.clone());
     let settings = ExportSettings::default();

@@ -16,9 +16,9 @@ mod error;
 pub use error::{Error, Result};
 
 pub use sparq_core::{
-    Bits, CodeLayout, Codes, Composition, CompressError, CompressedLayer, Curvature, Damping, Fallback, Granularity, Grid, Hessian,
-    LayerCompressor, LayerProblem, Mask, Observer, Pruner, QuantScheme, Quantized, Quantizer, ScaleType, SolveReport,
-    Solver, Sparsity, Statistics, Stepped,
+    Bits, CodeLayout, Codes, Composition, CompressError, CompressedLayer, Curvature, Damping, Fallback, Granularity,
+    Grid, Hessian, LayerCompressor, LayerProblem, Mask, Observer, Pruner, QuantScheme, Quantized, Quantizer, ScaleType,
+    SolveReport, Solver, Sparsity, Statistics, Stepped,
 };
 #[cfg(feature = "model")]
 pub use sparq_model::Model;
@@ -55,7 +55,8 @@ pub mod quant {
 pub mod engine {
     pub use sparq_core::{
         BlockRule, ColumnOrder, ColumnSweep, CoordinateDescent, GridFit, HessianAccumulator, InputDrift, InverseFactor,
-        OutputDrift, Refit, Rounded, Rounding, RowRule, Selection, StepDescent, Swept, reference, relative_output_error,
+        OutputDrift, Refit, Rounded, Rounding, RowRule, Selection, StepDescent, Swept, reference,
+        relative_output_error,
     };
 }
 
@@ -92,8 +93,8 @@ pub mod model {
 pub mod pipeline {
     pub use sparq_pipeline::{
         Activations, Allocation, Done, Error, Key, LayerBudget, LayerReport, MemorySink, Phase, Plan, Preset, Profile,
-        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, planned_size, rate_for_size,
-        resident_bytes,
+        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, planned_size,
+        rate_for_size, resident_bytes,
     };
 }
 
@@ -101,9 +102,9 @@ pub mod pipeline {
 #[cfg(feature = "export")]
 pub mod export {
     pub use sparq_export::{
-        Coded, CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, ExportTensor,
-        FloatType, Format, Gguf, GgufTypes, GptqCheckpoint, LayerCheck, Solution, SolvedInMemory, SolvedLayers,
-        SolvedShape, check, export,
+        Coded, CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings,
+        ExportTensor, FloatType, Format, Gguf, GgufTypes, GptqCheckpoint, LayerCheck, Solution, SolvedInMemory,
+        SolvedLayers, SolvedShape, check, export,
     };
 }
 
@@ -151,8 +152,8 @@ pub mod prelude {
     pub use crate::prune::{Magnitude, Obs, SparseGpt, Wanda};
     pub use crate::quant::{Clip, Gptq, Rtn};
     pub use crate::{
-        Bits, CodeLayout, Codes, Composition, CompressedLayer, Curvature, Damping, LayerCompressor, LayerProblem, Observer, QuantScheme,
-        Solver, Sparsity, calibrate,
+        Bits, CodeLayout, Codes, Composition, CompressedLayer, Curvature, Damping, LayerCompressor, LayerProblem,
+        Observer, QuantScheme, Solver, Sparsity, calibrate,
     };
     #[cfg(feature = "export")]
     pub use crate::{Calibration, Compress, Recipe, Sampling};

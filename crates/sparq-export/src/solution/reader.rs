@@ -77,7 +77,8 @@ impl Solution {
                 Some(Codes::Grid(Quantized { scheme: *scheme, codes, grids }))
             }
             Some(CodeLayout::Steps) => {
-                let part = |part: &str| Ok::<_, Error>(file.read(&format!("{name}.{part}"))?.into_raw_vec_and_offset().0);
+                let part =
+                    |part: &str| Ok::<_, Error>(file.read(&format!("{name}.{part}"))?.into_raw_vec_and_offset().0);
                 let codes = coded::decode(name, &file.read_bytes(&format!("{name}.codes"))?, (*rows, *width))?;
                 Some(Codes::Steps(Stepped { codes, rows: part("rows")?, columns: part("steps")? }))
             }

@@ -220,7 +220,7 @@ impl Model {
             None if matrices.len() == count => {
                 let vocabulary = Some(matrices.into_iter().map(Arc::new).collect());
                 Ok(Self { vocabulary, ..self.clone() })
-            },
+            }
             found => Err(Error::Shape {
                 what: format!("{count} matrices of embedding and output"),
                 expected: shape.to_vec(),

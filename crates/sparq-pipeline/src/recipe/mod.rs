@@ -12,8 +12,8 @@ pub use preset::Preset;
 use crate::{Result, Targets};
 use serde::{Deserialize, Serialize};
 use sparq_core::{
-    Bits, CodeLayout, Composition, CompressError, Damping, Granularity, LayerCompressor, QuantScheme, ScaleType, Solver, Sparsity,
-    Statistics,
+    Bits, CodeLayout, Composition, CompressError, Damping, Granularity, LayerCompressor, QuantScheme, ScaleType,
+    Solver, Sparsity, Statistics,
 };
 use sparq_model::{ExpertTokens, Precision};
 use sparq_prune::{Magnitude, Obs, SparseGpt, Wanda};
@@ -280,7 +280,7 @@ impl Recipe {
                 return conflict("rate", "quantizer=rtn".into(), "steps are those of the column sweep; use gptq");
             }
             let composition = if self.refit == 0 { Composition::Joint } else { Composition::SequentialB };
-            solver = solver.quantize(Step::new(rate)?).descent(self.descent);
+            solver = solver.quantize(Step::new(rate)?.descent(self.descent));
             solver = solver.composition(self.pipeline.unwrap_or(composition));
         }
         if self.sparsity.is_dense() && self.bits.is_none() && self.rate.is_none() {

@@ -13,8 +13,8 @@ mod walk;
 mod whole_model;
 
 pub use allocate::{Contestant, Origin, Searched};
-pub use rates::Rates;
 pub use curves::{DamageCurves, Remaining, Unit};
+pub use rates::Rates;
 pub use target::Target;
 
 use crate::Result;

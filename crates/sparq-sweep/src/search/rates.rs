@@ -6,8 +6,8 @@ use crate::store::{Store, fingerprint};
 use crate::sweep::compression_error;
 use crate::{Result, name_in_block};
 use ndarray::Array2;
-use sparq_core::{LayerCompressor, LayerProblem, Observer, Sparsity};
-use sparq_model::Model;
+use sparq_core::{LayerCompressor, LayerProblem, Observer};
+use sparq_model::{Linear, Model};
 use sparq_pipeline::{Allocation, Calibration, LayerBudget};
 use sparq_quant::{RowStep, Step};
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ impl Search {
     ) -> Result<Rates> {
         let refused = |error| compression_error(&self.recipe)(sparq_pipeline::Error::from(error));
         Step::new(rate).map_err(refused)?;
-        let budget = |rate| LayerBudget { sparsity: Sparsity::DENSE, bits: None, rate: Some(rate) };
+        let budget = |rate| LayerBudget { sparsity: self.recipe.sparsity, bits: None, rate: Some(rate) };
         let search = Self { apart: true, ..self.clone().candidates(vec![budget(rate)]) };
         let store = Store::open_if_given(directory)?;
         let key = search.key(&search.trial(), &Inputs::new(model, calibration, probe, &store)?)?;
@@ -74,23 +74,14 @@ impl Search {
         let base = Base::new(&model, probe)?;
         let curves = search.measure(&base, calibration, &store, &key, observer)?;
         let layers = every_layer(&model, &curves.units)?;
-        let price = |&(_, weights, divergence): &(String, usize, f64)| Priced { weights: weights as f64, divergence, rate };
+        let price =
+            |&(_, weights, divergence): &(String, usize, f64)| Priced { weights: weights as f64, divergence, rate };
         let mut priced: Vec<Priced> = layers.iter().map(price).collect();
         if embeddings {
             let rate = (rate + VOCABULARY_OFF).min(*Step::RATES.end());
             let key = fingerprint(&[&key, "vocabulary"]);
-            let divergence = match store.get(&key) {
-                Some(known) => known,
-                None => {
-                    let solver = RowStep::new(rate).map_err(refused)?;
-                    let solve = |matrix: sparq_model::Linear| -> Result<Array2<f32>> {
-                        let problem = LayerProblem::uncalibrated(&matrix.name, matrix.weight.view()).map_err(refused)?;
-                        Ok(solver.compress(&problem).map_err(refused)?.weight)
-                    };
-                    let matrices = model.vocabulary()?.into_iter().map(solve).collect::<Result<_>>()?;
-                    base.divergence(&model.with_vocabulary(matrices)?)?
-                }
-            };
+            let known = store.get(&key);
+            let divergence = known.map_or_else(|| self.of_vocabulary(&base, rate), Ok)?;
             store.put(&key, &divergence)?;
             let weights: usize = model.vocabulary_tensors().map(|(_, [rows, width])| rows * width).sum();
             priced.push(Priced { weights: weights as f64, divergence, rate });
@@ -99,6 +90,18 @@ impl Search {
         let of_layers = layers.into_iter().zip(&rates).map(|((name, weights, _), &rate)| (name, weights, budget(rate)));
         let allocation = Allocation::new(of_layers);
         Ok(Rates { allocation, embeddings: rates.last().copied().filter(|_| embeddings) })
+    }
+
+    /// KL(base ‖ model) with embedding and output matrix alone at a rate.
+    fn of_vocabulary(&self, base: &Base<'_>, rate: f64) -> Result<f64> {
+        let refused = |error| compression_error(&self.recipe)(sparq_pipeline::Error::from(error));
+        let solver = RowStep::new(rate).map_err(refused)?;
+        let solve = |matrix: Linear| -> Result<Array2<f32>> {
+            let problem = LayerProblem::uncalibrated(&matrix.name, matrix.weight.view()).map_err(refused)?;
+            Ok(solver.compress(&problem).map_err(refused)?.weight)
+        };
+        let matrices = base.model.vocabulary()?.into_iter().map(solve).collect::<Result<_>>()?;
+        base.divergence(&base.model.with_vocabulary(matrices)?)
     }
 }
 

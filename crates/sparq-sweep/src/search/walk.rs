@@ -1,9 +1,9 @@
 //! The walk through the blocks that measures every candidate.
 
 use super::base::Base;
+use super::rates::is_sampled;
 use super::sensitivity::Probe;
 use super::solved_layers::SolvedLayers;
-use super::rates::is_sampled;
 use super::{DamageCurves, Remaining, Search, Unit, bits};
 use crate::store::{Store, fingerprint};
 use crate::sweep::compression_error;

@@ -136,12 +136,7 @@ fn parse(path: &Path, config: &Value) -> Result<Vec<CodedGrid>> {
         let names = grid["modules"].as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
         Some(CodedGrid { bits, group_size, modules: names.collect::<Option<_>>()? })
     };
-    grids
-        .as_array()
-        .ok_or_else(|| bad(grids))?
-        .iter()
-        .map(|found| grid(found).ok_or_else(|| bad(found)))
-        .collect()
+    grids.as_array().ok_or_else(|| bad(grids))?.iter().map(|found| grid(found).ok_or_else(|| bad(found))).collect()
 }
 
 /// Replaces the parts of coded weights in `loaded` by the weights. `path` is the file that `config` is from.
@@ -151,37 +146,34 @@ pub(crate) fn present(loaded: &mut Loaded, path: &Path, config: &Value) -> Resul
         let name = |part| format!("{module}.{part}");
         let Some(codes) = loaded.take(&name("codes")) else { continue };
         codes.check_type(&[DType::U8], "the type of coded weights")?;
-        let (form, shape) = match loaded.take(&name("steps")) {
-            Some(steps) => {
-                let rows = loaded.take_needed(&name("rows"), &codes)?;
-                let length = |part: &Part| {
-                    part.check_type(&[DType::BF16], "the type of steps and factors")?;
-                    match *part.info.shape.as_slice() {
-                        [length] if length > 0 => Ok(length),
-                        _ => Err(part.bad_shape("steps and factors are lists")),
-                    }
-                };
-                let shape = [length(&rows)?, length(&steps)?];
-                (Form::Steps { rows, steps }, shape)
-            }
-            None => {
-                let scales = loaded.take_needed(&name("scales"), &codes)?;
-                scales.check_type(&SCALE_TYPES, "the type of scales")?;
-                let &[rows, groups] = scales.info.shape.as_slice() else {
-                    return Err(scales.bad_shape("scales are a matrix"));
-                };
-                let grid = grids.iter().find(|grid| grid.modules.contains(&module)).ok_or_else(|| {
-                    invalid(path, "grids", "an entry for every module with scales", &Value::from(module.as_str()))
-                })?;
-                // How wide the matrix is only its codes say; the checks of their header come when they are read.
-                let width = stated_width(&codes, loaded)?;
-                let group_size = grid.group_size.unwrap_or(width);
-                if rows == 0 || width == 0 || width.div_ceil(group_size) != groups {
-                    return Err(scales.bad_shape("it has not the rows and groups of its codes"));
+        let (form, shape) = if let Some(steps) = loaded.take(&name("steps")) {
+            let rows = loaded.take_needed(&name("rows"), &codes)?;
+            let length = |part: &Part| {
+                part.check_type(&[DType::BF16], "the type of steps and factors")?;
+                match *part.info.shape.as_slice() {
+                    [length] if length > 0 => Ok(length),
+                    _ => Err(part.bad_shape("steps and factors are lists")),
                 }
-                let zeros = loaded.take(&name("zeros"));
-                (Form::Groups { scales, zeros, group_size, bits: grid.bits }, [rows, width])
+            };
+            let shape = [length(&rows)?, length(&steps)?];
+            (Form::Steps { rows, steps }, shape)
+        } else {
+            let scales = loaded.take_needed(&name("scales"), &codes)?;
+            scales.check_type(&SCALE_TYPES, "the type of scales")?;
+            let &[rows, groups] = scales.info.shape.as_slice() else {
+                return Err(scales.bad_shape("scales are a matrix"));
+            };
+            let grid = grids.iter().find(|grid| grid.modules.contains(&module)).ok_or_else(|| {
+                invalid(path, "grids", "an entry for every module with scales", &Value::from(module.as_str()))
+            })?;
+            // How wide the matrix is only its codes say; the checks of their header come when they are read.
+            let width = stated_width(&codes, loaded)?;
+            let group_size = grid.group_size.unwrap_or(width);
+            if rows == 0 || width == 0 || width.div_ceil(group_size) != groups {
+                return Err(scales.bad_shape("it has not the rows and groups of its codes"));
             }
+            let zeros = loaded.take(&name("zeros"));
+            (Form::Groups { scales, zeros, group_size, bits: grid.bits }, [rows, width])
         };
         checked_elements(&shape).map_err(|fault| codes.fault(fault))?;
         loaded.insert(&module, shape, Coded { codes, form })?;
@@ -214,7 +206,7 @@ enum Form {
 }
 
 impl Coded {
-    fn floats(&self, part: &Part, files: &[MappedFile]) -> Result<Vec<f32>> {
+    fn floats(part: &Part, files: &[MappedFile]) -> Result<Vec<f32>> {
         let elements = part.info.elements();
         tensor::decode(part.info.dtype, part.bytes(files)?, elements)
             .ok_or_else(|| Error::out_of_memory(&part.info.name, elements))
@@ -256,28 +248,27 @@ impl Packed for Coded {
             tasks.push((block, values));
             rest = after;
         }
-        let decode = |values: &mut [f32], block: std::ops::Range<usize>, value: &(dyn Fn(usize, usize, f32) -> f32 + Sync)| {
-            let mut codes = vec![0_i16; values.len()];
-            decoder.decode_rows(block.clone(), &mut codes).map_err(|source| coding(&self.codes, source))?;
-            for (row, (values, codes)) in
-                block.zip(values.chunks_exact_mut(width).zip(codes.chunks_exact(width)))
-            {
-                for (column, (found, &code)) in values.iter_mut().zip(codes).enumerate() {
-                    // Adding zero turns a negative zero into a positive one.
-                    *found = value(row, column, f32::from(code)) + 0.0;
+        let decode =
+            |values: &mut [f32], block: std::ops::Range<usize>, value: &(dyn Fn(usize, usize, f32) -> f32 + Sync)| {
+                let mut codes = vec![0_i16; values.len()];
+                decoder.decode_rows(block.clone(), &mut codes).map_err(|source| coding(&self.codes, source))?;
+                for (row, (values, codes)) in block.zip(values.chunks_exact_mut(width).zip(codes.chunks_exact(width))) {
+                    for (column, (found, &code)) in values.iter_mut().zip(codes).enumerate() {
+                        // Adding zero turns a negative zero into a positive one.
+                        *found = value(row, column, f32::from(code)) + 0.0;
+                    }
                 }
-            }
-            Ok(())
-        };
+                Ok(())
+            };
         match &self.form {
             Form::Steps { rows: factors, steps } => {
-                let (factors, steps) = (self.floats(factors, files)?, self.floats(steps, files)?);
+                let (factors, steps) = (Self::floats(factors, files)?, Self::floats(steps, files)?);
                 let value = |row: usize, column: usize, code: f32| factors[row] * (steps[column] * code);
                 tasks.into_par_iter().try_for_each(|(block, values)| decode(values, block, &value))?;
             }
             Form::Groups { scales, group_size, .. } => {
                 let groups = width.div_ceil(*group_size);
-                let scales = self.floats(scales, files)?;
+                let scales = Self::floats(scales, files)?;
                 let value = |row: usize, column: usize, code: f32| scales[row * groups + column / group_size] * code;
                 tasks.into_par_iter().try_for_each(|(block, values)| decode(values, block, &value))?;
             }
