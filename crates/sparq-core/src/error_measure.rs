@@ -1,4 +1,4 @@
-use crate::Hessian;
+use crate::{Curvature, Hessian};
 use ndarray::{Array2, ArrayView2, Axis, Zip, s};
 use rayon::prelude::*;
 
@@ -24,9 +24,68 @@ pub fn relative_output_error(dense: ArrayView2<'_, f32>, compressed: ArrayView2<
     if dense.dim() != compressed.dim() {
         return f64::NAN;
     }
-    let difference = &dense - &compressed;
-    let whole = energy(dense, hessian);
-    if whole == 0.0 { 0.0 } else { energy(difference.view(), hessian) / whole }
+    OutputError::new(dense, compressed, hessian).relative()
+}
+
+/// How far a layer's outputs are off on its calibration tokens, in squares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutputError {
+    /// `‖X(W - W')ᵀ‖²`.
+    pub missed: f64,
+    /// `‖XWᵀ‖²`.
+    pub whole: f64,
+}
+
+impl OutputError {
+    /// Of `dense` = `W` and `compressed` = `W'`, both `[out, in]`, as [`relative_output_error`] says.
+    pub fn new(dense: ArrayView2<'_, f32>, compressed: ArrayView2<'_, f32>, hessian: &Hessian) -> Self {
+        let difference = &dense - &compressed;
+        Self { missed: energy(difference.view(), hessian), whole: energy(dense, hessian) }
+    }
+
+    /// The one over the other.
+    pub fn relative(&self) -> f64 {
+        if self.whole == 0.0 { 0.0 } else { self.missed / self.whole }
+    }
+}
+
+/// The least bits a weight at which any code of this layer could have an error as small as `compressed` has, for `dense` of
+/// normally distributed rows; both `[out, in]`. `missed` is `‖X(W - W')ᵀ‖²` over the tokens of `curvature`.
+///
+/// This is Shannon's lower bound, `½ log₂(σ² · g / d)` with the mean square `σ²` of a row, the geometric mean `g` of the
+/// eigenvalues of `H + λI`, and the error `d` of a weight. It is what reverse water-filling gives where no component of
+/// the inputs is so weak that its bits are zero; there it is below. None without a [damped matrix](Curvature::damped).
+///
+/// # Examples
+/// ```
+/// use ndarray::Array2;
+/// use sparq_core::{Curvature, OutputError, shannon_bound};
+/// let weight = Array2::from_shape_fn((64, 32), |(row, column)| ((row * 37 + column * 11) % 64) as f32 - 31.5);
+/// let rounded = weight.mapv(|value| (value / 4.0).round() * 4.0);
+/// let curvature = Curvature::of_inputs(Array2::eye(32).view())?;
+/// let missed = OutputError::new(weight.view(), rounded.view(), curvature.hessian()).missed;
+/// let bits = shannon_bound(weight.view(), rounded.view(), &curvature, missed).unwrap_or_default();
+/// assert!((3.5..4.2).contains(&bits), "{bits}"); // 16 codes that occur alike take 4
+/// # Ok::<(), sparq_core::CompressError>(())
+/// ```
+pub fn shannon_bound(
+    dense: ArrayView2<'_, f32>,
+    compressed: ArrayView2<'_, f32>,
+    curvature: &Curvature,
+    missed: f64,
+) -> Option<f64> {
+    let (_, shift) = curvature.damped().filter(|_| dense.dim() == compressed.dim() && !dense.is_empty())?;
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let off: f64 = Zip::from(dense).and(compressed).fold(0.0, |sum, &w, &v| sum + square(w - v));
+    let error = (missed + shift * off) / dense.len() as f64;
+    let of_row = |row: ndarray::ArrayView1<'_, f32>| row.iter().map(|&w| square(w)).sum::<f64>() / row.len() as f64;
+    let spreads: Vec<f64> = dense.outer_iter().map(of_row).filter(|&spread| spread > 0.0).map(f64::log2).collect();
+    let spread = spreads.iter().sum::<f64>() / (spreads.len() as f64).max(1.0);
+    // `H + λI` is the inverse of `UᵀU`, so the logarithms of `U`'s diagonal are minus half of those of the eigenvalues.
+    let diagonal = curvature.factor().conditional_deviations();
+    let inputs = diagonal.iter().map(|&u| f64::from(u).log2()).sum::<f64>() / diagonal.len() as f64;
+    let bits = 0.5 * (spread - error.log2()) - inputs;
+    bits.is_finite().then_some(bits.max(0.0))
 }
 
 /// `tr(W H Wᵀ)`.

@@ -36,6 +36,7 @@
 //! * The engine: [`InverseFactor`], [`ColumnOrder`], [`ColumnSweep`], [`Selection`], [`BlockRule`], [`RowRule`], [`Rounding`],
 //!   [`GridFit`], [`Refit`], [`CoordinateDescent`], [`StepDescent`], [`InputDrift`], [`OutputDrift`].
 //! * [`Observer`]: receives the progress of long work.
+//! * [`shannon_bound`]: the least bits at which an error is possible.
 //! * [`relative_output_error`]: `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` from the Hessian.
 //! * [`mod@reference`]: quirks of the reference implementations, for parity.
 //!
@@ -78,7 +79,7 @@ pub use damping::Damping;
 pub use descent::CoordinateDescent;
 pub use drift::{InputDrift, OutputDrift};
 pub use error::{CompressError, Result};
-pub use error_measure::relative_output_error;
+pub use error_measure::{OutputError, relative_output_error, shannon_bound};
 pub use factor::InverseFactor;
 pub use grid::{Grid, GridLanes, Quantized};
 pub use hessian::{Hessian, HessianAccumulator, Statistics};

@@ -21,6 +21,10 @@ pub struct LayerReport {
     pub bits_per_weight: f64,
     /// The same in a coded file, where a code takes as many bits as it is rare (docs/coding.md).
     pub coded_bits_per_weight: f64,
+    /// The least bits a weight at which its error is possible ([`shannon_bound`](sparq_core::shannon_bound)); none without a
+    /// Hessian and for layers that are not quantized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_bits_per_weight: Option<f64>,
     /// `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` on the calibration tokens; of the weights alone if there were none or their sums
     /// overflowed. `W` is what the layer
     /// was asked to be: where drift is undone, not quite the dense weight.
@@ -49,6 +53,7 @@ impl LayerReport {
             zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
             bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| a_weight(codes.stored_bits())),
             coded_bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| a_weight(codes.coded_bits() as f64)),
+            bound_bits_per_weight: None,
             relative_output_error: relative_output_error(target, layer.weight.view(), &Hessian::None),
             damping: layer.report.damping,
             fallbacks: layer.report.fallbacks.clone(),

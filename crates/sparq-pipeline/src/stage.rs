@@ -4,7 +4,8 @@ use crate::stage_drift::StageDrift;
 use crate::{LayerReport, Result};
 use ndarray::{Array1, Array2};
 use sparq_core::{
-    CompressError, CompressedLayer, Curvature, Fallback, Hessian, LayerCompressor, LayerProblem, Solver, Statistics,
+    CompressError, CompressedLayer, Curvature, Fallback, Hessian, LayerCompressor, LayerProblem, OutputError, Solver,
+    Statistics, shannon_bound,
 };
 use sparq_model::Linear;
 use std::time::Instant;
@@ -31,11 +32,18 @@ impl StageStatistics {
         let seconds = start.elapsed().as_secs_f64();
         let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
         let hessian = if self.lacks_tokens(solver) { &Hessian::None } else { self.curvature.hessian() };
-        let error = |hessian| sparq_core::relative_output_error(weight, layer.weight.view(), hessian);
-        // Where sums overflowed the weights alone tell something.
-        let of_outputs = Some(error(hessian)).filter(|error| error.is_finite());
+        let error = |hessian| OutputError::new(weight, layer.weight.view(), hessian);
+        let of_outputs = error(hessian);
+        let bound = layer
+            .codes
+            .is_some()
+            .then(|| shannon_bound(weight, layer.weight.view(), &self.curvature, of_outputs.missed));
         let report = LayerReport {
-            relative_output_error: of_outputs.unwrap_or_else(|| error(&Hessian::None)),
+            // Where sums overflowed the weights alone tell something.
+            relative_output_error: Some(of_outputs.relative())
+                .filter(|error| error.is_finite())
+                .unwrap_or_else(|| error(&Hessian::None).relative()),
+            bound_bits_per_weight: bound.flatten(),
             tokens: self.curvature.tokens(),
             seconds,
             ..LayerReport::new(&linear.name, block, weight, &layer)

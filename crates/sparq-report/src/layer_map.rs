@@ -33,6 +33,29 @@ const ERROR: Measure = Measure {
     shown: |error| format!("{error:.1e}"),
 };
 
+const CODED: Measure = Measure {
+    id: "coded",
+    what: "coded bits a weight",
+    of: |layer| Some(layer.coded_bits_per_weight),
+    shade: |bits| bits,
+    scale: "linear",
+    shown: |bits| number(bits, 2),
+};
+
+const ZEROS: Measure = Measure {
+    id: "zeros",
+    what: "fraction of zeros",
+    of: |layer| Some(layer.zeros as f64 / layer.weights.max(1) as f64),
+    ..CODED
+};
+
+const ABOVE_BOUND: Measure = Measure {
+    id: "above-bound",
+    what: "coded bits above the least possible at its error",
+    of: |layer| layer.bound_bits_per_weight.map(|bound| layer.coded_bits_per_weight - bound),
+    ..CODED
+};
+
 const DAMPING: Measure = Measure { id: "damping", what: "damping", of: |layer| layer.damping, ..ERROR };
 
 const SECONDS: Measure = Measure {
@@ -44,12 +67,14 @@ const SECONDS: Measure = Measure {
     shown: |seconds| number(seconds, if seconds < 1.0 { 3 } else { 1 }),
 };
 
-/// The maps of configuration `index`: errors, damping if it differs between layers, and seconds.
+/// The maps of configuration `index`: errors, damping if it differs between layers, seconds, and what codes take.
 pub(crate) fn layer_maps(configuration: &ConfigurationResult, index: usize) -> Vec<Figure> {
     let mut dampings = configuration.layers.iter().filter_map(|layer| layer.damping);
     let first = dampings.next();
     let damping = dampings.any(|damping| Some(damping) != first).then_some(&DAMPING);
-    let measures = [Some(&ERROR), damping, Some(&SECONDS)].into_iter().flatten();
+    let coded = configuration.layers.iter().any(|layer| layer.coded_bits_per_weight < 16.0);
+    let of_codes = [&CODED, &ZEROS, &ABOVE_BOUND].map(|measure| coded.then_some(measure));
+    let measures = [Some(&ERROR), damping, Some(&SECONDS)].into_iter().chain(of_codes).flatten();
     measures.map(|measure| map(configuration, index, measure)).collect()
 }
 

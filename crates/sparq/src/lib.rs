@@ -55,8 +55,8 @@ pub mod quant {
 pub mod engine {
     pub use sparq_core::{
         BlockRule, ColumnOrder, ColumnSweep, CoordinateDescent, GridFit, HessianAccumulator, InputDrift, InverseFactor,
-        OutputDrift, Refit, Rounded, Rounding, RowRule, Selection, StepDescent, Swept, reference,
-        relative_output_error,
+        OutputDrift, OutputError, Refit, Rounded, Rounding, RowRule, Selection, StepDescent, Swept, reference,
+        relative_output_error, shannon_bound,
     };
 }
 
