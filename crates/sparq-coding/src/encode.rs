@@ -1,3 +1,4 @@
+use crate::classes::classes;
 use crate::error::Result;
 use crate::header::{Header, block_rows};
 use crate::histogram::{Histogram, check, histograms};
@@ -37,6 +38,14 @@ pub fn encode(codes: &[i16], shape: (usize, usize), classes: &[u8]) -> Result<Ve
         bytes.extend(block);
     }
     Ok(bytes)
+}
+
+/// As [`encode`], with the [classes](crate::classes()) that the codes themselves suggest.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_matrix(codes: &[i16], shape: (usize, usize)) -> Result<Vec<u8>> {
+    encode(codes, shape, &classes(codes, shape)?)
 }
 
 /// Words as bytes, the low one first.

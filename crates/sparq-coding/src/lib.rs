@@ -14,7 +14,7 @@ mod table;
 
 pub use classes::{CodeLengths, ColumnLengths, classes, overhead_bits};
 pub use decoder::Decoder;
-pub use encode::encode;
+pub use encode::{encode, encode_matrix};
 pub use error::{Error, Result};
 pub use header::stated_shape;
 pub use size::{code_lengths, coded_size, entropy_bits};

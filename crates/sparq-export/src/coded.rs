@@ -7,8 +7,7 @@ use ndarray::{Array2, ArrayView2};
 pub(crate) fn encode(layer: &str, codes: ArrayView2<'_, i16>) -> Result<Vec<u8>> {
     let (shape, codes) = (codes.dim(), codes.as_standard_layout());
     let codes = codes.as_slice().unwrap_or_default();
-    let bytes = sparq_coding::classes(codes, shape).and_then(|classes| sparq_coding::encode(codes, shape, &classes));
-    bytes.map_err(|source| Error::Coding { layer: layer.to_owned(), source })
+    sparq_coding::encode_matrix(codes, shape).map_err(|source| Error::Coding { layer: layer.to_owned(), source })
 }
 
 /// The codes of a layer of this shape.

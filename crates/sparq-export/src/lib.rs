@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod coded;
+mod coded_layers;
 mod config;
 mod error;
 mod export;
@@ -48,6 +49,7 @@ mod solution;
 mod solved;
 mod verify;
 
+pub use coded_layers::CodedLayers;
 pub use error::{Error, Result};
 pub use export::{bytes_besides_codes, check, check_values, export, planned_size};
 pub use float_type::FloatType;

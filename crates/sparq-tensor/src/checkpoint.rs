@@ -9,6 +9,7 @@ use ndarray::{Array1, Array2, ArrayD, IxDyn, s};
 use serde_json::Value;
 
 use crate::arrangement::Arrangement;
+use crate::codec::coded::{CodedForm, DecodedWeight};
 use crate::codec::{plain, present, tensor};
 use crate::container::gguf::family::{self, Families};
 use crate::container::gguf::parts;
@@ -259,6 +260,23 @@ impl Checkpoint {
             let reason = "it does not match the number of its elements";
             Error::tensor(&info.file, name, Fault::BadShape { shape: info.shape.clone(), reason })
         })
+    }
+
+    /// What stands beside the codes of a weight of the [coded format](crate::codec::coded); none of another weight.
+    pub fn coded_form(&self, name: &str) -> Option<CodedForm> {
+        self.tensors.get(name)?.packed.as_ref()?.coded_form()
+    }
+
+    /// The codes of a weight of the [coded format](crate::codec::coded), and what stands beside them; none of another weight.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`]; [`Error::Coding`] for damaged codes.
+    pub fn read_coded(&self, name: &str) -> Result<Option<DecodedWeight>> {
+        let entry = self.entry(name)?;
+        match (&entry.packed, entry.info.shape.as_slice()) {
+            (Some(packed), &[rows, width]) => packed.decoded(&self.files, rows, width),
+            _ => Ok(None),
+        }
     }
 
     /// Reads a tensor of two dimensions, `[rows, columns]`, as f32.

@@ -102,7 +102,7 @@ pub mod pipeline {
 #[cfg(feature = "export")]
 pub mod export {
     pub use sparq_export::{
-        Coded, CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings,
+        Coded, CodedLayers, CompressedTensors, Dense, Error, ExportContext, ExportFormat, ExportReport, ExportSettings,
         ExportTensor, FloatType, Format, Gguf, GgufTypes, GptqCheckpoint, LayerCheck, Solution, SolvedInMemory,
         SolvedLayers, SolvedShape, check, export,
     };

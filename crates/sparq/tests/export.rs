@@ -2,8 +2,8 @@
 
 use ndarray::Array2;
 use sparq::export::{
-    Coded, CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf, GgufTypes,
-    GptqCheckpoint, SolvedInMemory, export,
+    Coded, CodedLayers, CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf,
+    GgufTypes, GptqCheckpoint, SolvedInMemory, SolvedLayers, export,
 };
 use sparq::pipeline::{Allocation, LayerBudget, Sink};
 use sparq::tensor::{Checkpoint, DType, Importance, Packing};
@@ -412,11 +412,24 @@ fn codes_at_a_rate_go_into_the_coded_format_without_loss() {
 
 #[test]
 fn asymmetric_and_whole_row_grids_keep_their_codes_when_coded() {
-    for recipe in ["s=0.25,q=3,group=32,asymmetric=true", "s=0,q=4,group=channel", "s=0.5,q=16"] {
+    for recipe in ["s=0.25,q=3,group=32,asymmetric=true", "s=0,q=4,group=channel", "rate=3", "s=0.5,q=16"] {
         let solved = solve(recipe, |_| {});
-        let (report, model, _directory) = solved.export(&Coded, FloatType::F32);
+        let (report, model, directory) = solved.export(&Coded, FloatType::F32);
         assert_eq!((report.largest_difference, report.zeros_lost), (0.0, 0), "{recipe}");
         assert_eq!(logits(&model), logits(&solved.compressed), "{recipe}");
+        // The file alone is a source of what it was made of.
+        let layers = CodedLayers::new(model.checkpoint()).expect("readable");
+        assert_eq!(layers.is_some(), recipe != "s=0.5,q=16");
+        let Some(layers) = layers else { continue };
+        for shape in layers.layers() {
+            let (found, expected) = (layers.layer(&shape.name), solved.layers.layer(&shape.name));
+            assert_eq!(found.expect("codes").codes, expected.expect("codes").codes, "{recipe}: {}", shape.name);
+        }
+        let again = directory.path().join("again");
+        let format: &dyn ExportFormat = if recipe == "rate=3" { &Dense } else { &GptqCheckpoint };
+        let settings = ExportSettings { float_type: FloatType::F32, ..ExportSettings::default() };
+        export(model.checkpoint(), &layers, format, &again, &settings).expect("exported");
+        assert_eq!(logits(&Model::open(&again).expect("opens")), logits(&solved.compressed), "{recipe}");
     }
 }
 

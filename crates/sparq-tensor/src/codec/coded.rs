@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -58,8 +58,7 @@ impl CodedWeight<'_> {
             let name = format!("{module}.{part}");
             let (shape, codes) = (codes.dim(), codes.as_standard_layout());
             let codes = codes.as_slice().unwrap_or_default();
-            let bytes = sparq_coding::classes(codes, shape)
-                .and_then(|classes| sparq_coding::encode(codes, shape, &classes))
+            let bytes = sparq_coding::encode_matrix(codes, shape)
                 .map_err(|source| Error::Coding { tensor: name.clone(), source })?;
             Ok::<_, Error>((TensorSpec::new(name, [bytes.len()], DType::U8), bytes))
         };
@@ -93,6 +92,47 @@ impl CodedWeight<'_> {
             }
         }
     }
+}
+
+/// What stands beside the codes of a weight, known before they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodedForm {
+    /// Steps of input channels and factors of output channels.
+    Steps,
+    /// Scales of groups.
+    Groups {
+        /// Bits of the codes that were coded.
+        bits: u8,
+        /// Input channels that share a scale; none for all of a row.
+        group_size: Option<usize>,
+        /// The type of the scales.
+        scale_type: DType,
+        /// Whether there are zero points; else they lie in the middle.
+        asymmetric: bool,
+    },
+}
+
+/// A coded weight as it was before it was coded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DecodedWeight {
+    /// Codes with factors and steps.
+    Steps {
+        /// Signed codes, `[out, in]`.
+        codes: Array2<i16>,
+        /// Factors, `[out]`.
+        rows: Vec<f32>,
+        /// Steps, `[in]`.
+        steps: Vec<f32>,
+    },
+    /// Codes with scales and zero points.
+    Groups {
+        /// Codes less the zero points of their groups, `[out, in]`.
+        codes: Array2<i16>,
+        /// Scales, `[out, groups]`.
+        scales: Array2<f32>,
+        /// Zero points, `[out, groups]`; none if they lie in the middle.
+        zeros: Option<Array2<i16>>,
+    },
 }
 
 /// Grids that some weights of a coded file have.
@@ -173,7 +213,8 @@ pub(crate) fn present(loaded: &mut Loaded, path: &Path, config: &Value) -> Resul
                 return Err(scales.bad_shape("it has not the rows and groups of its codes"));
             }
             let zeros = loaded.take(&name("zeros"));
-            (Form::Groups { scales, zeros, group_size, bits: grid.bits }, [rows, width])
+            let row = grid.group_size.is_none();
+            (Form::Groups { scales, zeros, group_size, row, bits: grid.bits }, [rows, width])
         };
         checked_elements(&shape).map_err(|fault| codes.fault(fault))?;
         loaded.insert(&module, shape, Coded { codes, form })?;
@@ -201,8 +242,18 @@ struct Coded {
 
 #[derive(Debug)]
 enum Form {
-    Steps { rows: Part, steps: Part },
-    Groups { scales: Part, zeros: Option<Part>, group_size: usize, bits: u8 },
+    Steps {
+        rows: Part,
+        steps: Part,
+    },
+    Groups {
+        scales: Part,
+        zeros: Option<Part>,
+        group_size: usize,
+        /// Whether a group is all of a row, whatever its size.
+        row: bool,
+        bits: u8,
+    },
 }
 
 impl Coded {
@@ -213,7 +264,42 @@ impl Coded {
     }
 }
 
+/// The codes of a stream.
+fn decoded(part: &Part, files: &[MappedFile], shape: (usize, usize)) -> Result<Array2<i16>> {
+    let codes = sparq_coding::Decoder::new(part.bytes(files)?, shape).and_then(|decoder| decoder.decode_all());
+    let codes = codes.map_err(|source| coding(part, source))?;
+    Array2::from_shape_vec(shape, codes).map_err(|_| part.bad_shape("its codes are not as many as its shape says"))
+}
+
 impl Packed for Coded {
+    fn coded_form(&self) -> Option<CodedForm> {
+        Some(match &self.form {
+            Form::Steps { .. } => CodedForm::Steps,
+            Form::Groups { scales, zeros, group_size, row, bits } => CodedForm::Groups {
+                bits: *bits,
+                group_size: (!row).then_some(*group_size),
+                scale_type: scales.info.dtype,
+                asymmetric: zeros.is_some(),
+            },
+        })
+    }
+
+    fn decoded(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Option<DecodedWeight>> {
+        let codes = decoded(&self.codes, files, (rows, width))?;
+        Ok(Some(match &self.form {
+            Form::Steps { rows, steps } => {
+                DecodedWeight::Steps { codes, rows: Self::floats(rows, files)?, steps: Self::floats(steps, files)? }
+            }
+            Form::Groups { scales, zeros, group_size, .. } => {
+                let shape = (rows, width.div_ceil(*group_size));
+                let zeros = zeros.as_ref().map(|zeros| decoded(zeros, files, shape)).transpose()?;
+                let values = Array2::from_shape_vec(shape, Self::floats(scales, files)?);
+                let scales = values.map_err(|_| scales.bad_shape("it has not the rows and groups of its codes"))?;
+                DecodedWeight::Groups { codes, scales, zeros }
+            }
+        }))
+    }
+
     fn packing(&self) -> Packing {
         match self.form {
             Form::Steps { .. } => Packing::Coded { bits: None },

@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use ndarray::Array2;
 use rayon::prelude::*;
 
+use super::coded::{CodedForm, DecodedWeight};
 use super::tensor;
 use crate::mmap::MappedFile;
 use crate::{DType, Error, Fault, Packing, Result, TensorInfo};
@@ -71,6 +72,17 @@ pub(crate) trait Packed: fmt::Debug + Send + Sync {
 
     /// The values of a weight of this shape, row-major.
     fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>>;
+
+    /// What stands beside its codes, if it is entropy-coded.
+    fn coded_form(&self) -> Option<CodedForm> {
+        None
+    }
+
+    /// Its codes and what stands beside them, if it is entropy-coded.
+    fn decoded(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Option<DecodedWeight>> {
+        let _ = (files, rows, width);
+        Ok(None)
+    }
 
     /// Gives back the pages that reading it took.
     fn release(&self, files: &[MappedFile]) {
