@@ -175,7 +175,8 @@ impl<'a> Compress<'a> {
     ///
     /// # Errors
     /// [`Error::Export`](crate::Error::Export) if the format cannot hold what the recipe makes,
-    /// [`Error::Tensor`](crate::Error::Tensor) if the destination exists or, to be overwritten, is no checkpoint; what
+    /// [`Error::Tensor`](crate::Error::Tensor) if the destination exists or, to be overwritten, is no checkpoint, and if there is
+    /// less space than the work and its result take; what
     /// [`plan`](Self::plan) refuses.
     pub fn check(&self, destination: impl AsRef<Path>, format: &dyn ExportFormat) -> Result<()> {
         let destination = destination.as_ref();
@@ -187,9 +188,13 @@ impl<'a> Compress<'a> {
         if is_kept_beside && !self.export.overwrite && !is_resumed && beside.exists() {
             return Err(sparq_tensor::Error::DestinationExists { path: beside }.into());
         }
-        self.plan()?;
-        let announced = announced(self.model, &self.recipe)?;
-        Ok(sparq_export::check(self.model.checkpoint(), &announced, format, &self.export)?)
+        let plan = self.plan()?;
+        let (source, announced) = (self.model.checkpoint(), announced(self.model, &self.recipe)?);
+        sparq_export::check(source, &announced, format, &self.export)?;
+        // What a format takes is not always known before; codes take no more than what waits in the solution.
+        let planned = sparq_export::planned_size(source, &announced, format, &self.export);
+        let output = planned.map_or(0, |size| size.file_bytes);
+        Ok(sparq_tensor::check_space(destination, plan.partial_bytes.saturating_add(output))?)
     }
 
     /// Compresses into a checkpoint at `destination` in `format`, and survives interruptions.

@@ -33,6 +33,31 @@ fn is_empty_directory(path: &Path) -> bool {
     is_directory && fs::read_dir(path).is_ok_and(|mut items| items.next().is_none())
 }
 
+/// Refuses a destination whose file system has less free space than `bytes`. Where that cannot be told, nothing is refused.
+///
+/// # Errors
+/// [`Error::NoSpace`].
+pub fn check_space(destination: &Path, bytes: u64) -> Result<()> {
+    let existing = destination.ancestors().find(|path| path.exists());
+    // A relative name lies in the working directory.
+    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match free_space(existing) {
+        Some(free) if free < bytes => Err(Error::NoSpace { path: existing.to_path_buf(), needed: bytes, free }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn free_space(path: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(path).ok()?;
+    system.f_bavail.checked_mul(system.f_frsize)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn free_space(_: &Path) -> Option<u64> {
+    None
+}
+
 /// Refuses a destination that is what is read from, or a directory around it: overwriting would delete it.
 ///
 /// # Errors
@@ -197,4 +222,20 @@ pub(crate) fn move_file_into_place(file: &Path, destination: &Path, overwrite: b
     check_file_destination(destination, overwrite)?;
     fs::rename(file, destination).map_err(Error::io("rename the finished checkpoint to", destination))?;
     sync_directory(parent_of(destination))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_does_not_fit_on_the_disk_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("not/there/yet");
+        check_space(&out, 1).unwrap();
+        check_space(Path::new("here"), 1).unwrap();
+        let refused = check_space(&out, u64::MAX).expect_err("too much");
+        assert!(matches!(&refused, Error::NoSpace { path, .. } if path == directory.path()), "{refused}");
+    }
 }

@@ -260,6 +260,16 @@ pub enum Error {
         /// The planned element type.
         dtype: DType,
     },
+    /// There is less space than what is to be written takes.
+    #[error("{needed} bytes are to be written, but only {free} are free where {} is", .path.display())]
+    NoSpace {
+        /// A directory of the file system.
+        path: PathBuf,
+        /// Bytes that will be written.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// Codes cannot be coded, or coded ones not be read.
     #[error("tensor {tensor}")]
     Coding {

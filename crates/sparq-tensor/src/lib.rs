@@ -36,7 +36,7 @@ pub use container::gguf::writer::GgufWriter;
 pub use container::safetensors::layout::TensorSpec;
 pub use container::safetensors::single_file::{FileTensor, TensorData, read_safetensors_file, write_safetensors_file};
 pub use container::safetensors::writer::{CheckpointWriter, WriteOptions};
-pub use destination::{check_apart, check_replaceable, move_checkpoint};
+pub use destination::{check_apart, check_replaceable, check_space, move_checkpoint};
 pub use digest::digest;
 pub use dtype::DType;
 pub use error::{Error, Result};
