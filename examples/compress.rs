@@ -211,9 +211,15 @@ fn summarise(recipe: &Recipe, done: &Done) {
         println!("measured    nothing was pruned or quantized");
     } else {
         println!(
-            "measured    {:.2} % exact zeros, {:.3} bits per weight if the codes are stored",
+            "measured    {:.2} % exact zeros, {:.3} bits per weight with codes of fixed width, {:.3} entropy-coded",
             100.0 * report.measured_sparsity,
-            report.bits_per_weight
+            report.bits_per_weight,
+            report.coded_bits_per_weight
+        );
+        println!(
+            "            MCr {:.2} % by coded bits, {:.3} bits for each parameter of the whole model",
+            100.0 * (1.0 - report.coded_bits_per_weight / 16.0),
+            report.model_bits_per_weight()
         );
     }
     print_report(export);

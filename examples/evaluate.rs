@@ -90,8 +90,10 @@ fn print(report: &EvaluationReport) {
         println!("perplexity   {:.4}  ({} tokens, {:.4} nats a token)", text.perplexity, text.tokens, text.mean_nll);
         if let Some(base) = &text.base {
             println!("base         {:.4}  (ratio {:.4})", base.base_perplexity, base.perplexity_ratio);
+            let interval = text.kl_interval(&Bootstrap::default()).ok().flatten();
+            let interval = interval.map_or_else(String::new, |of| format!(" [{:.5}, {:.5}]", of.low, of.high));
             println!(
-                "KL           {:.5} nats a token, top-1 agreement {:.2} %",
+                "KL           {:.5}{interval} nats a token, top-1 agreement {:.2} %",
                 base.mean_kl,
                 100.0 * base.top1_agreement
             );

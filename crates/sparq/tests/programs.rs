@@ -215,3 +215,30 @@ fn a_solution_is_exported_without_solving_again() {
     fails("logits", at, &["--model", "HuggingFaceTB/SmolLM2-135M"], &["HuggingFaceTB/SmolLM2-135M", "--model path"]);
     assert!(!at.join("x").exists());
 }
+
+#[test]
+fn a_coded_file_has_the_size_that_was_asked_for_and_is_read_everywhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let here = directory.path();
+    let compress = ["--samples", "8", "--format", "coded", "--no-solution", "--target-size", "450kB", "--out", "small"];
+    let Some(said) = succeeds("compress", here, &compress) else { return };
+    assert!(said.contains("entropy-coded") && said.contains("MCr"), "{said}");
+    let size = std::fs::metadata(here.join("small/model.safetensors")).expect("written").len() as f64;
+    assert!((size / 450_000.0 - 1.0).abs() < 0.003, "{size}");
+    assert!(!here.join("small/sparq").exists());
+    let seen = succeeds("inspect", here, &["--model", "small"]).expect("built with the others");
+    assert!(seen.contains("codes without a width, entropy-coded"), "{seen}");
+    succeeds("generate", here, &["--model", "small", "--prompt", "The", "--max-tokens", "3"]);
+    // Its codes are in it: no solution is needed, and no model.
+    let dense = ["--solution", "small", "--format", "dense", "--dtype", "f32", "--out", "dense"];
+    let said = succeeds("export", here, &dense).expect("built with the others");
+    assert!(said.contains("largest difference 0.0e0"), "{said}");
+    let gguf = ["--solution", "small", "--format", "gguf", "--out", "no.gguf"];
+    fails("export", here, &gguf, &["no fixed width", "coded"]);
+    fails(
+        "compress",
+        here,
+        &["--format", "coded", "--target-size", "20kB", "--out", "no"],
+        &["cannot be made", "20000"],
+    );
+}
