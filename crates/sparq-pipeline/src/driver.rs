@@ -156,8 +156,8 @@ impl Compress<'_> {
             reports.push(report);
             matrices.push(layer.weight);
         }
-        let model = self.model.with_vocabulary(matrices.clone())?;
-        sink.vocabulary(matrices)?;
+        let model = self.model.with_vocabulary(matrices)?;
+        sink.vocabulary(&model)?;
         Ok(Some((model, reports)))
     }
 

@@ -138,6 +138,8 @@ impl Plan {
             batch * (estimate.activations_per_token.max(kept) + (streams - 1) * kept) + choosing;
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
         let working = largest * (4 + 4 + 4 + 2) * if corrects_drift || recipe.descent > 0 { 2 } else { 1 } + waiting;
+        // Embedding and output matrix as they become, and while they are solved once more with their codes.
+        let vocabulary = if recipe.embeddings.is_some() { estimate.embeddings * 5 / 2 } else { 0 };
         Ok(Self {
             blocks: model.block_count(),
             layers,
@@ -152,7 +154,12 @@ impl Plan {
             resident_bytes: None,
             streams,
             partial_bytes: 2 * tokens as u64 * estimate.residual_per_token + (solution_bits / 8.0) as u64,
-            peak_bytes: streams * estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings,
+            peak_bytes: streams * estimate.block
+                + hessian_bytes
+                + activation_bytes
+                + working
+                + estimate.embeddings
+                + vocabulary,
         })
     }
 }

@@ -20,7 +20,7 @@ fn demo() -> PathBuf {
 struct Keep {
     layers: SolvedInMemory,
     blocks: Vec<Arc<sparq::model::Block>>,
-    vocabulary: Vec<Array2<f32>>,
+    vocabulary: Option<Model>,
 }
 
 impl Sink for Keep {
@@ -28,8 +28,8 @@ impl Sink for Keep {
         self.layers.push(linear.name.clone(), layer.clone()).map_err(sparq::pipeline::Error::Export)
     }
 
-    fn vocabulary(&mut self, matrices: Vec<Array2<f32>>) -> Result<(), sparq::pipeline::Error> {
-        self.vocabulary = matrices;
+    fn vocabulary(&mut self, model: &Model) -> Result<(), sparq::pipeline::Error> {
+        self.vocabulary = Some(model.clone());
         Ok(())
     }
 
@@ -61,10 +61,7 @@ fn solve(recipe: &str, change: impl FnOnce(&mut Recipe)) -> Solved {
     let mut keep = Keep::default();
     let job = Compress::new(&model).recipe(recipe).calibration(&calibration);
     let report = job.into_sink(&mut keep).expect("compressed");
-    let mut compressed = model.with_blocks(keep.blocks).expect("all blocks");
-    if !keep.vocabulary.is_empty() {
-        compressed = compressed.with_vocabulary(keep.vocabulary).expect("of the same shape");
-    }
+    let compressed = keep.vocabulary.as_ref().unwrap_or(&model).with_blocks(keep.blocks).expect("all blocks");
     Solved { model, layers: keep.layers, compressed, report }
 }
 

@@ -1,5 +1,4 @@
 use crate::{Result, Sink};
-use ndarray::Array2;
 use sparq_model::{Block, Model};
 use std::sync::Arc;
 
@@ -7,7 +6,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct MemorySink {
     blocks: Vec<Arc<Block>>,
-    vocabulary: Vec<Array2<f32>>,
+    /// The dense model with another embedding and output matrix, if these were compressed.
+    vocabulary: Option<Model>,
 }
 
 impl MemorySink {
@@ -21,14 +21,13 @@ impl MemorySink {
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) if blocks are missing.
     pub fn into_model(self, model: &Model) -> Result<Model> {
-        let model = model.with_blocks(self.blocks)?;
-        Ok(if self.vocabulary.is_empty() { model } else { model.with_vocabulary(self.vocabulary)? })
+        Ok(self.vocabulary.as_ref().unwrap_or(model).with_blocks(self.blocks)?)
     }
 }
 
 impl Sink for MemorySink {
-    fn vocabulary(&mut self, matrices: Vec<Array2<f32>>) -> Result<()> {
-        self.vocabulary = matrices;
+    fn vocabulary(&mut self, model: &Model) -> Result<()> {
+        self.vocabulary = Some(model.clone());
         Ok(())
     }
 

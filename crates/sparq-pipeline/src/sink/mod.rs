@@ -10,7 +10,7 @@ pub use solution::SolutionSink;
 use crate::{Error, LayerReport, Result};
 use ndarray::{Array2, CowArray, Ix2};
 use sparq_core::CompressedLayer;
-use sparq_model::{Block, Linear};
+use sparq_model::{Block, Linear, Model};
 use std::fmt;
 
 /// Where compressed layers and blocks go.
@@ -32,13 +32,12 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Embedding and output matrix were compressed, before any block: these are the new ones, in the order of
-    /// [`Model::vocabulary`](sparq_model::Model::vocabulary).
+    /// Embedding and output matrix were compressed, before any block: `model` is the dense model with the new ones.
     ///
     /// # Errors
     /// What the destination reports.
-    fn vocabulary(&mut self, matrices: Vec<Array2<f32>>) -> Result<()> {
-        let _ = matrices;
+    fn vocabulary(&mut self, model: &Model) -> Result<()> {
+        let _ = model;
         Ok(())
     }
 
