@@ -81,7 +81,9 @@ fn main() -> ExitCode {
             "tokens": layer.inputs.nrows(),
             "zeros": zeros,
             "sparsity": zeros as f64 / layer.weight.len().max(1) as f64,
-            "bits_per_weight": compressed.codes.as_ref().map(|codes| codes.stored_bits() / (rows * columns) as f64),
+            "bits_per_weight": compressed.codes.as_ref().map(|codes| {
+                codes.fixed_bits().unwrap_or_else(|| codes.coded_bits() as f64) / (rows * columns) as f64
+            }),
             "relative_output_error": {
                 "inputs": error(&layer.inputs),
                 "heldout": layer.heldout.as_ref().map(error),

@@ -3,7 +3,7 @@ use ndarray::{Array2, ArrayView2, Zip, s};
 use rayon::prelude::*;
 
 /// Columns whose changes are gathered before they reach the rest of the gradient as one product.
-const BLOCK_COLUMNS: usize = 128;
+pub(crate) const BLOCK_COLUMNS: usize = 128;
 /// Rows one task works through: enough to share a block of `H` in cache.
 const ROWS_PER_TASK: usize = 16;
 
@@ -60,16 +60,10 @@ impl CoordinateDescent {
         curvature: &Curvature,
     ) -> Result<()> {
         let (rows, width) = target.dim();
-        let shape = |what, got, expected| CompressError::check_shape("descent", what, got, expected);
         let group_size = quantized.scheme.granularity.size(width);
-        shape("codes", quantized.codes.dim(), (rows, width))?;
-        shape("grids", quantized.grids.dim(), (rows, width.div_ceil(group_size).max(1)))?;
-        if let Some(mask) = mask {
-            shape("mask", mask.dim(), (rows, width))?;
-        }
-        let Some((matrix, shift)) = curvature.damped().filter(|_| rows > 0) else { return Ok(()) };
-        shape("Hessian", matrix.dim(), (width, width))?;
-        let matrix = shifted(matrix, shift);
+        check("codes", quantized.codes.dim(), (rows, width))?;
+        check("grids", quantized.grids.dim(), (rows, width.div_ceil(group_size).max(1)))?;
+        let Some(matrix) = damped_hessian((rows, width), mask, curvature)? else { return Ok(()) };
         if !quantized.codes.is_standard_layout() {
             quantized.codes = quantized.codes.as_standard_layout().into_owned();
         }
@@ -96,6 +90,26 @@ impl CoordinateDescent {
         }
         Ok(())
     }
+}
+
+/// Refuses what does not fit.
+pub(crate) fn check(what: &'static str, got: (usize, usize), expected: (usize, usize)) -> Result<()> {
+    CompressError::check_shape("descent", what, got, expected)
+}
+
+/// `H + λI`, row-major, for a weight of this shape; none without a damped matrix or without rows. Refuses a mask or a Hessian
+/// that does not fit.
+pub(crate) fn damped_hessian(
+    (rows, width): (usize, usize),
+    mask: Option<&Mask>,
+    curvature: &Curvature,
+) -> Result<Option<Array2<f32>>> {
+    if let Some(mask) = mask {
+        check("mask", mask.dim(), (rows, width))?;
+    }
+    let Some((matrix, shift)) = curvature.damped().filter(|_| rows > 0) else { return Ok(None) };
+    check("Hessian", matrix.dim(), (width, width))?;
+    Ok(Some(shifted(matrix, shift)))
 }
 
 /// `H + λI`, row-major.

@@ -1,12 +1,10 @@
-use crate::descent::{Lattice, move_codes, shifted};
+use crate::descent::{BLOCK_COLUMNS, Lattice, check, damped_hessian, move_codes};
 use crate::stepped::{choose, decode};
-use crate::{CompressError, Curvature, Mask, Result, Stepped};
+use crate::{Curvature, Mask, Result, Stepped};
 use ndarray::{Array2, ArrayView2, Zip, s};
 use rayon::prelude::*;
 use sparq_coding::CodeLengths;
 
-/// Columns whose steps move before the rest of the gradient follows.
-const BLOCK_COLUMNS: usize = 128;
 /// By how much a factor or a step changes at most in one round.
 const MOST_CHANGE: f32 = 1.5;
 
@@ -39,7 +37,7 @@ impl StepDescent {
     /// `mask` removes must be zero already and stays zero. Without a [damped matrix](Curvature::damped) nothing is done.
     ///
     /// # Errors
-    /// [`CompressError::Shape`] if the parts do not fit each other.
+    /// [`CompressError::Shape`](crate::CompressError::Shape) if the parts do not fit each other.
     pub fn run(
         &self,
         target: ArrayView2<'_, f32>,
@@ -49,15 +47,9 @@ impl StepDescent {
         price: f64,
     ) -> Result<()> {
         let (rows, width) = target.dim();
-        let shape = |what, got, expected| CompressError::check_shape("descent", what, got, expected);
-        shape("codes", stepped.codes.dim(), (rows, width))?;
-        shape("factors and steps", (stepped.rows.len(), stepped.columns.len()), (rows, width))?;
-        if let Some(mask) = mask {
-            shape("mask", mask.dim(), (rows, width))?;
-        }
-        let Some((matrix, shift)) = curvature.damped().filter(|_| rows > 0) else { return Ok(()) };
-        shape("Hessian", matrix.dim(), (width, width))?;
-        let matrix = shifted(matrix, shift);
+        check("codes", stepped.codes.dim(), (rows, width))?;
+        check("factors and steps", (stepped.rows.len(), stepped.columns.len()), (rows, width))?;
+        let Some(matrix) = damped_hessian((rows, width), mask, curvature)? else { return Ok(()) };
         if !stepped.codes.is_standard_layout() {
             stepped.codes = stepped.codes.as_standard_layout().into_owned();
         }
@@ -187,8 +179,9 @@ impl Lattice for StepCodes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::descent::shifted;
     use crate::testing::{correlated_hessian, random};
-    use crate::{Damping, Hessian, relative_output_error};
+    use crate::{CompressError, Damping, Hessian, relative_output_error};
     use proptest::prelude::*;
 
     struct Problem {

@@ -65,22 +65,17 @@ impl Stepped {
     /// # Errors
     /// [`CompressError::Setting`] for a matrix that is too large to be coded.
     pub fn code_lengths(&self) -> Result<CodeLengths> {
-        let codes = self.codes.as_standard_layout();
-        let (shape, slice) = (codes.dim(), codes.as_slice().unwrap_or_default());
-        let lengths = sparq_coding::classes(slice, shape).and_then(|classes| CodeLengths::new(slice, shape, &classes));
-        lengths.map_err(|error| CompressError::Setting {
+        classified(self.codes.view(), CodeLengths::new).map_err(|error| CompressError::Setting {
             name: "shape",
-            value: format!("{shape:?}"),
+            value: format!("{:?}", self.codes.dim()),
             expected: error.to_string().into(),
         })
     }
 
     /// Bits a weight of the entropy of its codes alone.
     pub fn entropy(&self) -> f64 {
-        let codes = self.codes.as_standard_layout();
-        let (shape, slice) = (codes.dim(), codes.as_slice().unwrap_or_default());
-        let classes = sparq_coding::classes(slice, shape).unwrap_or_default();
-        sparq_coding::entropy_bits(slice, &classes).unwrap_or(0.0) / (slice.len() as f64).max(1.0)
+        let bits = classified(self.codes.view(), |codes, _, classes| sparq_coding::entropy_bits(codes, classes));
+        bits.unwrap_or(0.0) / (self.codes.len() as f64).max(1.0)
     }
 
     /// Bits a weight, about, that a layer of this shape takes beyond the [entropy](Self::entropy) of its codes.
@@ -103,10 +98,17 @@ pub(crate) fn decode(code: i16, row: f32, column: f32) -> f32 {
 
 /// Bits that a matrix of codes takes in a coded file, its tables and checksums among them.
 pub(crate) fn coded_bits(codes: ArrayView2<'_, i16>) -> u64 {
-    let codes_of_all = codes.as_standard_layout();
-    let (shape, slice) = (codes.dim(), codes_of_all.as_slice().unwrap_or_default());
-    let classes = sparq_coding::classes(slice, shape).unwrap_or_default();
-    sparq_coding::coded_size(slice, shape, &classes).map_or(0, |bytes| 8 * bytes as u64)
+    classified(codes, sparq_coding::coded_size).map_or(0, |bytes| 8 * bytes as u64)
+}
+
+/// Gives `work` the codes row by row, their shape, and the classes of their columns.
+fn classified<T>(
+    codes: ArrayView2<'_, i16>,
+    work: impl FnOnce(&[i16], (usize, usize), &[u8]) -> sparq_coding::Result<T>,
+) -> sparq_coding::Result<T> {
+    let (shape, codes) = (codes.dim(), codes.as_standard_layout());
+    let codes = codes.as_slice().unwrap_or_default();
+    work(codes, shape, &sparq_coding::classes(codes, shape)?)
 }
 
 /// The code for a weight of `x` steps: the nearest one, the next one towards zero, or zero, whichever costs least in
@@ -171,16 +173,12 @@ impl Codes {
         }
     }
 
-    /// Bits that the layer takes with codes of fixed width, scales and zero points among them; those of a coded file if
-    /// codes have no width.
-    pub fn stored_bits(&self) -> f64 {
-        match self {
-            Self::Grid(Quantized { scheme, codes, .. }) => {
-                let (rows, width) = codes.dim();
-                scheme.stored_bits_per_weight(rows, width) * (rows * width) as f64
-            }
-            Self::Steps(stepped) => stepped.coded_bits() as f64,
-        }
+    /// Bits that the layer takes with codes of fixed width, scales and zero points among them; none if codes have no width.
+    pub fn fixed_bits(&self) -> Option<f64> {
+        self.grid().map(|Quantized { scheme, codes, .. }| {
+            let (rows, width) = codes.dim();
+            scheme.stored_bits_per_weight(rows, width) * (rows * width) as f64
+        })
     }
 
     /// Bits that the layer takes in a coded file.

@@ -1,11 +1,10 @@
-use crate::{Error, Result, SolvedLayers, SolvedShape};
+use crate::{Error, Result, SolvedLayers, SolvedShape, float_type};
 use ndarray::{Array2, Zip};
 use sparq_core::{
-    Bits, CodeLayout, Codes, CompressedLayer, Granularity, Grid, QuantScheme, Quantized, ScaleType, SolveReport,
-    Stepped,
+    Bits, CodeLayout, Codes, CompressedLayer, Granularity, Grid, QuantScheme, Quantized, SolveReport, Stepped,
 };
+use sparq_tensor::Checkpoint;
 use sparq_tensor::codec::coded::{CodedForm, DecodedWeight};
-use sparq_tensor::{Checkpoint, DType};
 
 /// The layers of a [`Coded`](crate::Coded) checkpoint, with the codes they have: what other formats are made of without a
 /// solution. The checkpoint itself is the source of everything else.
@@ -42,12 +41,9 @@ fn layout(layer: &str, form: CodedForm) -> Result<CodeLayout> {
         found,
         expected: expected.to_owned(),
     };
-    let scale_type = match scale_type {
-        DType::F16 => ScaleType::F16,
-        DType::BF16 => ScaleType::Bf16,
-        DType::F32 => ScaleType::F32,
-        other => return Err(refuse("the type of its scales", other.to_string(), "F16, BF16 or F32")),
-    };
+    let found = scale_type.to_string();
+    let scale_type = float_type::scale_type(scale_type)
+        .ok_or_else(|| refuse("the type of its scales", found, "F16, BF16 or F32"))?;
     let bits = Bits::new(bits).map_err(|_| refuse("its width", bits.to_string(), "2 to 8 bits"))?;
     let granularity = group_size.map_or(Granularity::Channel, Granularity::Group);
     Ok(CodeLayout::Grid(QuantScheme { bits, granularity, symmetric: !asymmetric, scale_type }))

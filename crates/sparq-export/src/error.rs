@@ -85,14 +85,6 @@ pub enum Error {
         /// `missing`, or what else is wrong with it.
         what: String,
     },
-    /// The codes of a layer could not be coded, or coded ones not be read.
-    #[error("the coded weights of {layer}")]
-    Coding {
-        /// Name of the layer.
-        layer: String,
-        /// What is wrong.
-        source: sparq_coding::Error,
-    },
     /// The source's config.json cannot be carried over.
     #[error("config.json of the source: {reason}")]
     Config {

@@ -62,6 +62,11 @@ pub(crate) fn scale_dtype(scale: ScaleType) -> Option<DType> {
     }
 }
 
+/// The storage type of scales in tensors of this type.
+pub(crate) fn scale_type(dtype: DType) -> Option<ScaleType> {
+    [ScaleType::F16, ScaleType::Bf16, ScaleType::F32].into_iter().find(|&scale| scale_dtype(scale) == Some(dtype))
+}
+
 /// The name config.json has for a float type.
 pub(crate) fn torch_name(dtype: DType) -> Option<&'static str> {
     match dtype {

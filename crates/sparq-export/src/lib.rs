@@ -34,7 +34,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod coded;
 mod coded_layers;
 mod config;
 mod error;

@@ -77,25 +77,27 @@ impl SolvedShape {
         }
     }
 
+    fn refuse(&self, what: &'static str, found: String, expected: String) -> Result<()> {
+        Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
+    }
+
+    fn check_shape(&self, what: &'static str, found: (usize, usize), expected: (usize, usize)) -> Result<()> {
+        if found == expected { Ok(()) } else { self.refuse(what, format!("{found:?}"), format!("{expected:?}")) }
+    }
+
     /// Refuses a layer that is not what was announced, or whose parts do not fit each other.
     ///
     /// # Errors
     /// [`Error::Inconsistent`].
     pub fn check(&self, layer: &CompressedLayer) -> Result<()> {
-        let refuse = |what, found: String, expected: String| {
-            Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
-        };
         let [rows, width] = self.shape;
-        let shape = |what, found: (usize, usize), expected: (usize, usize)| {
-            if found == expected { Ok(()) } else { refuse(what, format!("{found:?}"), format!("{expected:?}")) }
-        };
-        shape("the shape of its weight", layer.weight.dim(), (rows, width))?;
+        self.check_shape("the shape of its weight", layer.weight.dim(), (rows, width))?;
         if let Some(mask) = &layer.mask {
-            shape("the shape of its mask", mask.dim(), (rows, width))?;
+            self.check_shape("the shape of its mask", mask.dim(), (rows, width))?;
         }
         let layout = layer.codes.as_ref().map(Codes::layout);
         if layout != self.codes {
-            return refuse("the form of its codes", format!("{layout:?}"), format!("{:?}", self.codes));
+            return self.refuse("the form of its codes", format!("{layout:?}"), format!("{:?}", self.codes));
         }
         layer.codes.as_ref().map_or(Ok(()), |codes| self.check_codes(codes))
     }
@@ -112,45 +114,44 @@ impl SolvedShape {
     }
 
     fn check_steps(&self, stepped: &Stepped) -> Result<()> {
-        let refuse = |what, found: String, expected: String| {
-            Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
-        };
         let [rows, width] = self.shape;
         let found = [(stepped.codes.dim()), (stepped.rows.len(), stepped.columns.len())];
         if found != [(rows, width); 2] {
-            return refuse("the shapes of its codes and steps", format!("{found:?}"), format!("{:?}", (rows, width)));
+            return self.refuse(
+                "the shapes of its codes and steps",
+                format!("{found:?}"),
+                format!("{:?}", (rows, width)),
+            );
         }
         let mut factors = stepped.rows.iter().chain(&stepped.columns);
         match factors.find(|&&factor| Stepped::storable(factor) != factor) {
-            Some(factor) => refuse("a step or a factor", factor.to_string(), "a positive bfloat16".into()),
+            Some(factor) => self.refuse("a step or a factor", factor.to_string(), "a positive bfloat16".into()),
             None => Ok(()),
         }
     }
 
     fn check_grid(&self, quantized: &Quantized) -> Result<()> {
-        let refuse = |what, found: String, expected: String| {
-            Err(Error::Inconsistent { layer: self.name.clone(), what, found, expected })
-        };
         let [rows, width] = self.shape;
-        let shape = |what, found: (usize, usize), expected: (usize, usize)| {
-            if found == expected { Ok(()) } else { refuse(what, format!("{found:?}"), format!("{expected:?}")) }
-        };
         let groups = quantized.scheme.granularity.groups(width);
-        shape("the shape of its codes", quantized.codes.dim(), (rows, width))?;
-        shape("the shape of its grids", quantized.grids.dim(), (rows, groups))?;
+        self.check_shape("the shape of its codes", quantized.codes.dim(), (rows, width))?;
+        self.check_shape("the shape of its grids", quantized.grids.dim(), (rows, groups))?;
         let bits = quantized.scheme.bits;
         let largest = bits.max_code();
         if let Some(code) =
             quantized.codes.iter().chain(quantized.grids.iter().map(|grid| &grid.zero)).find(|&&code| code > largest)
         {
-            return refuse("a code", code.to_string(), format!("at most {largest}"));
+            return self.refuse("a code", code.to_string(), format!("at most {largest}"));
         }
         if let Some(grid) = quantized.grids.iter().find(|grid| !(grid.scale > 0.0 && grid.scale.is_finite())) {
-            return refuse("a scale", grid.scale.to_string(), "positive and finite".into());
+            return self.refuse("a scale", grid.scale.to_string(), "positive and finite".into());
         }
         let fixed = quantized.scheme.symmetric.then_some(bits.midpoint());
         if let Some(grid) = quantized.grids.iter().find(|grid| fixed.is_some_and(|fixed| fixed != grid.zero)) {
-            return refuse("a zero point of its symmetric grid", grid.zero.to_string(), bits.midpoint().to_string());
+            return self.refuse(
+                "a zero point of its symmetric grid",
+                grid.zero.to_string(),
+                bits.midpoint().to_string(),
+            );
         }
         Ok(())
     }

@@ -190,10 +190,11 @@ impl<'a> Compress<'a> {
         }
         let plan = self.plan()?;
         let (source, announced) = (self.model.checkpoint(), announced(self.model, &self.recipe)?);
-        sparq_export::check(source, &announced, format, &self.export)?;
-        // What a format takes is not always known before; codes take no more than what waits in the solution.
-        let planned = sparq_export::planned_size(source, &announced, format, &self.export);
-        let output = planned.map_or(0, |size| size.file_bytes);
+        let output = match sparq_export::planned_size(source, &announced, format, &self.export) {
+            Ok(size) => size.file_bytes,
+            // Not every format knows its size before; coded ones take no more than what waits in the solution.
+            Err(_) => sparq_export::check(source, &announced, format, &self.export).map(|()| 0)?,
+        };
         Ok(sparq_tensor::check_space(destination, plan.partial_bytes.saturating_add(output))?)
     }
 

@@ -5,7 +5,7 @@ use crate::gather::gather;
 use crate::plan::batch_tokens;
 use crate::stream::{Residence, Stream};
 use crate::{Activations, Compress, CompressionReport, Error, LayerReport, Phase, Profile, Progress, Result, Sink};
-use sparq_core::{LayerCompressor, LayerProblem, Statistics};
+use sparq_core::{Hessian, LayerCompressor, LayerProblem, Statistics, relative_output_error};
 use sparq_model::{Block, LinearId, Model};
 use sparq_quant::RowStep;
 use std::sync::Arc;
@@ -147,7 +147,8 @@ impl Compress<'_> {
         for linear in self.model.vocabulary()? {
             let start = Instant::now();
             let layer = solver.compress(&LayerProblem::uncalibrated(&linear.name, linear.weight.view())?)?;
-            let mut report = LayerReport::new(&linear.name, self.model.block_count(), linear.weight.view(), &layer);
+            let error = relative_output_error(linear.weight.view(), layer.weight.view(), &Hessian::None);
+            let mut report = LayerReport::new(&linear.name, self.model.block_count(), &layer, error);
             report.seconds = start.elapsed().as_secs_f64();
             if is_first {
                 sink.layer(&linear, &layer)?;

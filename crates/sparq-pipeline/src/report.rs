@@ -1,7 +1,6 @@
 use crate::{Plan, Profile, Recipe};
-use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
-use sparq_core::{CompressedLayer, Fallback, Hessian, relative_output_error};
+use sparq_core::{Codes, CompressedLayer, Fallback};
 use std::fmt;
 
 /// How one linear layer came out.
@@ -40,21 +39,23 @@ pub struct LayerReport {
 }
 
 impl LayerReport {
-    /// On a layer that was solved without calibration tokens.
-    pub(crate) fn new(name: &str, block: usize, target: ArrayView2<'_, f32>, layer: &CompressedLayer) -> Self {
-        let (rows, width) = target.dim();
+    /// On a layer with this relative output error that was solved without calibration tokens.
+    pub(crate) fn new(name: &str, block: usize, layer: &CompressedLayer, relative_output_error: f64) -> Self {
+        let (rows, width) = layer.weight.dim();
         let weights = rows * width;
         let a_weight = |bits: f64| bits / (weights as f64).max(1.0);
+        let coded = layer.codes.as_ref().map_or(16.0, |codes| a_weight(codes.coded_bits() as f64));
+        let fixed = layer.codes.as_ref().and_then(Codes::fixed_bits).map(a_weight);
         Self {
             name: name.to_owned(),
             block,
             shape: [rows, width],
             weights,
             zeros: layer.weight.iter().filter(|value| **value == 0.0).count(),
-            bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| a_weight(codes.stored_bits())),
-            coded_bits_per_weight: layer.codes.as_ref().map_or(16.0, |codes| a_weight(codes.coded_bits() as f64)),
+            bits_per_weight: fixed.unwrap_or(coded),
+            coded_bits_per_weight: coded,
             bound_bits_per_weight: None,
-            relative_output_error: relative_output_error(target, layer.weight.view(), &Hessian::None),
+            relative_output_error,
             damping: layer.report.damping,
             fallbacks: layer.report.fallbacks.clone(),
             tokens: 0,

@@ -38,15 +38,14 @@ impl StageStatistics {
             .codes
             .is_some()
             .then(|| shannon_bound(weight, layer.weight.view(), &self.curvature, of_outputs.missed));
+        // Where sums overflowed the weights alone tell something.
+        let relative = Some(of_outputs.relative()).filter(|error| error.is_finite());
+        let relative = relative.unwrap_or_else(|| error(&Hessian::None).relative());
         let report = LayerReport {
-            // Where sums overflowed the weights alone tell something.
-            relative_output_error: Some(of_outputs.relative())
-                .filter(|error| error.is_finite())
-                .unwrap_or_else(|| error(&Hessian::None).relative()),
             bound_bits_per_weight: bound.flatten(),
             tokens: self.curvature.tokens(),
             seconds,
-            ..LayerReport::new(&linear.name, block, weight, &layer)
+            ..LayerReport::new(&linear.name, block, &layer, relative)
         };
         Ok((layer, report))
     }

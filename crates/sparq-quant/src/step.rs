@@ -117,16 +117,18 @@ impl Quantizer for Step {
         for _ in 0..TRIES {
             let (stepped, _) =
                 self.solve(problem, sample.weight.view(), &sample.selection, &deviations, size, lengths.as_ref())?;
-            let is_met = search.is_met(stepped.entropy()) && lengths.is_some();
+            let found = stepped.entropy();
+            let is_met = search.is_met(found) && lengths.is_some();
             lengths = Some(stepped.code_lengths()?);
             if is_met || stepped.codes.is_empty() {
                 break;
             }
-            size = search.next(size, stepped.entropy());
+            size = search.next(size, found);
         }
         let (mut stepped, mut mask) = self.solve(problem, weight, selection, &deviations, size, lengths.as_ref())?;
-        if !search.is_met(stepped.entropy()) && (stepped.entropy() / entropy - 1.0).abs() > MOST_MISSED {
-            size = search.next(size, stepped.entropy());
+        let found = stepped.entropy();
+        if (found / entropy - 1.0).abs() > MOST_MISSED {
+            size = search.next(size, found);
             lengths = Some(stepped.code_lengths()?);
             (stepped, mask) = self.solve(problem, weight, selection, &deviations, size, lengths.as_ref())?;
         }

@@ -40,7 +40,7 @@ fn arrows_point_down_only() {
         ("core", &["coding", "linalg"]),
         ("tensor", &["coding"]),
         ("metric", &[]),
-        ("export", &["coding", "core", "tensor"]),
+        ("export", &["core", "tensor"]),
         ("prune", &["core"]),
         ("quant", &["coding", "core"]),
         ("model", &["linalg", "tensor"]),

@@ -1,10 +1,10 @@
-use super::dense::{copy, stored_type};
+use super::dense::{Dense, spec, stored_type, write};
 use super::packed::check_layout;
-use crate::float_type::{round_all, scale_dtype};
+use crate::float_type::scale_dtype;
 use crate::{Error, ExportContext, ExportFormat, ExportTensor, Result, SolvedLayers, SolvedShape, config};
 use ndarray::ArrayD;
 use sparq_core::{CodeLayout, Codes, Granularity, QuantScheme};
-use sparq_tensor::codec::coded::{CodedGrid, CodedWeight, quantization_config};
+use sparq_tensor::codec::coded::{CodedGrid, CodedWeight, quantization_config, step_specs};
 use sparq_tensor::{CheckpointWriter, DType, PlannedSize, StagedCheckpoint, TensorInfo, TensorSpec};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -48,25 +48,19 @@ impl ExportFormat for Coded {
         // A layer is encoded twice: for its size, on which places in the file depend, and to be written.
         let mut specs = Vec::new();
         for info in context.tensors() {
-            match context.layer_of(&info.name).filter(|shape| shape.codes.is_some()) {
+            match coded_layer(context, info) {
                 Some(shape) => specs.extend(encode(shape, solved)?.into_iter().map(|(spec, _)| spec)),
-                None => specs.push(TensorSpec::new(&info.name, info.shape.clone(), stored_type(context, info))),
+                None => specs.push(spec(context, info)),
             }
         }
         let mut writer = CheckpointWriter::create(destination, specs, context.settings.write_options())?;
         for info in context.tensors() {
-            match context.layer_of(&info.name) {
-                Some(shape) if shape.codes.is_some() => {
-                    for (spec, bytes) in encode(shape, solved)? {
-                        writer.write_bytes(&spec.name, &bytes)?;
-                    }
-                }
-                Some(shape) => {
-                    let layer = solved.layer(&shape.name)?;
-                    shape.check(&layer)?;
-                    writer.write_f32(&info.name, shape.as_stored(layer.weight).view())?;
-                }
-                None => copy(context, &mut writer, &info.name, info.dtype, stored_type(context, info))?,
+            let Some(shape) = coded_layer(context, info) else {
+                write(context, solved, &mut writer, info)?;
+                continue;
+            };
+            for (spec, bytes) in encode(shape, solved)? {
+                writer.write_bytes(&spec.name, &bytes)?;
             }
         }
         let is_float = |info: &&TensorInfo| !context.is_unused(info) && context.layer_of(&info.name).is_none();
@@ -78,15 +72,10 @@ impl ExportFormat for Coded {
     }
 
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
-        Ok(match tensor {
-            ExportTensor::Solved(_, layer) if layer.codes.is_some() => layer.weight.clone().into_dyn(),
-            ExportTensor::Solved(shape, layer) => {
-                let source = context.source.get(&shape.weight_name());
-                let dtype = source.map_or(DType::F32, |info| stored_type(context, info));
-                round_all(dtype, shape.as_stored(layer.weight.clone()))
-            }
-            ExportTensor::Copied(info, values) => round_all(stored_type(context, info), values.to_owned()),
-        })
+        match tensor {
+            ExportTensor::Solved(_, layer) if layer.codes.is_some() => Ok(layer.weight.clone().into_dyn()),
+            _ => Dense.expected(context, tensor),
+        }
     }
 
     fn engines(&self, _: &ExportContext<'_>) -> String {
@@ -102,17 +91,13 @@ impl Coded {
         let mut specs = Vec::new();
         let mut left_out = 0;
         for info in context.tensors() {
-            let Some(shape) = context.layer_of(&info.name).filter(|shape| shape.codes.is_some()) else {
-                specs.push(TensorSpec::new(&info.name, info.shape.clone(), stored_type(context, info)));
+            let Some(shape) = coded_layer(context, info) else {
+                specs.push(spec(context, info));
                 continue;
             };
             // The header says how long a stream is: as many digits as it will have.
             let [rows, width] = shape.shape;
-            let stream = TensorSpec::new(format!("{}.codes", shape.name), [rows * width / 2], DType::U8);
-            let factors = ["rows", "steps"].into_iter().zip([rows, width]);
-            let factors =
-                factors.map(|(part, length)| TensorSpec::new(format!("{}.{part}", shape.name), [length], DType::BF16));
-            for spec in std::iter::once(stream).chain(factors) {
+            for spec in step_specs(&shape.name, shape.shape, rows * width / 2) {
                 left_out += spec.bytes()?;
                 specs.push(spec);
             }
@@ -124,6 +109,11 @@ impl Coded {
 /// Layers that have codes.
 fn coded<'a>(context: &ExportContext<'a>) -> impl Iterator<Item = &'a SolvedShape> {
     context.layers.iter().filter(|shape| shape.codes.is_some())
+}
+
+/// The layer with codes that replaces a tensor of the source.
+fn coded_layer<'a>(context: &ExportContext<'a>, info: &TensorInfo) -> Option<&'a SolvedShape> {
+    context.layer_of(&info.name).filter(|shape| shape.codes.is_some())
 }
 
 /// The tensors of a layer that has codes.

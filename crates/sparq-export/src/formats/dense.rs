@@ -38,13 +38,7 @@ impl ExportFormat for Dense {
         let source = context.source;
         let mut writer = CheckpointWriter::create(destination, plan(context), context.settings.write_options())?;
         for info in context.tensors() {
-            if let Some(shape) = context.layer_of(&info.name) {
-                let layer = solved.layer(&shape.name)?;
-                shape.check(&layer)?;
-                writer.write_f32(&info.name, shape.as_stored(layer.weight).view())?;
-            } else {
-                copy(context, &mut writer, &info.name, info.dtype, stored_type(context, info))?;
-            }
+            write(context, solved, &mut writer, info)?;
         }
         let types: BTreeSet<DType> =
             context.tensors().filter(|info| !context.is_unused(info)).map(|info| stored_type(context, info)).collect();
@@ -72,6 +66,26 @@ impl ExportFormat for Dense {
     }
 }
 
+/// Writes a tensor of the source, or the layer that replaces it.
+pub(super) fn write(
+    context: &ExportContext<'_>,
+    solved: &dyn SolvedLayers,
+    writer: &mut CheckpointWriter,
+    info: &TensorInfo,
+) -> Result<()> {
+    let Some(shape) = context.layer_of(&info.name) else {
+        return copy(context, writer, &info.name, info.dtype, stored_type(context, info));
+    };
+    let layer = solved.layer(&shape.name)?;
+    shape.check(&layer)?;
+    Ok(writer.write_f32(&info.name, shape.as_stored(layer.weight).view())?)
+}
+
+/// How a tensor of the source is stored.
+pub(super) fn spec(context: &ExportContext<'_>, info: &TensorInfo) -> TensorSpec {
+    TensorSpec::new(&info.name, info.shape.clone(), stored_type(context, info))
+}
+
 /// The type a tensor of the source gets.
 pub(super) fn stored_type(context: &ExportContext<'_>, info: &TensorInfo) -> DType {
     if context.is_unused(info) { info.dtype } else { context.settings.float_type.of(info.dtype) }
@@ -79,8 +93,7 @@ pub(super) fn stored_type(context: &ExportContext<'_>, info: &TensorInfo) -> DTy
 
 /// The tensors of the source, in its order.
 fn plan(context: &ExportContext<'_>) -> Vec<TensorSpec> {
-    let spec = |info: &TensorInfo| TensorSpec::new(&info.name, info.shape.clone(), stored_type(context, info));
-    context.tensors().map(spec).collect()
+    context.tensors().map(|info| spec(context, info)).collect()
 }
 
 /// What these tensors take, each with the name of the tensor of the source that it stands for.

@@ -1,9 +1,10 @@
 //! Codes and masks as bits, and the tensors one layer is stored as.
 
-use crate::{Result, coded};
+use crate::Result;
 use ndarray::{Array2, ArrayView2};
 use sparq_core::{Codes, CompressedLayer, Quantized, ScaleType};
 use sparq_tensor::TensorData;
+use sparq_tensor::codec::coded::encode_codes;
 
 /// The tensors of one layer, packed, waiting to be written.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl PackedLayer {
             }
             Some(Codes::Steps(stepped)) => {
                 packed.factors = Some([stepped.rows.clone(), stepped.columns.clone()]);
-                let bytes = coded::encode(name, stepped.codes.view())?;
+                let bytes = encode_codes(name, stepped.codes.view())?;
                 packed.codes = Array2::from_shape_vec((1, bytes.len()), bytes).ok();
             }
             None => packed.weight = Some(layer.weight.clone()),

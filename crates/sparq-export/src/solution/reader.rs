@@ -1,9 +1,10 @@
 use super::contents::Manifest;
 use super::packed::unpack;
 use super::{FORMAT, LayerEntry, MANIFEST, MANIFEST_BYTES, SCHEMA, SolutionContents};
-use crate::{Error, Result, SolvedLayers, SolvedShape, coded};
+use crate::{Error, Result, SolvedLayers, SolvedShape};
 use ndarray::Array2;
 use sparq_core::{CodeLayout, Codes, CompressedLayer, Mask, QuantScheme, Quantized, Stepped};
+use sparq_tensor::codec::coded::decode_codes;
 use sparq_tensor::{Checkpoint, file_sha256, read_file};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -79,7 +80,7 @@ impl Solution {
             Some(CodeLayout::Steps) => {
                 let part =
                     |part: &str| Ok::<_, Error>(file.read(&format!("{name}.{part}"))?.into_raw_vec_and_offset().0);
-                let codes = coded::decode(name, &file.read_bytes(&format!("{name}.codes"))?, (*rows, *width))?;
+                let codes = decode_codes(name, &file.read_bytes(&format!("{name}.codes"))?, (*rows, *width))?;
                 Some(Codes::Steps(Stepped { codes, rows: part("rows")?, columns: part("steps")? }))
             }
             Some(_) => return Err(Error::Solution { path, reason: format!("{name} has codes of an unknown form") }),

@@ -68,7 +68,7 @@ impl SolutionWriter {
     /// Takes a layer in, to be written by the next [`commit`](Self::commit).
     ///
     /// # Errors
-    /// [`Error::Coding`] if its codes are too many to be coded.
+    /// [`Error::Tensor`] if its codes are too many to be coded.
     pub fn add(&mut self, shape: SolvedShape, layer: &CompressedLayer) -> Result<()> {
         let packed = PackedLayer::new(&shape.name, layer)?;
         self.pending.push((LayerEntry { file: String::new(), layer: shape, report: layer.report.clone() }, packed));

@@ -84,23 +84,13 @@ pub(super) const KEYS: &[Key] = &[
         "rate",
         "instead of q: bits a weight once the codes are entropy-coded, 0.1 to 12; codes have no width and zeros are an outcome",
         |r| r.rate.map_or_else(String::new, |rate| rate.to_string()),
-        |r, value| {
-            let rate = plain(value, "a number of bits")?;
-            Step::new(rate).map_err(|error| error.to_string())?;
-            r.rate = Some(rate);
-            Ok(())
-        },
+        |r, value| rate(value).map(|rate| r.rate = Some(rate)),
     ),
     budget(
         "embeddings",
         "bits a weight of embedding and output matrix once entropy-coded, 0.1 to 12; without it they stay as they are",
         |r| r.embeddings.map_or_else(String::new, |rate| rate.to_string()),
-        |r, value| {
-            let rate = plain(value, "a number of bits")?;
-            Step::new(rate).map_err(|error| error.to_string())?;
-            r.embeddings = Some(rate);
-            Ok(())
-        },
+        |r, value| rate(value).map(|rate| r.embeddings = Some(rate)),
     ),
     budget(
         "group",
@@ -219,6 +209,12 @@ pub(super) const KEYS: &[Key] = &[
 /// A value that says itself how it is read.
 fn plain<T: std::str::FromStr>(value: &str, what: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("is not {what}"))
+}
+
+/// Bits a weight once entropy-coded.
+fn rate(value: &str) -> Result<f64, String> {
+    let rate = plain(value, "a number of bits")?;
+    Step::new(rate).map(|_| rate).map_err(|error| error.to_string())
 }
 
 /// A number from 0 to `most`.

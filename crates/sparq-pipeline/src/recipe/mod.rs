@@ -244,6 +244,11 @@ impl Recipe {
             let reason = "SparseGPT chooses among neighbouring channels as it visits them; use another pruner, or act-order=false";
             return conflict("act-order", format!("sparsegpt {}", self.sparsity), reason);
         }
+        let composition = self.pipeline.unwrap_or(if self.quantizer == QuantizerKind::Gptq && self.refit == 0 {
+            Composition::Joint
+        } else {
+            Composition::SequentialB
+        });
         let mut solver = Solver::new();
         if !self.sparsity.is_dense() {
             solver = match self.pruner {
@@ -262,12 +267,7 @@ impl Recipe {
                 QuantizerKind::Rtn => solver.quantize(Rtn::new(scheme).clip(self.clip).reference_compat(compat)),
                 QuantizerKind::Gptq => solver.quantize(Gptq::new(scheme).clip(self.clip).reference_compat(compat)),
             };
-            let of_kind = if self.quantizer == QuantizerKind::Gptq && self.refit == 0 {
-                Composition::Joint
-            } else {
-                Composition::SequentialB
-            };
-            solver = solver.descent(self.descent).composition(self.pipeline.unwrap_or(of_kind));
+            solver = solver.descent(self.descent).composition(composition);
         }
         if let Some(rate) = self.embeddings {
             RowStep::new(rate)?;
@@ -279,9 +279,7 @@ impl Recipe {
             if self.quantizer != QuantizerKind::Gptq {
                 return conflict("rate", "quantizer=rtn".into(), "steps are those of the column sweep; use gptq");
             }
-            let composition = if self.refit == 0 { Composition::Joint } else { Composition::SequentialB };
-            solver = solver.quantize(Step::new(rate)?.descent(self.descent));
-            solver = solver.composition(self.pipeline.unwrap_or(composition));
+            solver = solver.quantize(Step::new(rate)?.descent(self.descent)).composition(composition);
         }
         if self.sparsity.is_dense() && self.bits.is_none() && self.rate.is_none() {
             return Ok(None);

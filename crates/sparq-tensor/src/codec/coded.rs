@@ -54,37 +54,31 @@ impl CodedWeight<'_> {
     /// # Errors
     /// [`Error::Coding`] for a matrix that is too large to be coded.
     pub fn encode(&self, module: &str) -> Result<Vec<(TensorSpec, Vec<u8>)>> {
+        let name = |part: &str| format!("{module}.{part}");
         let coded = |part: &str, codes: ArrayView2<'_, i16>| {
-            let name = format!("{module}.{part}");
-            let (shape, codes) = (codes.dim(), codes.as_standard_layout());
-            let codes = codes.as_slice().unwrap_or_default();
-            let bytes = sparq_coding::encode_matrix(codes, shape)
-                .map_err(|source| Error::Coding { tensor: name.clone(), source })?;
-            Ok::<_, Error>((TensorSpec::new(name, [bytes.len()], DType::U8), bytes))
+            let bytes = encode_codes(&name(part), codes)?;
+            Ok::<_, Error>((TensorSpec::new(name(part), [bytes.len()], DType::U8), bytes))
         };
-        let floats = |part: &str, shape: Vec<usize>, values: Vec<f32>, dtype| {
+        let floats = |spec: TensorSpec, values: &[f32]| {
             let mut bytes = Vec::new();
-            let name = format!("{module}.{part}");
-            plain::encode(dtype, &values, &mut bytes).map_err(|at| Error::NotRepresentable {
-                tensor: name.clone(),
-                index: tensor::unravel(at, &shape),
+            plain::encode(spec.dtype, values, &mut bytes).map_err(|at| Error::NotRepresentable {
+                tensor: spec.name.clone(),
+                index: tensor::unravel(at, &spec.shape),
                 value: values[at],
-                dtype,
+                dtype: spec.dtype,
             })?;
-            Ok::<_, Error>((TensorSpec::new(name, shape, dtype), bytes))
+            Ok::<_, Error>((spec, bytes))
         };
         match *self {
-            Self::Steps { codes, rows, steps } => Ok(vec![
-                coded("codes", codes)?,
-                floats("rows", vec![rows.len()], rows.to_vec(), DType::BF16)?,
-                floats("steps", vec![steps.len()], steps.to_vec(), DType::BF16)?,
-            ]),
+            Self::Steps { codes, rows, steps } => {
+                let bytes = encode_codes(&name("codes"), codes)?;
+                let [of_codes, of_rows, of_steps] = step_specs(module, [rows.len(), steps.len()], bytes.len());
+                Ok(vec![(of_codes, bytes), floats(of_rows, rows)?, floats(of_steps, steps)?])
+            }
             Self::Groups { codes, scales, scale_type, zeros } => {
-                let shape = vec![scales.nrows(), scales.ncols()];
-                let mut tensors = vec![
-                    coded("codes", codes)?,
-                    floats("scales", shape, scales.iter().copied().collect(), scale_type)?,
-                ];
+                let spec = TensorSpec::new(name("scales"), [scales.nrows(), scales.ncols()], scale_type);
+                let scales: Vec<f32> = scales.iter().copied().collect();
+                let mut tensors = vec![coded("codes", codes)?, floats(spec, &scales)?];
                 if let Some(zeros) = zeros {
                     tensors.push(coded("zeros", zeros.mapv(i16::from).view())?);
                 }
@@ -92,6 +86,35 @@ impl CodedWeight<'_> {
             }
         }
     }
+}
+
+/// The tensors of a weight of this shape, `[out, in]`, in steps, whose codes take so many bytes: codes, rows, steps.
+pub fn step_specs(module: &str, [rows, width]: [usize; 2], bytes: usize) -> [TensorSpec; 3] {
+    [("codes", bytes, DType::U8), ("rows", rows, DType::BF16), ("steps", width, DType::BF16)]
+        .map(|(part, length, dtype)| TensorSpec::new(format!("{module}.{part}"), [length], dtype))
+}
+
+/// The stream of a matrix of codes; `tensor` is its name for errors.
+///
+/// # Errors
+/// [`Error::Coding`] for a matrix that is too large to be coded.
+pub fn encode_codes(tensor: &str, codes: ArrayView2<'_, i16>) -> Result<Vec<u8>> {
+    let (shape, codes) = (codes.dim(), codes.as_standard_layout());
+    let bytes = sparq_coding::encode_matrix(codes.as_slice().unwrap_or_default(), shape);
+    bytes.map_err(|source| Error::Coding { tensor: tensor.to_owned(), source })
+}
+
+/// The codes of a stream, a matrix of this shape; `tensor` is its name for errors.
+///
+/// # Errors
+/// [`Error::Coding`] if it is damaged or holds another matrix.
+pub fn decode_codes(tensor: &str, bytes: &[u8], shape: (usize, usize)) -> Result<Array2<i16>> {
+    let failed = |source| Error::Coding { tensor: tensor.to_owned(), source };
+    let decoder = sparq_coding::Decoder::new(bytes, shape).map_err(failed)?;
+    let mut codes = Array2::zeros(shape);
+    // A new matrix is row-major.
+    decoder.decode_rows(0..shape.0, codes.as_slice_mut().unwrap_or_default()).map_err(failed)?;
+    Ok(codes)
 }
 
 /// What stands beside the codes of a weight, known before they are read.
@@ -264,13 +287,6 @@ impl Coded {
     }
 }
 
-/// The codes of a stream.
-fn decoded(part: &Part, files: &[MappedFile], shape: (usize, usize)) -> Result<Array2<i16>> {
-    let codes = sparq_coding::Decoder::new(part.bytes(files)?, shape).and_then(|decoder| decoder.decode_all());
-    let codes = codes.map_err(|source| coding(part, source))?;
-    Array2::from_shape_vec(shape, codes).map_err(|_| part.bad_shape("its codes are not as many as its shape says"))
-}
-
 impl Packed for Coded {
     fn coded_form(&self) -> Option<CodedForm> {
         Some(match &self.form {
@@ -285,14 +301,15 @@ impl Packed for Coded {
     }
 
     fn decoded(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Option<DecodedWeight>> {
-        let codes = decoded(&self.codes, files, (rows, width))?;
+        let decoded = |part: &Part, shape| decode_codes(&part.info.name, part.bytes(files)?, shape);
+        let codes = decoded(&self.codes, (rows, width))?;
         Ok(Some(match &self.form {
             Form::Steps { rows, steps } => {
                 DecodedWeight::Steps { codes, rows: Self::floats(rows, files)?, steps: Self::floats(steps, files)? }
             }
             Form::Groups { scales, zeros, group_size, .. } => {
                 let shape = (rows, width.div_ceil(*group_size));
-                let zeros = zeros.as_ref().map(|zeros| decoded(zeros, files, shape)).transpose()?;
+                let zeros = zeros.as_ref().map(|zeros| decoded(zeros, shape)).transpose()?;
                 let values = Array2::from_shape_vec(shape, Self::floats(scales, files)?);
                 let scales = values.map_err(|_| scales.bad_shape("it has not the rows and groups of its codes"))?;
                 DecodedWeight::Groups { codes, scales, zeros }
