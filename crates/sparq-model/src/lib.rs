@@ -15,12 +15,12 @@ mod precision;
 mod tokenizer;
 
 pub use architecture::GGUF_FAMILIES;
-pub use block::{BatchLayout, Block, BlockPlan, BlockState, ExpertTokens, Linear, LinearId, LinearShape};
+pub use block::{BatchLayout, Block, BlockPlan, BlockState, ExpertTokens, Gradients, Linear, LinearId, LinearShape};
 pub use cache::KvCache;
 pub use config::{ExpertsConfig, ModelConfig, NormKind, RopeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Sampler};
-pub use model::{MemoryEstimate, Model, open_checkpoint};
+pub use model::{CrossEntropy, Divergence, Loss, MemoryEstimate, Model, SampledLabels, open_checkpoint};
 pub use ops::Activation;
 pub use plain_text::{plain_text, read_text};
 pub use precision::Precision;

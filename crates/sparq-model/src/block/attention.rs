@@ -2,6 +2,18 @@ use super::{Block, BlockState};
 use crate::ops::{Attended, Span, attention};
 use ndarray::{Array2, s};
 
+/// Heads and range of a block's attention.
+pub(super) fn span(block: &Block) -> Span {
+    let config = &block.config;
+    let depth = if config.attention_scale_by_depth { block.index as f32 + 1.0 } else { 1.0 };
+    Span {
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        window: config.windows.get(block.index).copied().flatten(),
+        scale: config.attention_scale / depth,
+    }
+}
+
 /// What the queries of all sequences gather, `[tokens, heads * head_dim]`; keys and values go into the caches, if there
 /// are any.
 pub(super) fn attend(
@@ -11,14 +23,6 @@ pub(super) fn attend(
     values: &Array2<f32>,
     state: &mut BlockState,
 ) -> Array2<f32> {
-    let config = &block.config;
-    let depth = if config.attention_scale_by_depth { block.index as f32 + 1.0 } else { 1.0 };
-    let span = Span {
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        window: config.windows.get(block.index).copied().flatten(),
-        scale: config.attention_scale / depth,
-    };
     let rows = |sequence| s![state.layout.rows(sequence), ..];
     for (sequence, cache) in state.caches.iter_mut().enumerate() {
         cache.append(keys.slice(rows(sequence)), values.slice(rows(sequence)));
@@ -34,6 +38,6 @@ pub(super) fn attend(
         })
         .collect();
     let mut attended = block.workspace.take(queries.nrows(), queries.ncols());
-    attention(queries.view(), &sequences, span, attended.view_mut());
+    attention(queries.view(), &sequences, span(block), attended.view_mut());
     attended
 }

@@ -25,7 +25,7 @@ pub(crate) struct Routed {
     /// What experts read, `[tokens, hidden]`.
     pub(crate) input: Array2<f32>,
     /// For each expert the rows sent to it, in order, and the weight of its result there.
-    sent: Vec<Vec<(usize, f32)>>,
+    pub(super) sent: Vec<Vec<(usize, f32)>>,
 }
 
 /// The rows that are sent to an expert, `[rows, hidden]`; the first to ask makes the router decide for all.
@@ -107,6 +107,24 @@ fn choose(scores: ArrayView1<'_, f32>, count: usize, normalized: bool) -> Vec<(u
     order.truncate(count);
     let total: f32 = if normalized { order.iter().map(|at| weights[*at]).sum() } else { weights.iter().sum() };
     order.into_iter().map(|expert| (expert, weights[expert] / total)).collect()
+}
+
+/// The gradient at the router's scores, `[tokens, experts]`, from that at the weights of those it has chosen (0 for others).
+///
+/// With `p` the weights: `ds = p ∘ (dp - Σ p dp)`, where the chosen share one among themselves, or all do.
+pub(super) fn scores_backward(block: &Block, routed: &Routed, of_weights: Array2<f32>) -> Array2<f32> {
+    let (Some(router), Some(experts)) = (&block.router, &block.config.experts) else { return of_weights };
+    let scores = sparq_linalg::linear(routed.input.view(), router.view());
+    let mut gradient = of_weights;
+    for (scores, mut gradient) in scores.rows().into_iter().zip(gradient.rows_mut()) {
+        let count = if experts.normalized { experts.per_token } else { experts.count };
+        let weights = choose(scores, count, experts.normalized);
+        let mean: f32 = weights.iter().map(|(expert, weight)| weight * gradient[*expert]).sum();
+        for (expert, weight) in weights {
+            gradient[expert] = weight * (gradient[expert] - mean);
+        }
+    }
+    gradient
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One transformer block as a sequence of stages.
 
 mod attention;
+mod backward;
 mod build;
 mod experts;
 mod layout;
@@ -9,6 +10,7 @@ mod plan;
 mod state;
 mod walk;
 
+pub use backward::Gradients;
 pub(crate) use build::PlanBuilder;
 pub use experts::ExpertTokens;
 pub use layout::BatchLayout;
@@ -89,6 +91,17 @@ impl Block {
         &mut self.linears[id]
     }
 
+    /// Weights and biases of norms, with the names of their tensors, as they are used: with the offset that a family adds to
+    /// what is stored.
+    pub fn norms(&self) -> impl Iterator<Item = (&str, &Array1<f32>)> {
+        self.plan.vectors.iter().map(|vector| vector.name.as_str()).zip(&self.vectors)
+    }
+
+    /// Name of the tensor that sends tokens to experts, if there are experts.
+    pub fn router_name(&self) -> Option<&str> {
+        self.plan.router.as_ref().map(|(name, _)| name.as_str())
+    }
+
     /// Number of parameters, those of norms, biases and router included.
     pub fn parameters(&self) -> usize {
         self.plan.parameters()
@@ -162,6 +175,18 @@ impl Block {
     /// [`Error::StageOrder`] for another stage, [`Error::Shape`] if a weight or bias was replaced by one of another
     /// shape.
     pub fn apply(&self, stage: usize, state: &mut BlockState) -> Result<()> {
+        let (input, _) = self.run_stage(stage, state, |_| Array2::zeros((0, 0)))?;
+        self.workspace.put(input);
+        Ok(())
+    }
+
+    /// As [`apply`](Self::apply); returns the input of the stage, and of each output what `keep` makes of it before it is used.
+    fn run_stage(
+        &self,
+        stage: usize,
+        state: &mut BlockState,
+        keep: impl Fn(&Array2<f32>) -> Array2<f32>,
+    ) -> Result<(Array2<f32>, Vec<Array2<f32>>)> {
         self.check_order(stage, state)?;
         for id in self.stage_linears(stage) {
             self.check_linear(*id)?;
@@ -171,6 +196,7 @@ impl Block {
             None => walk::input(self, stage, state),
         };
         let linears = self.stage_linears(stage).iter().map(|id| &self.linears[*id]);
+        let mut kept = Vec::new();
         if self.plan.stages[stage].adds_to_residual {
             for linear in linears {
                 linear.write(input.view(), state.precision, 1.0, state.residual.view_mut());
@@ -181,12 +207,12 @@ impl Block {
                 linear.write(input.view(), state.precision, 0.0, output.view_mut());
                 output
             });
-            let outputs = outputs.collect();
+            let outputs: Vec<_> = outputs.collect();
+            kept.extend(outputs.iter().map(keep));
             walk::advance(self, stage, outputs, state);
         }
-        self.workspace.put(input);
         state.stage += 1;
-        Ok(())
+        Ok((input, kept))
     }
 
     /// The residual stream after the block, `[tokens, hidden]`.

@@ -9,7 +9,7 @@
 //! second line runs for every token or for those sent to one expert after the other, is a matter of the block's plan.
 
 use super::plan::{Feeds, Norm, Role};
-use super::{Block, BlockState, attention, experts};
+use super::{BatchLayout, Block, BlockState, attention, experts};
 use crate::NormKind;
 use crate::ops::{add, layer_norm, rms_norm};
 use ndarray::Array2;
@@ -44,16 +44,21 @@ fn attended(block: &Block, outputs: Vec<Array2<f32>>, state: &mut BlockState) ->
     let norms = block.plan.norms;
     let [mut queries, mut keys, values] = <[Array2<f32>; 3]>::try_from(outputs).ok()?;
     for (rotated, norm) in [(&mut queries, norms.queries), (&mut keys, norms.keys)] {
-        apply_norm(block, norm, rotated);
-        if let Some(rope) = &block.rope {
-            rope.rotate(rotated, &state.layout);
-        }
+        turn(block, norm, rotated, &state.layout);
     }
     let attended = attention::attend(block, &queries, &keys, &values, state);
     for done in [queries, keys, values] {
         block.workspace.put(done);
     }
     Some(attended)
+}
+
+/// What becomes of queries or keys before they are compared.
+pub(super) fn turn(block: &Block, norm: Option<Norm>, x: &mut Array2<f32>, layout: &BatchLayout) {
+    apply_norm(block, norm, x);
+    if let Some(rope) = &block.rope {
+        rope.rotate(x, layout);
+    }
 }
 
 /// A normalised copy.

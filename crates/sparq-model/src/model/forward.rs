@@ -2,7 +2,7 @@ use super::Model;
 use crate::block::{BatchLayout, multiply};
 use crate::cache::{KvCache, LayerCache};
 use crate::ops::{exp, layer_norm, rms_norm};
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
@@ -66,16 +66,10 @@ impl Model {
     /// # Ok::<(), sparq_model::Error>(())
     /// ```
     pub fn hidden(&self, batch: &[&[u32]]) -> Result<Array2<f32>> {
-        let mut groups = Vec::new();
-        let mut rest = batch;
-        while !rest.is_empty() {
-            let (group, after) = rest.split_at(group_length(rest));
-            let lengths: Vec<usize> = group.iter().map(|tokens| tokens.len()).collect();
-            let layout = BatchLayout::new(&lengths);
-            let embedded = self.embed(&group.concat(), &layout)?;
-            groups.push((layout, embedded));
-            rest = after;
-        }
+        let mut groups = groups(batch)
+            .into_iter()
+            .map(|(layout, tokens)| self.embed(&tokens, &layout).map(|embedded| (layout, embedded)))
+            .collect::<Result<Vec<_>>>()?;
         for index in 0..self.block_count() {
             let block = self.block(index)?;
             for (layout, residual) in &mut groups {
@@ -117,6 +111,10 @@ impl Model {
     /// # Errors
     /// [`Error::Shape`] if the width is not the model's; [`Error::Checkpoint`] if the output matrix cannot be read.
     pub fn logits(&self, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        self.logits_in(self.precision, hidden)
+    }
+
+    pub(super) fn logits_in(&self, precision: Precision, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         let shared = &self.shared;
         let head = self.output()?;
         if hidden.ncols() != head.ncols() {
@@ -127,7 +125,7 @@ impl Model {
             });
         }
         let mut logits = Array2::zeros((hidden.nrows(), head.nrows()));
-        multiply(hidden, head.view(), self.precision, 0.0, logits.view_mut());
+        multiply(hidden, head.view(), precision, 0.0, logits.view_mut());
         if let (Some(cap), Some(logits)) = (shared.config.logit_softcap, logits.as_slice_mut()) {
             logits.par_iter_mut().for_each(|logit| *logit = cap * softcap(*logit / cap));
         }
@@ -254,6 +252,19 @@ impl Model {
 /// `tanh` by our own exponential, the same on every platform.
 fn softcap(x: f32) -> f32 {
     2.0 / (1.0 + exp(-2.0 * x)) - 1.0
+}
+
+/// Sequences in groups that run together, with their tokens one after the other.
+pub(super) fn groups(batch: &[&[u32]]) -> Vec<(BatchLayout, Vec<u32>)> {
+    let mut groups = Vec::new();
+    let mut rest = batch;
+    while !rest.is_empty() {
+        let (group, after) = rest.split_at(group_length(rest));
+        let lengths: Vec<usize> = group.iter().map(|tokens| tokens.len()).collect();
+        groups.push((BatchLayout::new(&lengths), group.concat()));
+        rest = after;
+    }
+    groups
 }
 
 /// How many of the first sequences make up one group: as many as fit, at least one.

@@ -1,11 +1,14 @@
 //! A model: shared tensors, config and tokenizer around blocks that come from disk or from memory.
 
+mod backward;
 mod forward;
 mod load;
+mod loss;
 mod memory;
 mod weights;
 
 pub use load::open_checkpoint;
+pub use loss::{CrossEntropy, Divergence, Loss, SampledLabels};
 pub use memory::MemoryEstimate;
 
 use crate::block::{Block, BlockPlan, Linear};

@@ -60,6 +60,55 @@ impl Activation {
     }
 }
 
+impl Activation {
+    /// Turns the gradient at what [`apply`](Self::apply) makes of `x` into the gradient at `x`, in place.
+    pub(crate) fn apply_backward(self, x: &[f32], gradient: &mut [f32]) {
+        let slope = self.value_and_slope();
+        gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(gradient, x)| {
+            for (gradient, x) in gradient.iter_mut().zip(x) {
+                *gradient *= slope(*x).1;
+            }
+        });
+    }
+
+    /// Replaces `gate` and `up` by the gradients at them, where `gradient` is that at what [`gate`](Self::gate) makes of
+    /// them; slices of equal length.
+    pub(crate) fn gate_backward(self, gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+        let slope = self.value_and_slope();
+        let up = up.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
+        gate.par_chunks_mut(CHUNK).zip(up).for_each(|(gate, (up, gradient))| {
+            for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+                let (value, slope) = slope(*gate);
+                (*gate, *up) = (gradient * *up * slope, gradient * value);
+            }
+        });
+    }
+
+    /// The function and its derivative.
+    fn value_and_slope(self) -> fn(f32) -> (f32, f32) {
+        match self {
+            Self::Silu => |x| {
+                let share = 1.0 / (1.0 + exp(-x));
+                (x * share, share * (1.0 + x * (1.0 - share)))
+            },
+            Self::Gelu => |x| {
+                let density =
+                    exp(-0.5 * x * x) * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+                let share = if x == 0.0 { 0.5 } else { gelu(x) / x };
+                (gelu(x), share + x * density)
+            },
+            Self::GeluTanh => |x| {
+                let share = 1.0 / (1.0 + exp(-2.0 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)));
+                let inner_slope = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x);
+                (x * share, share + x * 2.0 * share * (1.0 - share) * inner_slope)
+            },
+            Self::Relu => |x| (relu(x), if x > 0.0 { 1.0 } else { 0.0 }),
+        }
+    }
+}
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
 fn apply(gate: &mut [f32], up: &[f32], f: impl Fn(f32) -> f32 + Sync) {
     gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| {
         wide(
@@ -84,7 +133,6 @@ fn relu(x: f32) -> f32 {
 }
 
 fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     let inner = SQRT_2_OVER_PI * (x + 0.044715 * x * x * x);
     // (1 + tanh z) / 2 = 1 / (1 + exp(-2z))
     x / (1.0 + exp(-2.0 * inner))
@@ -116,6 +164,26 @@ mod tests {
         let mut alone = POINTS.to_vec();
         activation.apply(&mut alone);
         assert!(alone.iter().zip(&gate).all(|(alone, gate)| 2.0 * alone == *gate));
+    }
+
+    #[test]
+    fn slopes_agree_with_differences() {
+        let step = 1e-3;
+        for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
+            for x in [-4.0, -1.3, -0.2, 0.4, 1.7, 5.0] {
+                let of = |x: f32| {
+                    let mut value = [x];
+                    activation.apply(&mut value);
+                    value[0]
+                };
+                let (mut slope, mut gate, mut up) = ([1.0], [x], [3.0]);
+                activation.apply_backward(&[x], &mut slope);
+                activation.gate_backward(&mut gate, &mut up, &[2.0]);
+                let expected = (of(x + step) - of(x - step)) / (2.0 * step);
+                assert!((slope[0] - expected).abs() < 5e-4, "{activation:?} {x}: {} {expected}", slope[0]);
+                assert!((gate[0] - 6.0 * slope[0]).abs() < 1e-5 && (up[0] - 2.0 * of(x)).abs() < 1e-5);
+            }
+        }
     }
 
     /// Integrates the normal density, slowly.

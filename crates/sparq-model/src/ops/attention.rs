@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use sparq_linalg::gemm_sequential;
 
 /// Query rows one task handles. Its scores, `[TILE, keys]`, stay in the second-level cache up to some thousand keys.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 /// What the queries of one sequence attend to.
 #[derive(Debug)]
@@ -121,8 +121,6 @@ fn attend(
 ) {
     let (rows, width) = (queries.nrows(), keys.nrows());
     let scores = &mut scratch[..rows * width];
-    let Ok(mut score_rows) = ArrayViewMut2::from_shape((rows, width), &mut *scores) else { return };
-    gemm_sequential(span.scale, queries, keys.t(), 0.0, score_rows.view_mut());
     let mut sums = [0.0_f32; TILE];
     let mut many_sums = Vec::new(); // more than TILE rows only for a group of more than TILE heads
     let sums = if rows <= TILE {
@@ -131,20 +129,7 @@ fn attend(
         many_sums.resize(rows, 0.0);
         &mut many_sums[..]
     };
-    wide(
-        #[inline(always)]
-        || {
-            for (row, (scores, sum)) in scores.chunks_exact_mut(width).zip(sums.iter_mut()).enumerate() {
-                let end = position(row) + 1;
-                let begin = span.window.map_or(0, |window| end.saturating_sub(window));
-                scores[..begin].fill(0.0);
-                scores[end..].fill(0.0);
-                let seen = &mut scores[begin..end];
-                let largest = lanes::max(seen);
-                *sum = lanes::map_and_sum(seen, |score| exp(score - largest));
-            }
-        },
-    );
+    weigh(queries, keys, span, position, scores, sums);
     let Ok(weights) = ArrayView2::from_shape((rows, width), &*scores) else { return };
     gemm_sequential(1.0, weights, values, 0.0, output.view_mut());
     wide(
@@ -155,6 +140,35 @@ fn attend(
                 for value in row.as_slice_mut().unwrap_or(&mut []) {
                     *value *= scale;
                 }
+            }
+        },
+    );
+}
+
+/// The weights with which queries, `[rows, head_dim]`, take the values of keys, `[keys, head_dim]`, where row `r` sees keys
+/// up to `position(r)`: `weights`, `[rows, keys]`, are to be divided by the row's sum.
+pub(super) fn weigh(
+    queries: ArrayView2<'_, f32>,
+    keys: ArrayView2<'_, f32>,
+    span: Span,
+    position: impl Fn(usize) -> usize,
+    weights: &mut [f32],
+    sums: &mut [f32],
+) {
+    let width = keys.nrows();
+    let Ok(scores) = ArrayViewMut2::from_shape((queries.nrows(), width), &mut *weights) else { return };
+    gemm_sequential(span.scale, queries, keys.t(), 0.0, scores);
+    wide(
+        #[inline(always)]
+        || {
+            for (row, (scores, sum)) in weights.chunks_exact_mut(width).zip(sums.iter_mut()).enumerate() {
+                let end = position(row) + 1;
+                let begin = span.window.map_or(0, |window| end.saturating_sub(window));
+                scores[..begin].fill(0.0);
+                scores[end..].fill(0.0);
+                let seen = &mut scores[begin..end];
+                let largest = lanes::max(seen);
+                *sum = lanes::map_and_sum(seen, |score| exp(score - largest));
             }
         },
     );

@@ -34,6 +34,20 @@ pub(crate) fn sum_of_squares(values: &[f32]) -> f32 {
     fold(lanes) + rest
 }
 
+/// Sum of products of equally long slices.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    fold(lanes) + rest
+}
+
 /// Replaces each element by `f` of it and returns the sum of the results.
 #[inline(always)]
 pub(crate) fn map_and_sum(values: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -75,6 +89,7 @@ mod tests {
             let values: Vec<f32> = (0..length).map(|i| ((i * 37) % 23) as f32 - 11.0).collect();
             assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             assert_eq!(sum_of_squares(&values), values.iter().map(|v| v * v).sum::<f32>());
+            assert_eq!(dot(&values, &values), sum_of_squares(&values));
             let mut doubled = values.clone();
             assert_eq!(map_and_sum(&mut doubled, |v| 2.0 * v), 2.0 * values.iter().sum::<f32>());
             assert!(doubled.iter().zip(&values).all(|(d, v)| *d == 2.0 * v));

@@ -6,9 +6,11 @@
 mod activation;
 mod add;
 mod attention;
+mod attention_backward;
 mod exp;
 mod lanes;
 mod layer_norm;
+mod reduce;
 mod rms_norm;
 mod rope;
 mod wide;
@@ -17,9 +19,13 @@ mod workspace;
 pub use activation::Activation;
 pub(crate) use add::add;
 pub(crate) use attention::{Attended, Span, attention};
+pub(crate) use attention_backward::attention_backward;
 pub(crate) use exp::exp;
-pub(crate) use layer_norm::layer_norm;
-pub(crate) use rms_norm::rms_norm;
+pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
+#[cfg(test)]
+pub(crate) use reduce::check_backward;
+pub(crate) use reduce::sum_over_tasks;
+pub(crate) use rms_norm::{rms_norm, rms_norm_backward};
 pub(crate) use rope::RopeTables;
 pub(crate) use wide::wide;
 pub(crate) use workspace::Workspace;

@@ -1,4 +1,4 @@
-use super::{lanes, wide};
+use super::{lanes, sum_over_tasks, wide};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 
@@ -26,9 +26,42 @@ pub(crate) fn rms_norm(x: &mut Array2<f32>, weight: &Array1<f32>, epsilon: f32) 
     });
 }
 
+/// Turns the gradient at what [`rms_norm`] makes of `x` into the gradient at `x`, in place; returns that of the weight.
+///
+/// With `s = 1 / sqrt(mean(x²) + epsilon)` and `u = s · x`: `dx = s · (w · dy - u · mean(w · dy · u))`, `dw = Σ dy · u`.
+pub(crate) fn rms_norm_backward(
+    x: &Array2<f32>,
+    weight: &Array1<f32>,
+    epsilon: f32,
+    gradient: &mut Array2<f32>,
+) -> Array1<f32> {
+    let width = weight.len().max(1);
+    let of_weight = sum_over_tasks(x, gradient, ROWS * width, width, |x, gradient, sums| {
+        let Some(weight) = weight.as_slice() else { return };
+        wide(
+            #[inline(always)]
+            || {
+                for (x, dy) in x.chunks_exact(width).zip(gradient.chunks_exact_mut(width)) {
+                    let scale = 1.0 / (lanes::sum_of_squares(x) / width as f32 + epsilon).sqrt();
+                    for (((dy, x), w), sum) in dy.iter_mut().zip(x).zip(weight).zip(sums.iter_mut()) {
+                        *sum += *dy * (x * scale);
+                        *dy *= w;
+                    }
+                    let mean = scale * lanes::dot(dy, x) / width as f32;
+                    for (dy, x) in dy.iter_mut().zip(x) {
+                        *dy = scale * (*dy - x * scale * mean);
+                    }
+                }
+            },
+        );
+    });
+    Array1::from(of_weight)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::check_backward;
 
     #[test]
     fn agrees_with_f64() {
@@ -43,6 +76,21 @@ mod tests {
                 assert!((f64::from(*g) - expected).abs() < 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn backward_agrees_with_finite_differences() {
+        let x = Array2::from_shape_fn((40, 9), |(i, j)| ((i * 31 + j * 17) % 29) as f32 / 10.0 - 1.3);
+        let weight = Array1::from_shape_fn(9, |j| 0.5 + j as f32 / 9.0);
+        check_backward(
+            &x,
+            |x| {
+                let mut y = x.clone();
+                rms_norm(&mut y, &weight, 1e-5);
+                y
+            },
+            |x, gradient| drop(rms_norm_backward(x, &weight, 1e-5, gradient)),
+        );
     }
 
     #[test]

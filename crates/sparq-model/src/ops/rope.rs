@@ -41,20 +41,30 @@ impl RopeTables {
     /// Component `i` of a head is paired with component `i + dimensions / 2`, as Hugging Face checkpoints are laid out;
     /// components beyond the rotated ones stay.
     pub(crate) fn rotate(&self, x: &mut Array2<f32>, layout: &BatchLayout) {
+        self.turn(x, layout, 1.0);
+    }
+
+    /// Turns the gradient at what [`rotate`](Self::rotate) gives into that at what it was given: the transposed rotation.
+    pub(crate) fn rotate_backward(&self, gradient: &mut Array2<f32>, layout: &BatchLayout) {
+        self.turn(gradient, layout, -1.0);
+    }
+
+    /// Rotates by the angle of the row's position, or, if `sign` is -1, by as much in the other direction.
+    fn turn(&self, x: &mut Array2<f32>, layout: &BatchLayout, sign: f32) {
         let width = x.ncols();
         let Some(data) = x.as_slice_mut() else { return };
         if !self.config.varies() {
-            return self.rotate_rows(data, width, layout.positions(), 0);
+            return self.turn_rows(data, width, layout.positions(), 0, sign);
         }
         for sequence in 0..layout.sequences() {
             let rows = layout.rows(sequence);
             let positions = &layout.positions()[rows.clone()];
             let regime = self.config.regime(positions.last().map_or(0, |last| last + 1));
-            self.rotate_rows(&mut data[rows.start * width..rows.end * width], width, positions, regime);
+            self.turn_rows(&mut data[rows.start * width..rows.end * width], width, positions, regime, sign);
         }
     }
 
-    fn rotate_rows(&self, data: &mut [f32], width: usize, positions: &[usize], regime: usize) {
+    fn turn_rows(&self, data: &mut [f32], width: usize, positions: &[usize], regime: usize, sign: f32) {
         let Some(last) = positions.iter().max() else { return };
         let table = self.table(last + 1, regime);
         let dimensions = self.config.dimensions;
@@ -69,6 +79,7 @@ impl RopeTables {
                         for head in row.chunks_exact_mut(self.head_dim) {
                             let (first, second) = head[..dimensions].split_at_mut(half);
                             for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                                let sine = sign * sine;
                                 (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
                             }
                         }
@@ -125,6 +136,19 @@ mod tests {
         };
         assert!((product(3, 1) - product(302, 300)).abs() < 1e-3);
         assert!((product(3, 1) - product(5, 1)).abs() > 1e-2);
+    }
+
+    #[test]
+    fn backward_is_the_transposed_rotation() {
+        let scaling = RopeScaling::Dynamic { factor: 2.0, original_positions: 4 };
+        let tables = RopeTables::new(RopeConfig { theta: 100.0, dimensions: 4, scaling }, 6);
+        let layout = BatchLayout::new(&[3, 9]);
+        let x = Array2::from_shape_fn((12, 6), |(i, j)| ((i * 5 + j * 7) % 11) as f32 - 5.0);
+        let y = Array2::from_shape_fn((12, 6), |(i, j)| ((i * 3 + j * 2) % 7) as f32 - 3.0);
+        let (mut rotated, mut back) = (x.clone(), y.clone());
+        tables.rotate(&mut rotated, &layout);
+        tables.rotate_backward(&mut back, &layout);
+        assert!(((&rotated * &y).sum() - (&x * &back).sum()).abs() < 1e-4);
     }
 
     #[test]
