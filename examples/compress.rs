@@ -222,6 +222,14 @@ fn summarise(recipe: &Recipe, done: &Done) {
             report.model_bits_per_weight()
         );
     }
+    if let Some((tuning, (before, after))) =
+        report.tuning.and_then(|tuning| Some((tuning, tuning.before.zip(tuning.after)?)))
+    {
+        println!(
+            "tuned       divergence {before:.4} before, {after:.4} after {} steps, in nats on {} tokens that judge",
+            tuning.steps, tuning.judging_tokens
+        );
+    }
     print_report(export);
     let mut counts = std::collections::BTreeMap::new();
     for fallback in report.layers.iter().flat_map(|layer| &layer.fallbacks) {

@@ -189,6 +189,31 @@ impl Codes {
         }
     }
 
+    /// The same codes with their scales multiplied by `rows`, `[out, groups]` or, for all groups of a row alike, `[out, 1]`,
+    /// and the steps of columns, where there are any, by `columns`, `[in]`; rounded to the type they are stored in.
+    ///
+    /// # Panics
+    /// In debug builds if the shapes do not fit.
+    #[must_use]
+    pub fn rescaled(&self, rows: ArrayView2<'_, f32>, columns: &[f32]) -> Self {
+        let mut codes = self.clone();
+        match &mut codes {
+            Self::Grid(Quantized { scheme, grids, .. }) => {
+                for (mut grids, factors) in grids.outer_iter_mut().zip(rows.outer_iter()) {
+                    debug_assert!(factors.len() == 1 || factors.len() == grids.len());
+                    for (grid, factor) in grids.iter_mut().zip(factors.iter().cycle()) {
+                        grid.scale = scheme.scale_type.round(grid.scale * factor);
+                    }
+                }
+            }
+            Self::Steps(Stepped { rows: of_rows, columns: of_columns, .. }) => {
+                let both = of_rows.iter_mut().zip(rows.column(0)).chain(of_columns.iter_mut().zip(columns));
+                both.for_each(|(value, factor)| *value = Stepped::storable(*value * factor));
+            }
+        }
+        codes
+    }
+
     /// Which form this is.
     pub fn layout(&self) -> CodeLayout {
         match self {

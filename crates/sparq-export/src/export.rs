@@ -28,6 +28,11 @@ pub fn export(
     settings: &ExportSettings,
 ) -> Result<ExportReport> {
     sparq_tensor::check_apart(destination.as_ref(), source.path())?;
+    let replaced = match solved.tensors() {
+        Some(file) => Some(Checkpoint::open_with(source.path(), source.families())?.replacing(file)?),
+        None => None,
+    };
+    let source = replaced.as_ref().unwrap_or(source);
     let joined = Joined::new(solved, &format.name())?;
     let context = checked(source, joined.layers(), format, settings)?;
     let staged = format.stage(&context, &joined, destination.as_ref())?;

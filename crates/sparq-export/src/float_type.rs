@@ -1,4 +1,3 @@
-use half::{bf16, f16};
 use ndarray::{Array, Dimension};
 use serde::{Deserialize, Serialize};
 use sparq_core::ScaleType;
@@ -35,19 +34,10 @@ impl FloatType {
     }
 }
 
-/// `value` as a tensor of type F32, F16 or BF16 gives it back.
-pub(crate) fn rounded(dtype: DType, value: f32) -> f32 {
-    match dtype {
-        DType::F16 => f16::from_f32(value).to_f32(),
-        DType::BF16 => bf16::from_f32(value).to_f32(),
-        _ => value,
-    }
-}
-
-/// As [`rounded`], for an array.
+/// Values as a tensor of this type gives them back.
 pub(crate) fn round_all<D: Dimension>(dtype: DType, mut values: Array<f32, D>) -> Array<f32, D> {
     if dtype != DType::F32 {
-        values.mapv_inplace(|value| rounded(dtype, value));
+        values.mapv_inplace(|value| dtype.rounded(value));
     }
     values
 }

@@ -6,6 +6,7 @@ use ndarray::{Axis, concatenate};
 use sparq_core::{CodeLayout, Codes, CompressedLayer, Granularity, Mask, SolveReport};
 use sparq_tensor::TensorPart;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// [`SolvedLayers`] with the parts of each tensor joined.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ impl<'a> Joined<'a> {
 impl SolvedLayers for Joined<'_> {
     fn layers(&self) -> &[SolvedShape] {
         &self.shapes
+    }
+
+    fn tensors(&self) -> Option<PathBuf> {
+        self.solved.tensors()
     }
 
     fn layer(&self, name: &str) -> Result<CompressedLayer> {

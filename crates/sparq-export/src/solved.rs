@@ -5,6 +5,7 @@ use sparq_core::{CodeLayout, Codes, CompressedLayer, QuantScheme, Quantized, Ste
 use sparq_tensor::TensorPart;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 /// What is known of a compressed layer before it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +168,11 @@ pub trait SolvedLayers: fmt::Debug + Sync {
     /// # Errors
     /// [`Error::UnknownLayer`], and what reading it gives.
     fn layer(&self, name: &str) -> Result<CompressedLayer>;
+
+    /// A safetensors file of tensors that belong to no compressed layer and take the place of the source's.
+    fn tensors(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// Compressed layers in memory.

@@ -15,7 +15,9 @@ mod precision;
 mod tokenizer;
 
 pub use architecture::GGUF_FAMILIES;
-pub use block::{BatchLayout, Block, BlockPlan, BlockState, ExpertTokens, Gradients, Linear, LinearId, LinearShape};
+pub use block::{
+    BatchLayout, Block, BlockPlan, BlockState, ExpertTokens, Gradients, Linear, LinearId, LinearShape, weight_gradient,
+};
 pub use cache::KvCache;
 pub use config::{ExpertsConfig, ModelConfig, NormKind, RopeConfig, RopeScaling};
 pub use error::{Error, Result};

@@ -15,9 +15,14 @@ use sparq_model::{Tokenizer, plain_text};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calibration {
     sequences: Vec<Vec<u32>>,
+    /// Windows of the text that were not drawn, in random order.
+    rest: Vec<Vec<u32>>,
     /// How they were drawn, if that is known.
     sampling: Option<Sampling>,
 }
+
+/// Windows that are kept of what was not drawn.
+const MOST_REST: usize = 4096;
 
 /// How sequences are drawn from a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +52,14 @@ impl Calibration {
         if sequences.is_empty() {
             return Err(Error::Calibration { what: "the calibration text has no tokens".into() });
         }
-        Ok(Self { sequences, sampling: None })
+        Ok(Self { sequences, rest: Vec::new(), sampling: None })
     }
 
     /// Cuts `text` into consecutive windows of `length` tokens and draws some of them without replacement (all, if
     /// there are fewer), in the order of the text. If the tokenizer begins a text with a special token, so does every
     /// window, and that token counts towards its length. A text shorter than one window gives one shorter window.
+    ///
+    /// Windows that are not drawn, 4,096 at most, are there for [tuning](crate::Recipe::tune), which reads more than solvers do.
     ///
     /// Same text, settings and seed, same windows.
     ///
@@ -67,10 +74,11 @@ impl Calibration {
         }
         let window = length - prefix.len();
         let full = plain.len() / window;
-        let mut chosen: Vec<usize> = (0..full.max(1)).collect();
+        let (mut chosen, mut rest) = ((0..full.max(1)).collect::<Vec<usize>>(), Vec::new());
         if samples < chosen.len() {
             chosen.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
-            chosen.truncate(samples);
+            rest = chosen.split_off(samples);
+            rest.truncate(MOST_REST);
             chosen.sort_unstable();
         }
         if plain.is_empty() {
@@ -80,7 +88,8 @@ impl Calibration {
             let end = plain.len().min((index + 1) * window);
             prefix.iter().chain(&plain[index * window..end]).copied().collect()
         };
-        Ok(Self { sampling: Some(sampling), ..Self::from_sequences(chosen.into_iter().map(sequence).collect())? })
+        let rest = rest.into_iter().map(sequence).collect();
+        Ok(Self { rest, sampling: Some(sampling), ..Self::from_sequences(chosen.into_iter().map(sequence).collect())? })
     }
 
     /// How the sequences were drawn, by name, for people to read; empty if they were chosen elsewhere.
@@ -99,6 +108,11 @@ impl Calibration {
         &self.sequences
     }
 
+    /// Everything of the text, what was not drawn first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &[u32]> {
+        self.rest.iter().chain(&self.sequences).map(Vec::as_slice)
+    }
+
     /// Tokens in all sequences together.
     pub fn tokens(&self) -> usize {
         self.sequences.iter().map(Vec::len).sum()
@@ -111,7 +125,16 @@ impl Calibration {
 
     /// SHA-256 of the sequences, in hexadecimal: what a cached result is valid for.
     pub fn fingerprint(&self) -> String {
-        let bytes = |sequence: &Vec<u32>| sequence.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>();
-        sparq_tensor::digest(self.sequences.iter().map(bytes))
+        digest(self.sequences.iter().map(Vec::as_slice))
     }
+
+    /// The same of everything.
+    pub(crate) fn fingerprint_of_all(&self) -> String {
+        digest(self.all())
+    }
+}
+
+fn digest<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> String {
+    let bytes = |sequence: &[u32]| sequence.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>();
+    sparq_tensor::digest(sequences.map(bytes))
 }

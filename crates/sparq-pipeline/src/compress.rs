@@ -1,13 +1,17 @@
-use crate::partial::{self, CHECKPOINT};
+use crate::partial::{self, CHECKPOINT, TUNED, TUNING, UNTUNED};
 use crate::sink::SOLUTION;
+use crate::tuning::{Subject, Tuned, tune};
 use crate::{
     Calibration, CompressionReport, Error, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink,
 };
+use ndarray::Array1;
 use sparq_core::{CodeLayout, Observer};
-use sparq_export::{ExportFormat, ExportReport, ExportSettings, SolvedShape, export};
+use sparq_export::{
+    ExportFormat, ExportReport, ExportSettings, Solution, SolutionWriter, SolvedLayers, SolvedShape, export,
+};
 use sparq_model::Model;
 use sparq_quant::Step;
-use sparq_tensor::{PlannedSize, TensorPart};
+use sparq_tensor::{DType, PlannedSize, TensorData, TensorPart};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -226,7 +230,11 @@ impl<'a> Compress<'a> {
         let mut sink = SolutionSink::open(&partial, fingerprint, self.recipe.act_order)?;
         let waiting_in = self.waiting_in.clone().or_else(|| Some(partial.clone()));
         let mut compression = Self { waiting_in, ..self.clone() }.into_sink(&mut sink)?;
-        let solution = sink.finish()?;
+        let solved = sink.finish()?;
+        let solution = match self.recipe.tune {
+            0 => solved,
+            _ => self.tuned(&solved, &partial, &mut compression)?,
+        };
         self.model.release_embeddings(); // an export has its own copy of what it writes
         let checkpoint = partial.join(CHECKPOINT);
         let settings = ExportSettings { overwrite: false, ..self.export };
@@ -247,14 +255,63 @@ impl<'a> Compress<'a> {
     /// # Errors
     /// Those of [`into_sink`](Self::into_sink).
     pub fn in_memory(&self) -> Result<(Model, CompressionReport)> {
-        let mut sink = MemorySink::new();
-        let report = self.into_sink(&mut sink)?;
-        Ok((sink.into_model(self.model)?, report))
+        if self.recipe.tune == 0 {
+            let mut sink = MemorySink::new();
+            let report = self.into_sink(&mut sink)?;
+            return Ok((sink.into_model(self.model)?, report));
+        }
+        let mut sink = MemorySink::with_codes();
+        let mut report = self.into_sink(&mut sink)?;
+        let codes = sink.take_codes();
+        let subject = Subject::new(sink.into_model(self.model)?, codes)?;
+        let tuned = self.tune(subject, None, &mut report)?;
+        Ok((tuned.into_model()?, report))
+    }
+
+    /// What a solution becomes when it is tuned: another one beside it, in `partial`.
+    fn tuned(&self, solved: &Solution, partial: &Path, report: &mut CompressionReport) -> Result<Solution> {
+        let subject = Subject::of_solution(self.model, solved)?;
+        let tuned = self.tune(subject, Some(&partial.join(TUNING)), report)?;
+        let directory = partial.join(TUNED);
+        partial::remove(&directory)?;
+        let mut writer = SolutionWriter::create(&directory)?;
+        let mut file = "";
+        for entry in solved.entries() {
+            if !file.is_empty() && file != entry.file {
+                writer.commit(file)?;
+            }
+            file = &entry.file;
+            let layer = tuned.layer(&entry.layer.name, solved.layer(&entry.layer.name)?);
+            writer.add(entry.layer.clone(), &layer)?;
+        }
+        writer.commit(file)?;
+        let tensors: Vec<_> = tuned.tensors.iter().map(|(name, tensor)| (name.as_str(), stored(tensor))).collect();
+        writer.tensors(&tensors)?;
+        Ok(writer.finish(solved.settings().clone())?)
+    }
+
+    fn tune(&self, subject: Subject, safe: Option<&Path>, report: &mut CompressionReport) -> Result<Tuned> {
+        let Some(calibration) = self.calibration else {
+            return Err(Error::Calibration { what: format!("{} needs calibration text", self.recipe) });
+        };
+        let operations = report.plan.tuning.map_or(0, |plan| plan.operations);
+        let steps = self.recipe.tune;
+        let tuned = (report.profile)
+            .time(Phase::Tune, operations, || tune(self.model, subject, calibration, steps, safe, self.observer))?;
+        for layer in &mut report.layers {
+            if let Some(codes) = tuned.codes(&layer.name) {
+                layer.recount(codes);
+            }
+        }
+        report.profile.look_at_memory();
+        report.tuned(tuned.report);
+        Ok(tuned)
     }
 
     /// Moves the solution to where the output will have it: inside a directory, beside a single file.
     fn keep(&self, partial: &Path, beside: &Path) -> Result<()> {
-        let (from, checkpoint) = (partial.join(SOLUTION), partial.join(CHECKPOINT));
+        let tuned = self.recipe.tune > 0 && self.keep_solution;
+        let (from, checkpoint) = (partial.join(if tuned { TUNED } else { SOLUTION }), partial.join(CHECKPOINT));
         let is_directory = checkpoint.is_dir();
         let to = if is_directory { checkpoint.join(SOLUTION) } else { beside.to_path_buf() };
         if !is_directory && self.export.overwrite {
@@ -264,7 +321,23 @@ impl<'a> Compress<'a> {
         if !self.keep_solution {
             return Ok(());
         }
-        std::fs::rename(&from, &to).map_err(|error| sparq_tensor::Error::io("move the solution to", &to)(error).into())
+        let rename = |from: &Path, to: &Path| {
+            std::fs::rename(from, to).map_err(sparq_tensor::Error::io("move the solution to", to))
+        };
+        if tuned {
+            rename(&partial.join(SOLUTION), &partial.join(UNTUNED))?;
+        }
+        Ok(rename(&from, &to)?)
+    }
+}
+
+/// A norm or a bias, to be written in its type.
+fn stored((dtype, values): &(DType, Array1<f32>)) -> TensorData<'_> {
+    let values = values.view().into_dyn();
+    match dtype {
+        DType::F16 => TensorData::AsF16(values),
+        DType::BF16 => TensorData::AsBF16(values),
+        _ => TensorData::F32(values),
     }
 }
 

@@ -35,6 +35,7 @@ mod state;
 mod stream;
 mod survey;
 mod targets;
+mod tuning;
 mod unmatched;
 
 pub use calibration::{Calibration, Sampling};
@@ -48,3 +49,4 @@ pub use report::{CompressionReport, LayerReport};
 pub use sink::{Activations, MemorySink, Progress, Resumed, Sink, SolutionSink};
 pub use survey::Survey;
 pub use targets::{Matcher, Targets};
+pub use tuning::TuningReport;

@@ -8,6 +8,11 @@ use std::path::Path;
 
 /// Name of the output before it is moved to its destination.
 pub(crate) const CHECKPOINT: &str = "checkpoint";
+/// Names of a solution after tuning, of the one before it once the other has moved to the output, and of what an interrupted
+/// tuning goes on from.
+pub(crate) const TUNED: &str = "tuned";
+pub(crate) const UNTUNED: &str = "untuned";
+pub(crate) const TUNING: &str = "tuning.safetensors";
 const LOCK: &str = "lock";
 
 /// Creates the directory for unfinished work, or takes over what is there; nobody else may while the returned file lives.
@@ -23,11 +28,17 @@ pub(crate) fn open(partial: &Path, beside: &Path, restart: bool) -> Result<File>
             return Err(sparq_tensor::Error::io("lock", &path)(error).into());
         }
     }
-    let (solution, checkpoint) = (partial.join(SOLUTION), partial.join(CHECKPOINT));
+    let (solution, checkpoint, untuned) = (partial.join(SOLUTION), partial.join(CHECKPOINT), partial.join(UNTUNED));
     if restart {
         remove(&solution)?;
         remove(&checkpoint)?;
+        remove(&untuned)?;
+        remove(&partial.join(TUNING))?;
         State::remove(partial)?;
+    }
+    if !solution.exists() && untuned.is_dir() {
+        let back = std::fs::rename(&untuned, &solution);
+        back.map_err(sparq_tensor::Error::io("move back", &solution))?;
     }
     // Stopped between the last two renames: take the solution back, and export again.
     let moved = if checkpoint.is_file() { beside.to_path_buf() } else { checkpoint.join(SOLUTION) };

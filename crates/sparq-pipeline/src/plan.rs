@@ -2,6 +2,7 @@ use crate::compressors::Compressors;
 use crate::recipe::Recipe;
 use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
+use crate::tuning::TuningPlan;
 use crate::{Allocation, Calibration, Error, Result, unmatched};
 use serde::{Deserialize, Serialize};
 use sparq_core::{CompressError, QuantScheme, Sparsity, Statistics};
@@ -48,6 +49,9 @@ pub struct Plan {
     /// Streams of activations: two if drift is corrected, the compressed model's and the dense one's.
     #[serde(default)]
     pub streams: u64,
+    /// What tuning will take, if the recipe tunes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tuning: Option<TuningPlan>,
     /// Predicted peak of all of these, the embedding matrix, a layer's working copies and what waits to be committed.
     pub peak_bytes: u64,
     /// Predicted peak of what an interruptible run keeps on disk: the activations that enter a block (two copies while
@@ -72,7 +76,7 @@ impl Plan {
         if let Some(allocation) = &recipe.allocation {
             check_allocation(model, allocation)?;
         }
-        let mut solution_bits = 0.0;
+        let (mut solution_bits, mut with_codes) = (0.0, 0);
         for index in 0..model.block_count() {
             // Weights without codes wait as they are until their block can be committed.
             let mut of_block = 0;
@@ -92,6 +96,8 @@ impl Plan {
                 solution_bits += linear.weights() as f64 * (bits + mask_bits);
                 if budget.bits.is_none() && budget.rate.is_none() {
                     of_block += 4 * linear.weights() as u64;
+                } else {
+                    with_codes += linear.weights() as u64;
                 }
                 widest = widest.max(linear.in_features as u64);
                 largest = largest.max(linear.weights() as u64);
@@ -106,12 +112,17 @@ impl Plan {
             return Err(Error::NoTargets { example });
         }
         unmatched::check(model, &recipe.targets)?;
-        let used = if needs == Statistics::Nothing {
+        let used = if needs == Statistics::Nothing && recipe.tune == 0 {
             None
         } else {
             Some(calibration.ok_or_else(|| Error::Calibration { what: format!("{recipe} needs calibration text") })?)
         };
         model.config().check_length(used.map_or(0, Calibration::longest))?;
+        let tuning = match used.filter(|_| recipe.tune > 0) {
+            Some(used) => Some(TuningPlan::new(model, recipe.tune, with_codes, used)?),
+            None => None,
+        };
+        let (tuning_bytes, tuning_disk) = tuning.map_or((0, 0), |plan| (plan.bytes, plan.disk_bytes));
         let (sequences, tokens) = used.map_or((0, 0), |used| (used.sequences().len(), used.tokens()));
         let corrects_drift = compressors.correct_drift();
         let hessian_bytes = match needs {
@@ -140,6 +151,8 @@ impl Plan {
         let working = largest * (4 + 4 + 4 + 2) * if corrects_drift || recipe.descent > 0 { 2 } else { 1 } + waiting;
         // Embedding and output matrix as they become, and while they are solved once more with their codes.
         let vocabulary = if recipe.embeddings.is_some() { estimate.embeddings * 5 / 2 } else { 0 };
+        let solving =
+            streams * estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings + vocabulary;
         Ok(Self {
             blocks: model.block_count(),
             layers,
@@ -153,13 +166,11 @@ impl Plan {
             working_activation_bytes,
             resident_bytes: None,
             streams,
-            partial_bytes: 2 * tokens as u64 * estimate.residual_per_token + (solution_bits / 8.0) as u64,
-            peak_bytes: streams * estimate.block
-                + hessian_bytes
-                + activation_bytes
-                + working
-                + estimate.embeddings
-                + vocabulary,
+            partial_bytes: 2 * tokens as u64 * estimate.residual_per_token
+                + (solution_bits / 8.0) as u64 * if recipe.tune > 0 { 2 } else { 1 }
+                + tuning_disk,
+            tuning,
+            peak_bytes: solving.max(tuning_bytes),
         })
     }
 }
@@ -178,6 +189,9 @@ impl fmt::Display for Plan {
             mega(self.peak_bytes),
             mega(self.partial_bytes),
         )?;
+        if let Some(tuning) = &self.tuning {
+            write!(f, "; {tuning}")?;
+        }
         match self.resident_bytes {
             Some(resident) => {
                 let kept = mega(self.streams * resident);
@@ -196,6 +210,9 @@ impl Plan {
     pub fn within(self, budget: u64) -> Result<Self> {
         if self.peak_bytes <= budget {
             return Ok(self);
+        }
+        if let Some(tuning) = self.tuning.filter(|tuning| tuning.bytes > budget) {
+            return Err(Error::MemoryBudget { budget, least: tuning.bytes });
         }
         let others = self.peak_bytes - self.activation_bytes;
         let least = others + self.working_activation_bytes.min(self.activation_bytes);

@@ -17,6 +17,8 @@ pub enum Phase {
     Solve,
     /// Making blocks safe on disk.
     Commit,
+    /// Following gradients once all layers are solved.
+    Tune,
     /// Writing the output and reading it back.
     Export,
 }
@@ -29,6 +31,7 @@ impl Phase {
             Self::Statistics => "statistics",
             Self::Solve => "solve",
             Self::Commit => "commit",
+            Self::Tune => "tune",
             Self::Export => "export",
         }
     }

@@ -1,4 +1,4 @@
-use crate::{Plan, Profile, Recipe};
+use crate::{Plan, Profile, Recipe, TuningReport};
 use serde::{Deserialize, Serialize};
 use sparq_core::{Codes, CompressedLayer, Fallback};
 use std::fmt;
@@ -21,12 +21,12 @@ pub struct LayerReport {
     /// The same in a coded file, where a code takes as many bits as it is rare (docs/coding.md).
     pub coded_bits_per_weight: f64,
     /// The least bits a weight at which its error is possible ([`shannon_bound`](sparq_core::shannon_bound)); none without a
-    /// Hessian and for layers that are not quantized.
+    /// Hessian, for layers that are not quantized, and after tuning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_bits_per_weight: Option<f64>,
     /// `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` on the calibration tokens; of the weights alone if there were none or their sums
-    /// overflowed. `W` is what the layer
-    /// was asked to be: where drift is undone, not quite the dense weight.
+    /// overflowed. `W` is what the layer was asked to be: where drift is undone, not quite the dense weight. As solved: tuning
+    /// comes later.
     pub relative_output_error: f64,
     /// Damping used, as a fraction of the mean diagonal of the Hessian.
     pub damping: Option<f64>,
@@ -61,6 +61,18 @@ impl LayerReport {
             tokens: 0,
             seconds: 0.0,
         }
+    }
+}
+
+impl LayerReport {
+    /// After its codes have become others.
+    pub(crate) fn recount(&mut self, codes: &Codes) {
+        self.zeros = self.weights - codes.nonzero().kept();
+        self.coded_bits_per_weight = codes.coded_bits() as f64 / (self.weights as f64).max(1.0);
+        if codes.fixed_bits().is_none() {
+            self.bits_per_weight = self.coded_bits_per_weight;
+        }
+        self.bound_bits_per_weight = None;
     }
 }
 
@@ -101,11 +113,22 @@ pub struct CompressionReport {
     /// Where it went; only of the part that ended here.
     #[serde(default)]
     pub profile: Profile,
+    /// How the tuning of the whole model went, if it was tuned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<TuningReport>,
     /// Every layer, in order.
     pub layers: Vec<LayerReport>,
 }
 
 impl CompressionReport {
+    /// After tuning, when layers have been counted again.
+    pub(crate) fn tuned(&mut self, tuning: TuningReport) {
+        (self.measured_sparsity, self.bits_per_weight, self.coded_bits_per_weight) =
+            means(&self.layers, self.plan.blocks);
+        self.seconds += tuning.seconds;
+        self.tuning = Some(tuning);
+    }
+
     /// Coded bits of the whole model for each of its parameters; what is not compressed counts 16 bits.
     pub fn model_bits_per_weight(&self) -> f64 {
         let (mut bits, mut weights) = (0.0, 0);
@@ -118,19 +141,7 @@ impl CompressionReport {
     }
 
     pub(crate) fn new(recipe: &Recipe, plan: Plan, layers: Vec<LayerReport>, seconds: f64, profile: Profile) -> Self {
-        // Embedding and output matrix are no layers of the blocks, which rates are over.
-        let inside = || layers.iter().filter(|layer| layer.block < plan.blocks);
-        let weights: usize = inside().map(|layer| layer.weights).sum();
-        let mean = |value: &dyn Fn(&LayerReport) -> f64| {
-            // The sum of nothing is minus zero.
-            let sum: f64 = inside().map(|layer| layer.weights as f64 * value(layer)).sum();
-            (sum + 0.0) / weights.max(1) as f64
-        };
-        let [sparsity, stored, coded] = [
-            mean(&|layer| layer.zeros as f64 / layer.weights.max(1) as f64),
-            mean(&|layer| layer.bits_per_weight),
-            mean(&|layer| layer.coded_bits_per_weight),
-        ];
+        let (sparsity, stored, coded) = means(&layers, plan.blocks);
         Self {
             recipe: recipe.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -142,7 +153,25 @@ impl CompressionReport {
             layers_with_fallbacks: layers.iter().filter(|layer| !layer.fallbacks.is_empty()).count(),
             seconds,
             profile,
+            tuning: None,
             layers,
         }
     }
+}
+
+/// Sparsity, stored and coded bits a weight, of all layers together.
+fn means(layers: &[LayerReport], blocks: usize) -> (f64, f64, f64) {
+    // Embedding and output matrix are no layers of the blocks, which rates are over.
+    let inside = || layers.iter().filter(|layer| layer.block < blocks);
+    let weights: usize = inside().map(|layer| layer.weights).sum();
+    let mean = |value: &dyn Fn(&LayerReport) -> f64| {
+        // The sum of nothing is minus zero.
+        let sum: f64 = inside().map(|layer| layer.weights as f64 * value(layer)).sum();
+        (sum + 0.0) / weights.max(1) as f64
+    };
+    (
+        mean(&|layer| layer.zeros as f64 / layer.weights.max(1) as f64),
+        mean(&|layer| layer.bits_per_weight),
+        mean(&|layer| layer.coded_bits_per_weight),
+    )
 }

@@ -160,6 +160,48 @@ impl Checkpoint {
         self.remarks.push(remark);
     }
 
+    /// The same checkpoint with the tensors of a safetensors file in the place of those of the same names.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::ShapeMismatch`] and [`Error::Unsupported`] if the file has a tensor that the checkpoint
+    /// does not have, or has in another shape or type; those of reading a safetensors file.
+    ///
+    /// # Examples
+    /// ```
+    /// use ndarray::array;
+    /// use sparq_tensor::{Checkpoint, TensorData, write_safetensors_file};
+    /// let directory = tempfile::tempdir()?;
+    /// let [old, new] = [array![1.0_f32, 2.0].into_dyn(), array![3.0_f32, 4.0].into_dyn()];
+    /// let (model, other) = (directory.path().join("model.safetensors"), directory.path().join("other.safetensors"));
+    /// write_safetensors_file(&model, &[("norm.weight", TensorData::F32(old.view()))])?;
+    /// write_safetensors_file(&other, &[("norm.weight", TensorData::F32(new.view()))])?;
+    /// let checkpoint = Checkpoint::open(&model)?.replacing(&other)?;
+    /// assert_eq!(checkpoint.read_vector("norm.weight")?, array![3.0, 4.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replacing(mut self, file: impl AsRef<Path>) -> Result<Self> {
+        let loaded = directory::open_mapped(MappedFile::open(file.as_ref())?)?;
+        for (name, entry) in loaded.tensors {
+            let (found, there) = (&entry.info, &self.entry(&name)?.info);
+            if found.shape != there.shape {
+                let (planned, found) = (there.shape.clone(), found.shape.clone());
+                return Err(Error::ShapeMismatch { tensor: name, planned, found });
+            }
+            if found.dtype != there.dtype {
+                let what = format!("to replace {name}, a tensor of {}", there.dtype);
+                return Err(Error::Unsupported {
+                    file: found.file.clone(),
+                    what,
+                    value: format!("one of {}", found.dtype),
+                });
+            }
+            self.tensors.insert(name, Entry { file: self.files.len(), ..entry });
+        }
+        self.files.extend(loaded.files);
+        self.content_hash = OnceLock::new();
+        Ok(self)
+    }
+
     /// What of the checkpoint is not as usual, or contradicts itself, and how it is read; empty for most.
     pub fn remarks(&self) -> &[String] {
         &self.remarks

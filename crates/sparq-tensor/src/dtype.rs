@@ -91,6 +91,15 @@ pub enum DType {
 }
 
 impl DType {
+    /// `value` as a tensor of type F16 or BF16 gives it back; as it is for other types.
+    pub fn rounded(self, value: f32) -> f32 {
+        match self {
+            Self::F16 => half::f16::from_f32(value).to_f32(),
+            Self::BF16 => half::bf16::from_f32(value).to_f32(),
+            _ => value,
+        }
+    }
+
     /// Elements per block: 1, 32 or 256; as many floats of less than 8 bits as fill whole bytes.
     pub fn block_size(self) -> usize {
         match self {

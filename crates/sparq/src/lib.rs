@@ -82,9 +82,9 @@ pub mod tensor {
 #[cfg(feature = "model")]
 pub mod model {
     pub use sparq_model::{
-        Activation, BatchLayout, Block, BlockPlan, BlockState, Error, ExpertTokens, GenerateOptions, KvCache, Linear,
-        LinearId, LinearShape, MemoryEstimate, ModelConfig, Precision, Sampler, Tokenizer, open_checkpoint, plain_text,
-        read_text,
+        Activation, BatchLayout, Block, BlockPlan, BlockState, CrossEntropy, Divergence, Error, ExpertTokens,
+        GenerateOptions, Gradients, KvCache, Linear, LinearId, LinearShape, Loss, MemoryEstimate, ModelConfig,
+        Precision, SampledLabels, Sampler, Tokenizer, open_checkpoint, plain_text, read_text, weight_gradient,
     };
 }
 
@@ -93,7 +93,7 @@ pub mod model {
 pub mod pipeline {
     pub use sparq_pipeline::{
         Activations, Allocation, Done, Error, Key, LayerBudget, LayerReport, MemorySink, Phase, Plan, Preset, Profile,
-        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, planned_size,
+        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, TuningReport, planned_size,
         rate_for_size, resident_bytes,
     };
 }

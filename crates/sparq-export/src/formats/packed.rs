@@ -1,7 +1,7 @@
 //! What the formats of packed codes in safetensors share.
 
 use super::dense::copy;
-use crate::float_type::{rounded, scale_dtype};
+use crate::float_type::scale_dtype;
 use crate::{Error, ExportContext, FloatType, Result, SolvedLayers, SolvedShape, config};
 use ndarray::Array2;
 use serde_json::Value;
@@ -176,7 +176,7 @@ pub(super) fn holds(dtype: DType, scale: ScaleType) -> bool {
 pub(super) fn computed_in(dtype: DType, quantized: &Quantized) -> Array2<f32> {
     let mut values = quantized.dequantize();
     if dtype != DType::F32 {
-        values.mapv_inplace(|value| rounded(dtype, value));
+        values.mapv_inplace(|value| dtype.rounded(value));
     }
     values
 }

@@ -23,6 +23,9 @@ pub struct SolutionContents {
     pub files: BTreeMap<String, String>,
     /// Every layer, in the order of the model.
     pub layers: Vec<LayerEntry>,
+    /// The file with [other tensors](crate::SolvedLayers::tensors), if some were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<String>,
 }
 
 /// What `solution.json` says.

@@ -2,7 +2,8 @@
 //!
 //! A directory with `solution.json` and one safetensors file for each block. For a layer `L` a file holds `L.codes` (the
 //! rows as bit streams), `L.scales` in their storage type, `L.zeros` if the grid is asymmetric, and `L.mask` (one bit a
-//! weight) if it was pruned; a layer that was only pruned has its `L.weight` as `f32` instead of codes. Nothing in it
+//! weight) if it was pruned; a layer that was only pruned has its `L.weight` as `f32` instead of codes. Norms and biases
+//! that were tuned are in `tensors.safetensors` under their names in the source. Nothing in it
 //! depends on the clock, so equal runs give equal bytes.
 
 mod contents;
@@ -16,6 +17,8 @@ pub use writer::SolutionWriter;
 
 /// Name of the file that says what is in the directory; it is written last.
 pub(crate) const MANIFEST: &str = "solution.json";
+/// Name of the file with tensors that belong to no layer.
+pub(crate) const TENSORS: &str = "tensors.safetensors";
 /// What a manifest calls itself.
 pub(crate) const FORMAT: &str = "sparq-solution";
 /// Structure of the manifest; a change makes old ones unreadable.

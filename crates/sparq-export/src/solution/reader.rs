@@ -116,6 +116,10 @@ fn zeros(file: &Checkpoint, layer: &SolvedShape, scheme: &QuantScheme) -> Result
 }
 
 impl SolvedLayers for Solution {
+    fn tensors(&self) -> Option<PathBuf> {
+        self.manifest.contents.tensors.as_ref().map(|file| self.directory.join(file))
+    }
+
     fn layers(&self) -> &[SolvedShape] {
         &self.shapes
     }
@@ -137,6 +141,9 @@ pub(super) fn check_files(directory: &Path, contents: &SolutionContents) -> Resu
         if !names.insert(&layer.name) || !contents.files.contains_key(file) || !fits {
             return bad(format!("layer {:?} is there twice, has no file, or an impossible shape", layer.name));
         }
+    }
+    if let Some(file) = contents.tensors.as_ref().filter(|file| !contents.files.contains_key(*file)) {
+        return bad(format!("{file}, the file of tensors besides layers, is not among its files"));
     }
     for (name, hash) in &contents.files {
         if Path::new(name).file_name().and_then(|plain| plain.to_str()) != Some(name) {

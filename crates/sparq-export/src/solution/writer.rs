@@ -1,9 +1,9 @@
 use super::contents::Manifest;
 use super::packed::PackedLayer;
-use super::{LayerEntry, MANIFEST, SCHEMA, SolutionContents};
+use super::{LayerEntry, MANIFEST, SCHEMA, SolutionContents, TENSORS};
 use crate::{Error, Result, SolvedShape};
 use sparq_core::CompressedLayer;
-use sparq_tensor::{file_sha256, remove_unfinished_files, write_file, write_safetensors_file};
+use sparq_tensor::{TensorData, file_sha256, remove_unfinished_files, write_file, write_safetensors_file};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +72,18 @@ impl SolutionWriter {
     pub fn add(&mut self, shape: SolvedShape, layer: &CompressedLayer) -> Result<()> {
         let packed = PackedLayer::new(&shape.name, layer)?;
         self.pending.push((LayerEntry { file: String::new(), layer: shape, report: layer.report.clone() }, packed));
+        Ok(())
+    }
+
+    /// Writes `tensors`, by their names in the source, which belong to no layer and take the place of the source's.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn tensors(&mut self, tensors: &[(&str, TensorData<'_>)]) -> Result<()> {
+        let path = self.directory.join(TENSORS);
+        write_safetensors_file(&path, tensors)?;
+        self.contents.files.insert(TENSORS.to_owned(), file_sha256(&path)?);
+        self.contents.tensors = Some(TENSORS.to_owned());
         Ok(())
     }
 

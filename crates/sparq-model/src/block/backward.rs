@@ -14,7 +14,7 @@ use sparq_linalg::gemm;
 /// summands of the gradient.
 pub trait Gradients {
     /// Linear `id` of `block` read `input`, `[tokens, in]`, and the loss has `gradient`, `[tokens, out]`, at its output. That
-    /// at its weight is `gradientᵀ · input`, that at its bias the sum of `gradient` over tokens.
+    /// at its weight is [`weight_gradient`], that at its bias the sum of `gradient` over tokens.
     fn linear(&mut self, block: &Block, id: LinearId, input: ArrayView2<'_, f32>, gradient: ArrayView2<'_, f32>) {
         let _ = (block, id, input, gradient);
     }
@@ -43,6 +43,17 @@ pub trait Gradients {
     fn embedded(&mut self, tokens: &[u32], layout: &BatchLayout, gradient: ArrayView2<'_, f32>) {
         let _ = (tokens, layout, gradient);
     }
+}
+
+/// The gradient at the weight of a linear, `[out, in]`, that read `input`, `[tokens, in]`, from the one at its output, `[tokens,
+/// out]`: `gradientᵀ · input`. Same bits for any number of threads.
+///
+/// # Panics
+/// In debug builds if the numbers of tokens differ.
+pub fn weight_gradient(input: ArrayView2<'_, f32>, gradient: ArrayView2<'_, f32>) -> Array2<f32> {
+    let mut of_weight = Array2::zeros((gradient.ncols(), input.ncols()));
+    gemm(1.0, gradient.t(), input, 0.0, of_weight.view_mut());
+    of_weight
 }
 
 /// What a forward pass leaves for the pass back.
@@ -185,16 +196,13 @@ impl Backward<'_> {
     fn norm(&mut self, norm: Option<Norm>, x: &Array2<f32>, gradient: &mut Array2<f32>) {
         let (block, Some(norm)) = (self.block, norm) else { return };
         let (weight, epsilon) = (&block.vectors[norm.weight], block.config.norm_epsilon);
-        match (block.config.norm, norm.bias) {
-            (NormKind::Layer, Some(bias)) => {
-                let [of_weight, of_bias] = layer_norm_backward(x, weight, epsilon, gradient);
-                self.gradients.norm(block, norm.weight, of_weight);
-                self.gradients.norm(block, bias, of_bias);
-            }
-            _ => {
-                let of_weight = rms_norm_backward(x, weight, epsilon, gradient);
-                self.gradients.norm(block, norm.weight, of_weight);
-            }
+        if let (NormKind::Layer, Some(bias)) = (block.config.norm, norm.bias) {
+            let [of_weight, of_bias] = layer_norm_backward(x, weight, epsilon, gradient);
+            self.gradients.norm(block, norm.weight, of_weight);
+            self.gradients.norm(block, bias, of_bias);
+        } else {
+            let of_weight = rms_norm_backward(x, weight, epsilon, gradient);
+            self.gradients.norm(block, norm.weight, of_weight);
         }
     }
 

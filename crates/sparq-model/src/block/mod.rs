@@ -10,7 +10,7 @@ mod plan;
 mod state;
 mod walk;
 
-pub use backward::Gradients;
+pub use backward::{Gradients, weight_gradient};
 pub(crate) use build::PlanBuilder;
 pub use experts::ExpertTokens;
 pub use layout::BatchLayout;
@@ -95,6 +95,19 @@ impl Block {
     /// what is stored.
     pub fn norms(&self) -> impl Iterator<Item = (&str, &Array1<f32>)> {
         self.plan.vectors.iter().map(|vector| vector.name.as_str()).zip(&self.vectors)
+    }
+
+    /// Whether one of the [`norms`](Self::norms) is the bias of a norm, not its weight.
+    pub fn is_norm_bias(&self, index: usize) -> bool {
+        self.plan.norms.all().any(|norm| norm.bias == Some(index))
+    }
+
+    /// One of the [`norms`](Self::norms), to change its values; its length must stay.
+    ///
+    /// # Panics
+    /// If there is no such vector.
+    pub fn norm_mut(&mut self, index: usize) -> &mut Array1<f32> {
+        &mut self.vectors[index]
     }
 
     /// Name of the tensor that sends tokens to experts, if there are experts.

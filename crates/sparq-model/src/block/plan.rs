@@ -109,6 +109,15 @@ pub(crate) struct Norms {
     pub(crate) after_feed_forward: Option<Norm>,
 }
 
+impl Norms {
+    pub(crate) fn all(self) -> impl Iterator<Item = Norm> {
+        let Self { before_attention, queries, keys, after_attention, before_feed_forward, after_feed_forward } = self;
+        [before_attention, queries, keys, after_attention, before_feed_forward, after_feed_forward]
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// Indices into the block's vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Norm {
@@ -175,6 +184,16 @@ impl BlockPlan {
         let kept: usize = stages.iter().map(|stage| outputs(stage)).sum();
         let largest = stages.iter().map(|stage| outputs(stage)).max().unwrap_or(0);
         hidden_size + self.routed_per_token() + running.chain(between).max().unwrap_or(0) + kept - largest
+    }
+
+    /// Number of f32 values per token that a [backward pass](crate::Block::backward) holds at one time at most: what the way
+    /// forward leaves, and the gradients at the stage at work.
+    pub fn backward_per_token(&self, hidden_size: usize) -> usize {
+        let widths = |stage: &Stage| self.input_width(stage) + self.outputs_width(stage);
+        let residuals = self.stages.iter().filter(|stage| !stage.adds_to_residual).count() * hidden_size;
+        let kept: usize = self.stages.iter().map(widths).sum();
+        let largest = self.stages.iter().map(widths).max().unwrap_or(0);
+        kept + residuals + 2 * largest + 2 * hidden_size + 2 * self.routed_per_token()
     }
 
     /// Number of f32 values per token that a batch holds between two stages at most: the residual stream, what experts

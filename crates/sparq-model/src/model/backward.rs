@@ -66,6 +66,19 @@ impl Model {
         Ok(nats)
     }
 
+    /// The `loss` of `batch` alone.
+    ///
+    /// # Errors
+    /// Those of [`hidden`](Self::hidden), and what `loss` reports.
+    pub fn loss(&self, batch: &[&[u32]], loss: &dyn Loss) -> Result<f64> {
+        let hidden = self.hidden(batch)?;
+        let mut nats = 0.0;
+        for (index, hidden) in hidden.axis_chunks_iter(Axis(0), HEAD_TOKENS).enumerate() {
+            nats += loss.gradient(index * HEAD_TOKENS, &mut self.logits(hidden)?)?;
+        }
+        Ok(nats)
+    }
+
     /// The loss of tokens `first` and those after it, and its gradient at the residual stream that leaves the last block.
     fn head_backward(
         &self,

@@ -5,9 +5,10 @@ use ndarray::{Array2, ArrayView1, Axis, s};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
+use std::fmt;
 
 /// What a backward pass goes down: a function of the logits of a batch.
-pub trait Loss {
+pub trait Loss: fmt::Debug {
     /// Replaces the logits of tokens `first` and those after it, `[tokens, vocabulary]`, by the gradient of the loss at them,
     /// and returns their share of the loss.
     ///

@@ -1,6 +1,8 @@
 //! What several test files need.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses a part of it
 
+pub(crate) mod reference;
+
 use ndarray::{Array2, ArrayView2};
 use sparq_model::Model;
 use std::path::{Path, PathBuf};

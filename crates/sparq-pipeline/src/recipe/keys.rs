@@ -187,6 +187,12 @@ pub(super) const KEYS: &[Key] = &[
         |r, value| number(value, MOST_HELD_OUT).map(|share| r.held_out = share),
     ),
     solver(
+        "tune",
+        "steps of gradient descent on codes, scales, norms and biases once all layers are solved; 0 leaves them",
+        |r| r.tune.to_string(),
+        |r, value| plain(value, "a whole number").map(|steps| r.tune = steps),
+    ),
+    solver(
         "forward",
         "number type the model runs in on calibration text: f32, bf16",
         |r| name_of(&r.forward),

@@ -117,6 +117,9 @@ pub struct Recipe {
     /// fitted to the rest are compared on it. It applies to layers that write to the residual stream, experts excepted.
     /// 0 leaves damping as it is.
     pub held_out: f64,
+    /// Steps in which codes, scales, norms and biases follow the gradient of the divergence from the dense model, once all
+    /// layers are solved; 0 leaves them as solved. Masks stay, and codes at a rate.
+    pub tune: usize,
     /// What linear layers are multiplied in while the model runs on calibration text; statistics are always `f32`.
     pub forward: Precision,
     /// Which tokens each of a mixture of experts is calibrated on.
@@ -164,11 +167,11 @@ impl Recipe {
         Self { sparsity: budget.sparsity, bits: budget.bits, rate: budget.rate, allocation: None, ..self.clone() }
     }
 
-    /// The same without what takes most of a solve's time (refit, mask rounds, descent), for solutions that are only
+    /// The same without what takes most of the time (refit, mask rounds, descent, tuning), for solutions that are only
     /// compared with one another.
     #[must_use]
     pub fn sketch(&self) -> Self {
-        Self { refit: 0, mask_rounds: 1, descent: 0, ..self.clone() }
+        Self { refit: 0, mask_rounds: 1, descent: 0, tune: 0, ..self.clone() }
     }
 
     /// What every layer without an allocation gets.
@@ -240,6 +243,9 @@ impl Recipe {
         let conflict = |first: &str, second: String, reason: &str| {
             Err(CompressError::Conflict { first: first.into(), second, reason: reason.into() }.into())
         };
+        if self.tune > 0 && self.code_layout(self.own_budget()).is_none() && self.allocation.is_none() {
+            return conflict("tune", "weights without codes".into(), "give q or rate, or tune=0");
+        }
         if self.act_order && self.chooses_pattern_along_sweep() {
             let reason = "SparseGPT chooses among neighbouring channels as it visits them; use another pruner, or act-order=false";
             return conflict("act-order", format!("sparsegpt {}", self.sparsity), reason);

@@ -66,6 +66,7 @@ impl Preset {
             damping: 0.01,
             shrinkage: 0.0,
             held_out: 0.0,
+            tune: 0,
             forward: Precision::default(),
             expert_tokens: ExpertTokens::default(),
             reference_compat: false,
