@@ -56,6 +56,23 @@ enum GgufType {
     Q6_K,
 }
 
+impl GgufType {
+    /// The type itself; none of mixtures.
+    fn plain(self) -> Option<DType> {
+        Some(match self {
+            Self::Exact | Self::Q4_K_M => return None,
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+            Self::Q8_0 => DType::Q8_0,
+            Self::Q5_0 => DType::Q5_0,
+            Self::Q4_0 => DType::Q4_0,
+            Self::Q4_K => DType::Q4_K,
+            Self::Q6_K => DType::Q6_K,
+        })
+    }
+}
+
 /// What a result is written as, and where.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FormatArgs {
@@ -74,6 +91,9 @@ pub(crate) struct FormatArgs {
     /// GGUF: types of the matrices; all but `exact` choose codes anew
     #[arg(long, value_enum, default_value = "exact")]
     gguf_type: GgufType,
+    /// GGUF: type of embedding and output matrix beside exact codes [default: q8_0, as the source has them if --dtype is given]
+    #[arg(long, value_enum, value_name = "GGUF_TYPE")]
+    embedding_type: Option<GgufType>,
     /// GGUF: importance matrix that weighs the errors of q4_k, q4_k_m and q6_k
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
@@ -91,8 +111,13 @@ impl FormatArgs {
 
     /// The format. Flags that do not concern it are refused.
     pub(crate) fn format(&self) -> Result<Box<dyn ExportFormat>> {
-        if (self.gguf_type != GgufType::Exact || self.imatrix.is_some()) && self.format != Format::Gguf {
-            bail!("--gguf-type and --imatrix concern --format gguf alone");
+        let concerns_gguf =
+            self.gguf_type != GgufType::Exact || self.imatrix.is_some() || self.embedding_type.is_some();
+        if concerns_gguf && self.format != Format::Gguf {
+            bail!("--gguf-type, --embedding-type and --imatrix concern --format gguf alone");
+        }
+        if self.embedding_type.is_some() && (self.gguf_type != GgufType::Exact || self.dtype != Dtype::Source) {
+            bail!("--embedding-type goes with --gguf-type exact and without --dtype, which say it too");
         }
         if self.imatrix.is_some() && !matches!(self.gguf_type, GgufType::Q4_K | GgufType::Q4_K_M | GgufType::Q6_K) {
             bail!("--imatrix weighs the errors of --gguf-type q4_k, q4_k_m and q6_k alone");
@@ -109,16 +134,13 @@ impl FormatArgs {
             Format::Gguf => {
                 let mut gguf = Gguf::new(match self.gguf_type {
                     GgufType::Exact => GgufTypes::Exact,
-                    GgufType::F32 => GgufTypes::All(DType::F32),
-                    GgufType::F16 => GgufTypes::All(DType::F16),
-                    GgufType::Bf16 => GgufTypes::All(DType::BF16),
-                    GgufType::Q8_0 => GgufTypes::All(DType::Q8_0),
-                    GgufType::Q5_0 => GgufTypes::All(DType::Q5_0),
-                    GgufType::Q4_0 => GgufTypes::All(DType::Q4_0),
-                    GgufType::Q4_K => GgufTypes::All(DType::Q4_K),
                     GgufType::Q4_K_M => GgufTypes::Q4KM,
-                    GgufType::Q6_K => GgufTypes::All(DType::Q6_K),
+                    other => other.plain().map_or(GgufTypes::Exact, GgufTypes::All),
                 });
+                if let Some(kind) = self.embedding_type {
+                    let dtype = kind.plain().context("--embedding-type takes one type, no mixture")?;
+                    gguf = gguf.vocabulary(dtype);
+                }
                 if let Some(file) = &self.imatrix {
                     gguf = gguf.importance(read_imatrix(file).context("importance matrix")?);
                 }

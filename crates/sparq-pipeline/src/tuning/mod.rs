@@ -35,6 +35,8 @@ const MOST_JUDGING: usize = 8;
 const JUDGEMENTS: usize = 10;
 const SAVES: usize = 5;
 
+/// Steps until the longest.
+const WARM_UP: usize = 5;
 /// If nothing is better than the start after the first such part of the steps, the rest begin there and are so much shorter.
 const FIRST_LOOK: usize = 4;
 const CAUTION: f32 = 0.1;
@@ -155,6 +157,12 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// How long step `number` is of the longest, the `since`th since the means of gradients were empty; both are counted from 1.
+fn share(number: usize, steps: usize, since: usize) -> f32 {
+    let left = (steps + 1 - number) as f32 / steps as f32;
+    left * (since as f32 / WARM_UP as f32).min(1.0)
+}
+
 /// Takes `steps` steps from `subject`. With `safe`, a file, an interrupted tuning goes on from what is there.
 ///
 /// What is returned is the best state by the judging part of the text, the start among them. Same input, same bits, for any
@@ -174,9 +182,13 @@ pub(crate) fn tune(
     teacher.make_resident()?;
     let mut parameters = Parameters { layers: Vec::new(), vectors: Vec::new() };
     for block in &blocks {
+        let whole = teacher.block(block.index())?;
         let of_block =
             block.linears().iter().enumerate().filter_map(|(id, linear)| Some((id, frozen.get(&linear.name)?)));
-        parameters.layers.extend(of_block.map(|(id, frozen)| Layer::new(block.index(), id, frozen.clone())));
+        parameters.layers.extend(
+            of_block
+                .map(|(id, frozen)| Layer::new(block.index(), id, frozen.clone(), whole.linears()[id].weight.view())),
+        );
         parameters.vectors.extend(Vector::of_block(dense, block));
     }
     let target = Divergence::new(&teacher, teacher.hidden(&texts.judging)?);
@@ -207,8 +219,8 @@ pub(crate) fn tune(
         let student = model.with_blocks(blocks.clone())?;
         let nats = student.backward(&batch, &loss, &mut parameters)?;
         drop(student);
-        let left = (steps + 1 - number) as f32 / steps as f32;
-        parameters.step(number - state.since, left * if state.since == 0 { 1.0 } else { CAUTION });
+        let since = number - state.since;
+        parameters.step(since, share(number, steps, since) * if state.since == 0 { 1.0 } else { CAUTION });
         parameters.apply(&mut blocks);
         state.done = number;
         let every = |times: usize| number.is_multiple_of(steps.div_ceil(times)) || number == steps;

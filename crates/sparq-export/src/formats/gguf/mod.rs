@@ -20,9 +20,11 @@ use types::{exact_type, row_width};
 /// Grids of 4, 5 or 8 bits (8 only symmetric) whose groups are multiples of 32 channels go into Q4_0, Q4_1, Q5_0, Q5_1
 /// and Q8_0 as they are. Other types are quantized anew and lose exact zeros where they have a minimum; the report
 /// counts them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Gguf {
     types: GgufTypes,
+    /// Of embedding and output matrix.
+    vocabulary: DType,
     /// By the name of the tensor in the file.
     importance: BTreeMap<String, Array1<f32>>,
 }
@@ -30,7 +32,19 @@ pub struct Gguf {
 impl Gguf {
     /// With these types.
     pub fn new(types: GgufTypes) -> Self {
-        Self { types, importance: BTreeMap::new() }
+        Self { types, vocabulary: DType::Q8_0, importance: BTreeMap::new() }
+    }
+
+    /// Embedding and output matrix in this type (Q8_0 unless this is called), or the next larger one that their width allows.
+    /// It concerns [`GgufTypes::Exact`] alone, and matrices that the source has in floats of no type that was
+    /// [asked for](crate::ExportSettings::float_type).
+    #[must_use]
+    pub fn vocabulary(self, dtype: DType) -> Self {
+        Self { vocabulary: dtype, ..self }
+    }
+
+    fn type_of(&self, context: &ExportContext<'_>, info: &TensorInfo) -> DType {
+        self.types.of(self.vocabulary, context, info)
     }
 
     /// Weighs the errors of Q4_K and Q6_K by what calibration has seen of each input channel.
@@ -95,7 +109,7 @@ impl Gguf {
         info: &TensorInfo,
         solved: &dyn SolvedLayers,
     ) -> Result<()> {
-        let (name, dtype) = (&info.name, self.types.of(context, info));
+        let (name, dtype) = (&info.name, self.type_of(context, info));
         let Some(there) = TensorInGguf::of(context.source, name) else { return Ok(()) };
         let Some(shape) = context.layer_of(name) else {
             if dtype == info.dtype {
@@ -128,6 +142,13 @@ impl Gguf {
     }
 }
 
+impl Default for Gguf {
+    /// With [`GgufTypes::Exact`].
+    fn default() -> Self {
+        Self::new(GgufTypes::default())
+    }
+}
+
 impl ExportFormat for Gguf {
     fn name(&self) -> Cow<'static, str> {
         match self.types {
@@ -146,29 +167,15 @@ impl ExportFormat for Gguf {
     }
 
     fn check(&self, context: &ExportContext<'_>) -> Result<()> {
-        GgufWriter::check(context.source, |info| self.types.of(context, info))?;
-        if let GgufTypes::All(dtype) = self.types {
-            let is_known = matches!(
-                dtype,
-                DType::F32
-                    | DType::F16
-                    | DType::BF16
-                    | DType::Q4_0
-                    | DType::Q4_1
-                    | DType::Q5_0
-                    | DType::Q5_1
-                    | DType::Q8_0
-                    | DType::Q4_K
-                    | DType::Q6_K
-            );
-            if !is_known {
-                return Err(Error::Unfit {
-                    format: "gguf".into(),
-                    layer: "every matrix".into(),
-                    reason: format!("there is no encoder for {dtype} here"),
-                    instead: "use Q4_K, Q6_K, Q8_0 or a float type".into(),
-                });
-            }
+        GgufWriter::check(context.source, |info| self.type_of(context, info))?;
+        let dtype = if let GgufTypes::All(dtype) = self.types { dtype } else { self.vocabulary };
+        if !is_encodable(dtype) {
+            return Err(Error::Unfit {
+                format: "gguf".into(),
+                layer: "every matrix".into(),
+                reason: format!("there is no encoder for {dtype} here"),
+                instead: "use Q4_K, Q6_K, Q8_0 or a float type".into(),
+            });
         }
         self.check_importance(context)?;
         if self.types != GgufTypes::Exact {
@@ -178,8 +185,8 @@ impl ExportFormat for Gguf {
     }
 
     fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
-        let types = |info: &TensorInfo| self.types.of(context, info);
-        Ok(GgufWriter::planned_size(context.source, types, self.types.file_type(context))?)
+        let types = |info: &TensorInfo| self.type_of(context, info);
+        Ok(GgufWriter::planned_size(context.source, types, self.types.file_type(self.vocabulary, context))?)
     }
 
     fn stage(
@@ -188,8 +195,8 @@ impl ExportFormat for Gguf {
         solved: &dyn SolvedLayers,
         destination: &Path,
     ) -> Result<StagedCheckpoint> {
-        let types = |info: &TensorInfo| self.types.of(context, info);
-        let (file_type, overwrite) = (self.types.file_type(context), context.settings.overwrite);
+        let types = |info: &TensorInfo| self.type_of(context, info);
+        let (file_type, overwrite) = (self.types.file_type(self.vocabulary, context), context.settings.overwrite);
         let mut writer = GgufWriter::create(destination, context.source, types, file_type, overwrite)?;
         for info in context.source.tensors() {
             self.write(&mut writer, context, info, solved)?;
@@ -200,7 +207,7 @@ impl ExportFormat for Gguf {
     fn expected(&self, context: &ExportContext<'_>, tensor: &ExportTensor<'_>) -> Result<ArrayD<f32>> {
         match tensor {
             ExportTensor::Copied(info, values) => {
-                let dtype = self.types.of(context, info);
+                let dtype = self.type_of(context, info);
                 let there = found(context, &info.name)?;
                 let (offset, transposed) = (there.offset, there.transposed);
                 if offset != 0.0 {
@@ -221,7 +228,7 @@ impl ExportFormat for Gguf {
                     return Ok(shape.as_stored(as_blocks_say(quantized)));
                 }
                 let name = shape.weight_name();
-                let dtype = context.source.get(&name).map_or(DType::F32, |info| self.types.of(context, info));
+                let dtype = context.source.get(&name).map_or(DType::F32, |info| self.type_of(context, info));
                 if !dtype.is_block_quantized() {
                     return Ok(round_all(dtype, shape.as_stored(layer.weight.clone())));
                 }
@@ -246,7 +253,7 @@ impl ExportFormat for Gguf {
         );
         let has_minima = |info: &TensorInfo| {
             context.layer_of(&info.name).is_some_and(|shape| shape.pruned)
-                && matches!(self.types.of(context, info), DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K)
+                && matches!(self.type_of(context, info), DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K)
         };
         if context.source.tensors().any(has_minima) {
             text.push_str(
@@ -255,6 +262,12 @@ impl ExportFormat for Gguf {
         }
         text
     }
+}
+
+/// Whether matrices can be written in a type.
+fn is_encodable(dtype: DType) -> bool {
+    use DType::{BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q6_K, Q8_0};
+    matches!(dtype, F32 | F16 | BF16 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q4_K | Q6_K)
 }
 
 /// What a tensor that goes into the file becomes there.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum GgufTypes {
-    /// Codes of the solver in the 32-element type that holds them; other matrices in the float type asked for, or as
-    /// they are in a GGUF source.
+    /// Codes of the solver in the 32-element type that holds them; embedding and output matrix in a type of their own; other
+    /// matrices in the float type asked for, or as they are in a GGUF source.
     #[default]
     Exact,
     /// Every matrix in this type (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K), or the next larger one
@@ -19,8 +19,8 @@ pub enum GgufTypes {
 }
 
 impl GgufTypes {
-    /// The type of a tensor in the file.
-    pub(super) fn of(self, context: &ExportContext<'_>, info: &TensorInfo) -> DType {
+    /// The type of a tensor in the file, where embedding and output matrix get `vocabulary` if nothing else is said.
+    pub(super) fn of(self, vocabulary: DType, context: &ExportContext<'_>, info: &TensorInfo) -> DType {
         let Some(there) = TensorInGguf::of(context.source, &info.name) else { return DType::F32 };
         if info.shape.len() < 2 || stays_in_floats(&there.name) {
             return DType::F32;
@@ -30,6 +30,7 @@ impl GgufTypes {
         match self {
             Self::Exact => match context.layer_of(&info.name).and_then(exact_type) {
                 Some(dtype) => dtype,
+                None if is_vocabulary(&there.name) && is_free(context, info) => wide_enough(vocabulary, width),
                 None if context.settings.float_type == FloatType::Source && info.dtype.is_block_quantized() => {
                     // Only what was not compressed is still what the source says.
                     if context.layer_of(&info.name).is_some() { DType::F16 } else { info.dtype }
@@ -46,7 +47,7 @@ impl GgufTypes {
     }
 
     /// ggml's number for the mixture.
-    pub(super) fn file_type(self, context: &ExportContext<'_>) -> Option<u32> {
+    pub(super) fn file_type(self, vocabulary: DType, context: &ExportContext<'_>) -> Option<u32> {
         let dtype = match self {
             Self::Q4KM => return Some(15),
             Self::All(dtype) => dtype,
@@ -54,7 +55,7 @@ impl GgufTypes {
                 let mut counts: BTreeMap<DType, usize> = BTreeMap::new();
                 let is_there = |info: &&TensorInfo| TensorInGguf::of(context.source, &info.name).is_some();
                 for info in context.source.tensors().filter(|info| info.shape.len() > 1).filter(is_there) {
-                    *counts.entry(self.of(context, info)).or_default() += 1;
+                    *counts.entry(self.of(vocabulary, context, info)).or_default() += 1;
                 }
                 counts.into_iter().max_by_key(|&(_, count)| count)?.0
             }
@@ -84,6 +85,16 @@ pub(super) fn row_width(there: &TensorInGguf, info: &TensorInfo) -> usize {
 /// The tensor of the file that makes logits: the output head, or the embedding it is tied to.
 fn head(context: &ExportContext<'_>) -> &'static str {
     if context.source.contains("lm_head.weight") { "output.weight" } else { "token_embd.weight" }
+}
+
+/// Whether a matrix of the file is the embedding or makes logits.
+fn is_vocabulary(name: &str) -> bool {
+    matches!(name, "token_embd.weight" | "output.weight")
+}
+
+/// Whether nothing says which type a matrix is to have: no float type was asked for, and the source has it in floats.
+fn is_free(context: &ExportContext<'_>, info: &TensorInfo) -> bool {
+    context.settings.float_type == FloatType::Source && !info.dtype.is_block_quantized()
 }
 
 /// Whether llama.cpp wants a matrix of the file in floats: what sends tokens to experts, and positions.
