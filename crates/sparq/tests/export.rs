@@ -230,6 +230,27 @@ fn gguf_types_that_choose_codes_anew() {
 }
 
 #[test]
+fn embeddings_take_eight_bits_beside_exact_codes_in_gguf() {
+    let solved = solve("s=0,q=4,group=32", |_| {});
+    let expected = logits(&solved.compressed);
+    let embedding = |gguf: &Gguf, float_type| {
+        let (report, model, _directory) = solved.export(gguf, float_type);
+        let checkpoint = model.checkpoint();
+        let name = "model.embed_tokens.weight";
+        let dtype = checkpoint.get(name).expect("an embedding").dtype;
+        (dtype, report.stored_bytes, relative_difference(&logits(&model), &expected))
+    };
+    let usual = embedding(&Gguf::default(), FloatType::Source);
+    let whole = embedding(&Gguf::default(), FloatType::F16);
+    let small = embedding(&Gguf::default().vocabulary(DType::Q4_0), FloatType::Source);
+    assert_eq!([usual.0, whole.0, small.0], [DType::Q8_0, DType::F16, DType::Q4_0]);
+    assert!(small.1 < usual.1 && usual.1 < whole.1);
+    assert!(whole.2 < usual.2 && usual.2 < 3e-2 && usual.2 < small.2, "{whole:?} {usual:?} {small:?}");
+    let refused = solved.refusal(&Gguf::default().vocabulary(DType::Q3_K), ExportSettings::default());
+    assert!(refused.contains("no encoder"), "{refused}");
+}
+
+#[test]
 fn exported_checkpoints_are_sources_too() {
     let solved = solve("s=0,q=4,group=32", |_| {});
     let (_, quantized, _directory) = solved.export(&CompressedTensors::default(), FloatType::F32);

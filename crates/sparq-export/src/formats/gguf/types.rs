@@ -92,9 +92,11 @@ fn is_vocabulary(name: &str) -> bool {
     matches!(name, "token_embd.weight" | "output.weight")
 }
 
-/// Whether nothing says which type a matrix is to have: no float type was asked for, and the source has it in floats.
+/// Whether nothing says which type a matrix is to have: no float type was asked for, the source has it in floats, and the
+/// file is no mere copy.
 fn is_free(context: &ExportContext<'_>, info: &TensorInfo) -> bool {
-    context.settings.float_type == FloatType::Source && !info.dtype.is_block_quantized()
+    let is_copy = context.layers.is_empty();
+    context.settings.float_type == FloatType::Source && !info.dtype.is_block_quantized() && !is_copy
 }
 
 /// Whether llama.cpp wants a matrix of the file in floats: what sends tokens to experts, and positions.
