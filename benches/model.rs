@@ -7,10 +7,10 @@ mod common;
 
 use common::noise;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2};
 use serde_json::json;
 use sparq::Model;
-use sparq::model::{BatchLayout, Block, Precision};
+use sparq::model::{BatchLayout, Block, Gradients, LinearId, Precision, weight_gradient};
 use sparq::tensor::{TensorData, write_safetensors_file};
 use std::hint::black_box;
 
@@ -68,6 +68,31 @@ fn blocks(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The way back through a block, its forward pass computed once more, with the gradients at weights.
+fn backward(criterion: &mut Criterion) {
+    struct Weights(f32);
+    impl Gradients for Weights {
+        fn linear(&mut self, _: &Block, _: LinearId, input: ArrayView2<'_, f32>, gradient: ArrayView2<'_, f32>) {
+            self.0 += black_box(weight_gradient(input, gradient))[[0, 0]];
+        }
+    }
+    const TOKENS: usize = 512;
+    let mut group = criterion.benchmark_group("backward");
+    group.sample_size(10).throughput(Throughput::Elements(TOKENS as u64));
+    for shape in [SMOLLM2, LLAMA_1B] {
+        let block = block(shape);
+        let (residual, gradient) = (noise(TOKENS, shape.hidden, 1), noise(TOKENS, shape.hidden, 2));
+        let layout = BatchLayout::new(&[TOKENS]);
+        group.bench_function(BenchmarkId::new(format!("{TOKENS} tokens"), shape.name), |bencher| {
+            bencher.iter(|| {
+                let (residual, gradient) = (black_box(residual.clone()), gradient.clone());
+                block.backward(residual, layout.clone(), gradient, &mut Weights(0.0)).expect("fits")
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Of scores and of the sum of values, a multiplication and an addition for each component of each head and each pair of
 /// a query with a key not after it.
 fn attention_flops(shape: Shape, tokens: usize) -> u64 {
@@ -111,5 +136,5 @@ fn weight(out: usize, width: usize, seed: u32) -> Array2<f32> {
     noise(out, width, seed) * (3.0 / width as f32).sqrt()
 }
 
-criterion_group!(benches, attention, blocks);
+criterion_group!(benches, attention, blocks, backward);
 criterion_main!(benches);

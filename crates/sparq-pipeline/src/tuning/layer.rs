@@ -1,6 +1,7 @@
 use super::Frozen;
 use super::adam::Adam;
 use ndarray::{Array2, ArrayView2, Axis, Zip};
+use rayon::prelude::*;
 use sparq_core::{Codes, Quantized};
 use sparq_model::LinearId;
 
@@ -74,28 +75,26 @@ impl Layer {
     /// `weight · gradient` over all that it multiplies, divided by its factor; a step's is `scale · gradient`, as if rounding
     /// were not there (Bengio et al., arXiv 1308.3432, section 4).
     pub(super) fn add(&mut self, weight: ArrayView2<'_, f32>, gradient: &Array2<f32>) {
-        let products = &weight * gradient;
-        let size = weight.ncols().div_ceil(self.groups.max(1));
-        let of_groups = products
-            .outer_iter()
-            .flat_map(|row| row.axis_chunks_iter(Axis(0), size).map(|group| group.sum()).collect::<Vec<_>>());
-        accumulate(&mut self.scales, of_groups);
+        let (width, groups) = (weight.ncols().max(1), self.groups.max(1));
+        let size = width.div_ceil(groups);
+        let scales = self.scales.gradient.par_chunks_mut(groups).zip(self.scales.values.par_chunks(groups));
+        scales.enumerate().for_each(|(row, (sums, factors))| {
+            let products = &weight.row(row) * &gradient.row(row);
+            add_relative(sums, factors, products.axis_chunks_iter(Axis(0), size).map(|group| group.sum()));
+        });
         if let Some(columns) = &mut self.columns {
-            accumulate(columns, products.sum_axis(Axis(0)));
+            add_relative(&mut columns.gradient, &columns.values, (&weight * gradient).sum_axis(Axis(0)));
         }
         if let (Some(steps), Codes::Grid(grid)) = (&mut self.steps, &self.start.codes) {
-            let sums = steps.gradient.chunks_exact_mut(weight.ncols().max(1));
-            let factors = self.scales.values.chunks_exact(self.groups.max(1));
-            for (((sums, gradient), grids), factors) in
-                sums.zip(gradient.outer_iter()).zip(grid.grids.outer_iter()).zip(factors)
-            {
-                let groups =
-                    sums.chunks_mut(size).zip(gradient.axis_chunks_iter(Axis(0), size)).zip(grids).zip(factors);
-                for (((sums, gradient), grid), factor) in groups {
+            let sums = steps.gradient.par_chunks_mut(width).zip(self.scales.values.par_chunks(groups));
+            sums.enumerate().for_each(|(row, (sums, factors))| {
+                let gradient = gradient.row(row);
+                let groups = sums.chunks_mut(size).zip(gradient.axis_chunks_iter(Axis(0), size));
+                for ((sums, gradient), (grid, factor)) in groups.zip(grid.grids.row(row).iter().zip(factors)) {
                     let scale = grid.scale * factor;
                     Zip::from(sums).and(gradient).for_each(|sum, gradient| *sum += scale * gradient);
                 }
-            }
+            });
         }
     }
 
@@ -106,8 +105,9 @@ impl Layer {
     }
 }
 
-fn accumulate(factors: &mut Adam, products: impl IntoIterator<Item = f32>) {
-    for ((sum, factor), product) in factors.gradient.iter_mut().zip(&factors.values).zip(products) {
+/// Adds to the gradients at factors those at what they multiply, summed up and times it.
+fn add_relative(sums: &mut [f32], factors: &[f32], products: impl IntoIterator<Item = f32>) {
+    for ((sum, factor), product) in sums.iter_mut().zip(factors).zip(products) {
         *sum += product / factor;
     }
 }

@@ -2,6 +2,7 @@ use super::adam::Adam;
 use super::layer::Layer;
 use super::vector::{Place, Vector};
 use ndarray::{Array1, ArrayView2, Axis};
+use rayon::prelude::*;
 use sparq_model::{Block, Gradients, LinearId, weight_gradient};
 use std::sync::Arc;
 
@@ -28,9 +29,8 @@ impl Parameters {
 
     /// A step of so much of the first one's length, the `number`th since the means of gradients were empty, counted from 1.
     pub(super) fn step(&mut self, number: usize, share: f32) {
-        for (part, rate) in self.all() {
-            part.step(number, rate * share);
-        }
+        let parts: Vec<_> = self.all().collect();
+        parts.into_par_iter().for_each(|(part, rate)| part.step(number, rate * share));
     }
 
     /// Forgets the gradients there were.
@@ -42,8 +42,11 @@ impl Parameters {
 
     /// Gives blocks the weights and vectors as they are now.
     pub(super) fn apply(&self, blocks: &mut [Arc<Block>]) {
-        for layer in &self.layers {
-            Arc::make_mut(&mut blocks[layer.block]).linear_mut(layer.id).weight = layer.codes().dequantize();
+        for layers in self.layers.chunk_by(|a, b| a.block == b.block) {
+            let weights: Vec<_> = layers.par_iter().map(|layer| layer.codes().dequantize()).collect();
+            for (layer, weight) in layers.iter().zip(weights) {
+                Arc::make_mut(&mut blocks[layer.block]).linear_mut(layer.id).weight = weight;
+            }
         }
         for vector in &self.vectors {
             let block = Arc::make_mut(&mut blocks[vector.block]);
