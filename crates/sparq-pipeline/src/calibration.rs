@@ -123,18 +123,9 @@ impl Calibration {
         self.sequences.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// SHA-256 of the sequences, in hexadecimal: what a cached result is valid for.
+    /// SHA-256 of the sequences, and of what else there is of the text, in hexadecimal: what a cached result is valid for.
     pub fn fingerprint(&self) -> String {
-        digest(self.sequences.iter().map(Vec::as_slice))
+        let bytes = |sequence: &Vec<u32>| sequence.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>();
+        sparq_tensor::digest(self.sequences.iter().chain(&self.rest).map(bytes))
     }
-
-    /// The same of everything.
-    pub(crate) fn fingerprint_of_all(&self) -> String {
-        digest(self.all())
-    }
-}
-
-fn digest<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> String {
-    let bytes = |sequence: &[u32]| sequence.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>();
-    sparq_tensor::digest(sequences.map(bytes))
 }

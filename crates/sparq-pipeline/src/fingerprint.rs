@@ -29,9 +29,6 @@ impl Fingerprint {
         }
         if let Some(calibration) = calibration {
             fields.insert("calibration".to_owned(), calibration.fingerprint());
-            if recipe.tune > 0 {
-                fields.insert("tuning text".to_owned(), calibration.fingerprint_of_all());
-            }
             fields.extend(calibration.settings().into_iter().map(|(name, value)| (name.to_owned(), value)));
         }
         Ok(Self(fields))

@@ -112,6 +112,11 @@ impl Plan {
             return Err(Error::NoTargets { example });
         }
         unmatched::check(model, &recipe.targets)?;
+        if recipe.tune > 0 && with_codes == 0 {
+            let (first, second) = ("tune".to_owned(), "weights without codes".to_owned());
+            let reason = "what is tuned are codes and their scales; give q or rate, or tune=0".to_owned();
+            return Err(CompressError::Conflict { first, second, reason }.into());
+        }
         let used = if needs == Statistics::Nothing && recipe.tune == 0 {
             None
         } else {

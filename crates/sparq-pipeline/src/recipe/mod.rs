@@ -243,9 +243,6 @@ impl Recipe {
         let conflict = |first: &str, second: String, reason: &str| {
             Err(CompressError::Conflict { first: first.into(), second, reason: reason.into() }.into())
         };
-        if self.tune > 0 && self.code_layout(self.own_budget()).is_none() && self.allocation.is_none() {
-            return conflict("tune", "weights without codes".into(), "give q or rate, or tune=0");
-        }
         if self.act_order && self.chooses_pattern_along_sweep() {
             let reason = "SparseGPT chooses among neighbouring channels as it visits them; use another pruner, or act-order=false";
             return conflict("act-order", format!("sparsegpt {}", self.sparsity), reason);

@@ -29,7 +29,8 @@ impl WholeModel<'_> {
             return Ok(known);
         }
         self.observer.step(step.0, step.1, &what);
-        let recipe = self.recipe.clone().with_allocation(allocation.clone());
+        let mut recipe = self.recipe.clone().with_allocation(allocation.clone());
+        recipe.tune = 0; // takes far more time than a trial is worth
         let model = compressed(self.base.model, &recipe, self.calibration, self.observer)?.0;
         let divergence = self.base.divergence(&model).map_err(judging_error(&recipe))?;
         self.store.put(&key, &divergence)?;
