@@ -182,6 +182,7 @@ mod tests {
             ("s", _) => "0.5",
             ("q" | "rate" | "embeddings", _) => "3",
             ("group", _) => "32",
+            ("tune", _) => "7",
             ("scale" | "forward", _) => "bf16",
             ("pruner", _) => "magnitude",
             ("quantizer", _) => "rtn",
