@@ -9,6 +9,7 @@ use sparq_model::{Divergence, Model};
 use sparq_pipeline::{Calibration, Compress, CompressionReport, Error, Recipe, Sampling};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 fn demo() -> PathBuf {
@@ -150,6 +151,31 @@ fn an_interrupted_tuning_continues_to_the_same_bytes() {
         assert!(read(&whole) == read(&pieces), "{file}");
     }
     assert!(!Compress::partial(&pieces).exists());
+}
+
+/// Keeps what a run says.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Observer for Notes {
+    fn note(&self, what: &dyn Display) {
+        self.0.lock().expect("not poisoned").push(what.to_string());
+    }
+}
+
+#[test]
+fn a_text_that_is_too_short_to_judge_by_does_not_hold_tuning_back() {
+    let model = model();
+    let few = text(&model, "calibration.txt", 8).sequences()[..3].to_vec();
+    let few = Calibration::from_sequences(few).expect("tokens");
+    let recipe: Recipe = "preset=fast,s=0,q=2,group=32,tune=8".parse().expect("valid");
+    let notes = Notes::default();
+    let job = Compress::new(&model).recipe(recipe).calibration(&few).observer(&notes);
+    let (_, report) = job.in_memory().expect("compressed");
+    let tuning = report.tuning.expect("it was tuned");
+    assert_eq!((tuning.before, tuning.after, tuning.judging_tokens), (None, None, 0));
+    let notes = notes.0.into_inner().expect("not poisoned");
+    assert!(!notes.iter().any(|note| note.contains("shorter steps")), "{notes:?}");
 }
 
 #[test]

@@ -230,7 +230,7 @@ pub(crate) fn tune(
             observer.note(&format_args!("tuning: step {number}: {nats:.4} nats, on the others {judged:.4}"));
             state.judge(judged, &mut parameters);
         }
-        if is_first_look && state.best == state.before {
+        if is_first_look && state.is_no_better_than_at_the_start() {
             observer.note(&"tuning: nothing is better than at the start; from there again in shorter steps");
             state.restore_best(&mut parameters);
             parameters.forget();

@@ -32,6 +32,11 @@ impl State {
         }
     }
 
+    /// Whether no state so far was better than the first. Without a text that judges nobody can say, and it is not.
+    pub(super) fn is_no_better_than_at_the_start(&self) -> bool {
+        self.best.is_finite() && self.best == self.before
+    }
+
     pub(super) fn restore_best(&self, parameters: &mut Parameters) {
         parameters.all().zip(&self.values).for_each(|((part, _), best)| part.values.clone_from(best));
     }
