@@ -133,7 +133,6 @@ impl FormatArgs {
             Format::Gptq => Box::new(GptqCheckpoint),
             Format::Gguf => {
                 let mut gguf = Gguf::new(match self.gguf_type {
-                    GgufType::Exact => GgufTypes::Exact,
                     GgufType::Q4_K_M => GgufTypes::Q4KM,
                     other => other.plain().map_or(GgufTypes::Exact, GgufTypes::All),
                 });

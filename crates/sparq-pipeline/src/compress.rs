@@ -255,15 +255,12 @@ impl<'a> Compress<'a> {
     /// # Errors
     /// Those of [`into_sink`](Self::into_sink).
     pub fn in_memory(&self) -> Result<(Model, CompressionReport)> {
-        if self.recipe.tune == 0 {
-            let mut sink = MemorySink::new();
-            let report = self.into_sink(&mut sink)?;
-            return Ok((sink.into_model(self.model)?, report));
-        }
-        let mut sink = MemorySink::with_codes();
+        let mut sink = if self.recipe.tune > 0 { MemorySink::with_codes() } else { MemorySink::new() };
         let mut report = self.into_sink(&mut sink)?;
         let codes = sink.take_codes();
-        let subject = Subject::new(sink.into_model(self.model)?, codes)?;
+        let model = sink.into_model(self.model)?;
+        let Some(codes) = codes else { return Ok((model, report)) };
+        let subject = Subject::new(model, codes)?;
         let tuned = self.tune(subject, None, &mut report)?;
         Ok((tuned.into_model()?, report))
     }

@@ -62,9 +62,7 @@ impl LayerReport {
             seconds: 0.0,
         }
     }
-}
 
-impl LayerReport {
     /// After its codes have become others.
     pub(crate) fn recount(&mut self, codes: &Codes) {
         self.zeros = self.weights - codes.nonzero().kept();

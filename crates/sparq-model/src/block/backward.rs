@@ -130,7 +130,7 @@ impl Block {
             if tape.routed.is_none() {
                 tape.routed.clone_from(&state.routed);
             }
-            let (input, outputs) = self.run_stage(stage, &mut state, Array2::clone)?;
+            let (input, outputs) = self.run_stage(stage, &mut state, true)?;
             tape.stages.push(Recorded { residual, input, outputs });
         }
         Ok(Backward { block: self, layout: state.layout, gradients, residual: gradient, input: None, routed: None }
@@ -154,7 +154,7 @@ struct Backward<'a> {
 impl Backward<'_> {
     fn run(mut self, tape: Tape) -> Array2<f32> {
         let norms = self.block.plan.norms;
-        for (stage, recorded) in tape.stages.into_iter().enumerate().rev() {
+        for (stage, mut recorded) in tape.stages.into_iter().enumerate().rev() {
             match self.block.plan.stages[stage].role {
                 Role::AttentionOutput => self.output(stage, norms.after_attention, recorded),
                 Role::FeedForwardOutput(Feeds::AllTokens) => self.output(stage, norms.after_feed_forward, recorded),
@@ -162,7 +162,7 @@ impl Backward<'_> {
                     self.expert_output(stage, expert, recorded, tape.routed.as_ref());
                 }
                 Role::FeedForward(feeds) => {
-                    let residual = recorded.residual.clone();
+                    let residual = recorded.residual.take();
                     let at_input = self.feed_forward(stage, recorded);
                     match (feeds, tape.routed.as_ref()) {
                         (Feeds::Expert(expert), Some(routed)) => {
@@ -172,7 +172,7 @@ impl Backward<'_> {
                     }
                 }
                 Role::Attention => {
-                    let residual = recorded.residual.clone();
+                    let residual = recorded.residual.take();
                     let at_input = self.attention(stage, recorded);
                     self.join(norms.before_attention, residual, at_input);
                 }

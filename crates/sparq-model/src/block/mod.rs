@@ -188,17 +188,18 @@ impl Block {
     /// [`Error::StageOrder`] for another stage, [`Error::Shape`] if a weight or bias was replaced by one of another
     /// shape.
     pub fn apply(&self, stage: usize, state: &mut BlockState) -> Result<()> {
-        let (input, _) = self.run_stage(stage, state, |_| Array2::zeros((0, 0)))?;
+        let (input, _) = self.run_stage(stage, state, false)?;
         self.workspace.put(input);
         Ok(())
     }
 
-    /// As [`apply`](Self::apply); returns the input of the stage, and of each output what `keep` makes of it before it is used.
+    /// As [`apply`](Self::apply); returns the input of the stage, and copies of its linears' outputs if they are to be kept
+    /// and are not added to the residual stream as they are.
     fn run_stage(
         &self,
         stage: usize,
         state: &mut BlockState,
-        keep: impl Fn(&Array2<f32>) -> Array2<f32>,
+        keep_outputs: bool,
     ) -> Result<(Array2<f32>, Vec<Array2<f32>>)> {
         self.check_order(stage, state)?;
         for id in self.stage_linears(stage) {
@@ -221,7 +222,9 @@ impl Block {
                 output
             });
             let outputs: Vec<_> = outputs.collect();
-            kept.extend(outputs.iter().map(keep));
+            if keep_outputs {
+                kept.clone_from(&outputs);
+            }
             walk::advance(self, stage, outputs, state);
         }
         state.stage += 1;

@@ -8,7 +8,7 @@ use ndarray::{Array2, Axis};
 use sparq_linalg::gemm;
 
 /// Tokens whose logits exist at one time.
-const HEAD_TOKENS: usize = 256;
+pub(super) const HEAD_TOKENS: usize = 256;
 
 impl Model {
     /// The loss of `batch`, whose gradients go to `gradients`, part by part from the last block to the first.

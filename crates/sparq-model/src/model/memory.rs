@@ -1,4 +1,5 @@
 use super::Model;
+use super::backward::HEAD_TOKENS;
 
 /// What a model takes in memory, in bytes, known before anything is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct MemoryEstimate {
     pub kept_per_token: u64,
     /// Per token of the residual stream alone.
     pub residual_per_token: u64,
+    /// Logits of the tokens whose loss is computed at one time ([`Model::loss`], [`Model::backward`]).
+    pub logits: u64,
     /// Per token in a [`KvCache`](crate::KvCache).
     pub cache_per_token: u64,
 }
@@ -35,6 +38,7 @@ impl Model {
             activations_per_token: f32s(activations.unwrap_or(0)),
             kept_per_token: f32s(plans.iter().map(|plan| plan.kept_per_token(config.hidden_size)).max().unwrap_or(0)),
             residual_per_token: f32s(config.hidden_size),
+            logits: f32s(HEAD_TOKENS * config.vocab_size),
             cache_per_token: f32s(2 * config.kv_width() * config.layers),
         }
     }

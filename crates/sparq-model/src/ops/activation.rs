@@ -58,53 +58,78 @@ impl Activation {
             Self::Relu => apply(gate, up, relu),
         }
     }
-}
 
-impl Activation {
     /// Turns the gradient at what [`apply`](Self::apply) makes of `x` into the gradient at `x`, in place.
     pub(crate) fn apply_backward(self, x: &[f32], gradient: &mut [f32]) {
-        let slope = self.value_and_slope();
-        gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(gradient, x)| {
-            for (gradient, x) in gradient.iter_mut().zip(x) {
-                *gradient *= slope(*x).1;
-            }
-        });
+        match self {
+            Self::Silu => apply_backward(x, gradient, silu_and_slope),
+            Self::Gelu => apply_backward(x, gradient, gelu_and_slope),
+            Self::GeluTanh => apply_backward(x, gradient, gelu_tanh_and_slope),
+            Self::Relu => apply_backward(x, gradient, relu_and_slope),
+        }
     }
 
     /// Replaces `gate` and `up` by the gradients at them, where `gradient` is that at what [`gate`](Self::gate) makes of
     /// them; slices of equal length.
     pub(crate) fn gate_backward(self, gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
-        let slope = self.value_and_slope();
-        let up = up.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
-        gate.par_chunks_mut(CHUNK).zip(up).for_each(|(gate, (up, gradient))| {
-            for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
-                let (value, slope) = slope(*gate);
-                (*gate, *up) = (gradient * *up * slope, gradient * value);
-            }
-        });
-    }
-
-    /// The function and its derivative.
-    fn value_and_slope(self) -> fn(f32) -> (f32, f32) {
         match self {
-            Self::Silu => |x| {
-                let share = 1.0 / (1.0 + exp(-x));
-                (x * share, share * (1.0 + x * (1.0 - share)))
-            },
-            Self::Gelu => |x| {
-                let density =
-                    exp(-0.5 * x * x) * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
-                let share = if x == 0.0 { 0.5 } else { gelu(x) / x };
-                (gelu(x), share + x * density)
-            },
-            Self::GeluTanh => |x| {
-                let share = 1.0 / (1.0 + exp(-2.0 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)));
-                let inner_slope = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x);
-                (x * share, share + x * 2.0 * share * (1.0 - share) * inner_slope)
-            },
-            Self::Relu => |x| (relu(x), if x > 0.0 { 1.0 } else { 0.0 }),
+            Self::Silu => gate_backward(gate, up, gradient, silu_and_slope),
+            Self::Gelu => gate_backward(gate, up, gradient, gelu_and_slope),
+            Self::GeluTanh => gate_backward(gate, up, gradient, gelu_tanh_and_slope),
+            Self::Relu => gate_backward(gate, up, gradient, relu_and_slope),
         }
     }
+}
+
+fn apply_backward(x: &[f32], gradient: &mut [f32], f: impl Fn(f32) -> (f32, f32) + Sync) {
+    gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(gradient, x)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (gradient, x) in gradient.iter_mut().zip(x) {
+                    *gradient *= f(*x).1;
+                }
+            },
+        );
+    });
+}
+
+fn gate_backward(gate: &mut [f32], up: &mut [f32], gradient: &[f32], f: impl Fn(f32) -> (f32, f32) + Sync) {
+    let up = up.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
+    gate.par_chunks_mut(CHUNK).zip(up).for_each(|(gate, (up, gradient))| {
+        wide(
+            #[inline(always)]
+            || {
+                for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+                    let (value, slope) = f(*gate);
+                    (*gate, *up) = (gradient * *up * slope, gradient * value);
+                }
+            },
+        );
+    });
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // so that the loop around it vectorises
+fn silu_and_slope(x: f32) -> (f32, f32) {
+    let share = 1.0 / (1.0 + exp(-x));
+    (x * share, share * (1.0 + x * (1.0 - share)))
+}
+
+fn gelu_and_slope(x: f32) -> (f32, f32) {
+    let density = exp(-0.5 * x * x) * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+    let share = if x == 0.0 { 0.5 } else { gelu(x) / x };
+    (gelu(x), share + x * density)
+}
+
+fn gelu_tanh_and_slope(x: f32) -> (f32, f32) {
+    let share = 1.0 / (1.0 + exp(-2.0 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)));
+    let inner_slope = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x);
+    (x * share, share + x * 2.0 * share * (1.0 - share) * inner_slope)
+}
+
+fn relu_and_slope(x: f32) -> (f32, f32) {
+    (relu(x), if x > 0.0 { 1.0 } else { 0.0 })
 }
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;

@@ -26,9 +26,9 @@ impl MemorySink {
         Self { codes: Some(BTreeMap::new()), ..Self::default() }
     }
 
-    /// Takes out the codes of layers, by name.
-    pub(crate) fn take_codes(&mut self) -> BTreeMap<String, Frozen> {
-        self.codes.take().unwrap_or_default()
+    /// Takes out the codes of layers, by name; none unless they were to be kept.
+    pub(crate) fn take_codes(&mut self) -> Option<BTreeMap<String, Frozen>> {
+        self.codes.take()
     }
 
     /// The compressed model: `model` with the blocks collected here.

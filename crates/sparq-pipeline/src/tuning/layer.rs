@@ -25,8 +25,8 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Of a layer whose weight was `dense`. A step begins inside the interval that rounds to its code, where the dense weight is,
-    /// or on that side of it: so a code moves the sooner the less it costs.
+    /// Of a layer whose weight was `dense`. A step begins at the dense weight, held within [`MOST_OFF`] of its code: a code whose
+    /// weight lies near the next one moves first.
     pub(super) fn new(block: usize, id: LinearId, start: Frozen, dense: ArrayView2<'_, f32>) -> Self {
         let ones = |count| Adam::new(vec![1.0; count]);
         let (scales, groups, columns, steps) = match &start.codes {
@@ -105,7 +105,7 @@ impl Layer {
     }
 }
 
-/// Adds to the gradients at factors those at what they multiply, summed up and times it.
+/// Adds to the gradient at each factor what the sum of weights times gradients, of all weights that it multiplies, says.
 fn add_relative(sums: &mut [f32], factors: &[f32], products: impl IntoIterator<Item = f32>) {
     for ((sum, factor), product) in sums.iter_mut().zip(factors).zip(products) {
         *sum += product / factor;

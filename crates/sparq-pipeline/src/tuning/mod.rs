@@ -176,19 +176,18 @@ pub(crate) fn tune(
     observer: &dyn Observer,
 ) -> Result<Tuned> {
     let start = Instant::now();
-    let Subject { model, mut blocks, codes: frozen } = subject;
+    let Subject { model, mut blocks, codes: mut frozen } = subject;
     let texts = Texts::new(calibration);
     let mut teacher = dense.clone();
     teacher.make_resident()?;
     let mut parameters = Parameters { layers: Vec::new(), vectors: Vec::new() };
     for block in &blocks {
         let whole = teacher.block(block.index())?;
-        let of_block =
-            block.linears().iter().enumerate().filter_map(|(id, linear)| Some((id, frozen.get(&linear.name)?)));
-        parameters.layers.extend(
-            of_block
-                .map(|(id, frozen)| Layer::new(block.index(), id, frozen.clone(), whole.linears()[id].weight.view())),
-        );
+        for (id, linear) in block.linears().iter().enumerate() {
+            if let Some(frozen) = frozen.remove(&linear.name) {
+                parameters.layers.push(Layer::new(block.index(), id, frozen, whole.linears()[id].weight.view()));
+            }
+        }
         parameters.vectors.extend(Vector::of_block(dense, block));
     }
     let target = Divergence::new(&teacher, teacher.hidden(&texts.judging)?);
@@ -202,9 +201,9 @@ pub(crate) fn tune(
         Some(file) => State::read(file, &mut parameters)?,
         None => State::new(judge(&blocks)?, &mut parameters),
     };
-    let of_text = format!("{} sequences", texts.teaching.len());
     observer.note(&format_args!(
-        "tuning: {steps} steps over {of_text}; divergence on {} others before: {:.4} nats",
+        "tuning: {steps} steps over {} sequences; divergence on {} others before: {:.4} nats",
+        texts.teaching.len(),
         texts.judging.len(),
         state.before
     ));

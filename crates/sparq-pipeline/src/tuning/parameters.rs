@@ -27,7 +27,8 @@ impl Parameters {
         layers.chain(self.vectors.iter_mut().map(move |vector| (&mut vector.change, relative)))
     }
 
-    /// A step of so much of the first one's length, the `number`th since the means of gradients were empty, counted from 1.
+    /// Takes a step whose length is `share` of the longest. `number` counts the steps since the means of gradients were empty,
+    /// from 1.
     pub(super) fn step(&mut self, number: usize, share: f32) {
         let parts: Vec<_> = self.all().collect();
         parts.into_par_iter().for_each(|(part, rate)| part.step(number, rate * share));

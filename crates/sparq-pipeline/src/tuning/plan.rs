@@ -32,7 +32,7 @@ impl TuningPlan {
         }
         let tokens = STEP_TOKENS.max(calibration.longest()) as u64;
         let streams = (model.block_count() as u64 + 4) * tokens * estimate.residual_per_token;
-        let logits = 3 * 256 * 4 * config.vocab_size as u64;
+        let logits = 3 * estimate.logits;
         let judging = (JUDGING_TOKENS as u64).max(tokens) * 2 * estimate.residual_per_token;
         let bytes = BYTES_OF_A_CODE * weights
             + 2 * estimate.all_blocks.saturating_sub(4 * weights)
