@@ -57,6 +57,9 @@ struct Arguments {
     /// A short run on the demo model: two configurations, 40 items of each task
     #[arg(long)]
     quick: bool,
+    /// Take measurements in --out that another commit of this program made; they are refused otherwise
+    #[arg(long)]
+    any_commit: bool,
     #[command(flatten)]
     json: JsonArgs,
 }
@@ -109,6 +112,8 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         bootstrap: sparq::metric::Bootstrap { seed, ..Default::default() },
         jobs: arguments.search.jobs,
         cache: judging.cache.clone(),
+        commit: common::commit(),
+        any_commit: arguments.any_commit,
         labels: Labels {
             model: arguments.model.name(),
             calibration: common::name_of(&source.file),

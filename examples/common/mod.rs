@@ -114,6 +114,15 @@ pub(crate) fn command(example: &str) -> String {
         .to_owned()
 }
 
+/// The commit of the checkout that this program was built in, `-dirty` behind it if files were changed since; none outside a
+/// checkout.
+pub(crate) fn commit() -> Option<String> {
+    let describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+    let out = std::process::Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(describe).output().ok()?;
+    let commit = String::from_utf8(out.stdout).ok()?;
+    Some(commit.trim().to_owned()).filter(|commit| out.status.success() && !commit.is_empty())
+}
+
 /// The last part of a path. Results name no directories.
 pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())

@@ -22,6 +22,8 @@ fn configuration(recipe: &str, family: Family, sparsity: f64, bits: f64, right: 
         family,
         sparsity,
         pattern: "unstructured".to_owned(),
+        settings: std::collections::BTreeMap::new(),
+        commit: None,
         allocated: false,
         bits,
         tcr: 1.0 - (1.0 - sparsity) * bits / 16.0,

@@ -49,6 +49,18 @@ pub enum Error {
         /// What went wrong.
         cause: Box<Error>,
     },
+    /// A stored measurement that another commit made.
+    #[error(
+        "{what} was measured by {by}, and this is {now}: use another directory, or allow measurements of any commit"
+    )]
+    OtherCommit {
+        /// The recipe in text form, or the base.
+        what: String,
+        /// The commit that measured it.
+        by: String,
+        /// The commit of the program that runs.
+        now: String,
+    },
     /// A recipe.
     #[error(transparent)]
     Recipe(#[from] sparq_pipeline::Error),

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 use sparq_metric::{Interval, Retention};
 use sparq_pipeline::{LayerReport, Profile};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The results of a sweep, as `results.json` holds them. Rates and accuracies are fractions, not percentages;
@@ -167,6 +168,10 @@ impl fmt::Display for Family {
 pub struct ConfigurationResult {
     /// The recipe in text form, such as `s=0.25,q=4,group=64`.
     pub recipe: String,
+    /// Every setting of it, by name, the preset's included.
+    pub settings: BTreeMap<String, String>,
+    /// The commit of the program that measured it, if known.
+    pub commit: Option<String>,
     /// Its family.
     pub family: Family,
     /// Whether sparsity and bits differ from layer to layer. If so, the values below are means.

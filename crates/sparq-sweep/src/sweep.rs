@@ -18,6 +18,7 @@ use sparq_metric::{Bootstrap, SrcrForm, retention};
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, Compress, CompressionReport, Recipe};
 use sparq_tensor::write_file;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -44,6 +45,10 @@ pub struct Sweep {
     pub jobs: usize,
     /// Directory of the base's results, to be shared between sweeps. If none, they are in the sweep's own directory.
     pub cache: Option<PathBuf>,
+    /// The commit of the program that measures, kept beside every measurement.
+    pub commit: Option<String>,
+    /// Takes measurements from the store that another [`commit`](Self::commit) made. Otherwise they are refused.
+    pub any_commit: bool,
     /// Names and settings to show in the report.
     pub labels: Labels,
 }
@@ -60,6 +65,8 @@ impl Sweep {
             bootstrap: Bootstrap::default(),
             jobs: 1,
             cache: None,
+            commit: None,
+            any_commit: false,
             labels: Labels::default(),
         }
     }
@@ -114,6 +121,7 @@ pub fn default_recipes(settings: &str) -> sparq_pipeline::Result<Vec<Recipe>> {
 /// A measurement as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 struct Measurement {
+    commit: Option<String>,
     compression: Option<CompressionReport>,
     evaluation: EvaluationReport,
     continuations: Vec<String>,
@@ -129,7 +137,8 @@ impl Sweep {
     /// configurations in memory.
     ///
     /// # Errors
-    /// [`Error`], naming the configuration if there is one to blame. What was finished before stays stored.
+    /// [`Error`], naming the configuration if there is one to blame; [`Error::OtherCommit`] for a measurement that another
+    /// commit made, unless [`any_commit`](Self::any_commit). What was finished before stays stored.
     pub fn run(&self, model: &Model, directory: &Path, observer: &dyn Observer) -> Result<SweepResults> {
         if self.recipes.is_empty() {
             return Err(Error::NoConfigurations);
@@ -159,10 +168,13 @@ impl Sweep {
         let mut model = model.clone();
         let mut baseline: Option<Baseline<Model>> = None;
         let total = recipes.len();
-        let mut base: Option<Measurement> = store.get(&common);
+        let mut base = self.stored(&store, &common, &"the base")?;
         // Without the base's own results nothing else is taken from the store.
-        let stored = |key: &String| base.as_ref().and_then(|_| store.get(key));
-        let stored: Vec<Option<Measurement>> = keys.iter().map(stored).collect();
+        let stored = match &base {
+            Some(_) => keys.iter().zip(&recipes).map(|(key, recipe)| self.stored(&store, key, recipe)).collect(),
+            None => Ok(keys.iter().map(|_| None).collect()),
+        };
+        let stored: Vec<Option<Measurement>> = stored?;
         if stored.iter().any(Option::is_none) {
             observer.step(0, total, &"base");
             model.make_resident()?;
@@ -173,7 +185,8 @@ impl Sweep {
             let evaluation = self.evaluation.baseline_report(&fresh);
             let continuations = self.continue_prompts(&model)?;
             let seconds = start.elapsed().as_secs_f64();
-            let measurement = Measurement { compression: None, evaluation, continuations, seconds };
+            let measurement =
+                Measurement { commit: self.commit.clone(), compression: None, evaluation, continuations, seconds };
             store.put(&common, &measurement)?;
             base = Some(measurement);
             baseline = Some(fresh);
@@ -214,7 +227,25 @@ impl Sweep {
         };
         let (evaluation, continuations) = judged().map_err(judging_error(recipe))?;
         let seconds = start.elapsed().as_secs_f64();
-        Ok(Measurement { compression: Some(compression), evaluation, continuations, seconds })
+        Ok(Measurement {
+            commit: self.commit.clone(),
+            compression: Some(compression),
+            evaluation,
+            continuations,
+            seconds,
+        })
+    }
+
+    /// A measurement of an earlier run, if this one may use it.
+    fn stored(&self, store: &Store, key: &str, what: &dyn Display) -> Result<Option<Measurement>> {
+        let found: Option<Measurement> = store.get(key);
+        match &found {
+            Some(found) if found.commit != self.commit && !self.any_commit => {
+                let named = |commit: &Option<String>| commit.clone().unwrap_or_else(|| "an unnamed program".into());
+                Err(Error::OtherCommit { what: what.to_string(), by: named(&found.commit), now: named(&self.commit) })
+            }
+            _ => Ok(found),
+        }
     }
 
     fn continue_prompts(&self, model: &Model) -> Result<Vec<String>> {
@@ -265,6 +296,8 @@ impl Sweep {
         let samples = self.prompts.iter().zip(&base.continuations).zip(&measurement.continuations);
         let result = ConfigurationResult {
             recipe: recipe.to_string(),
+            settings: Recipe::keys().map(|key| (key.name.to_owned(), key.get(recipe))).collect(),
+            commit: measurement.commit.clone(),
             family: match (sparsity == 0.0, recipe.bits.is_some() || recipe.rate.is_some()) {
                 (true, _) => Family::Quantization,
                 (false, false) => Family::Pruning,

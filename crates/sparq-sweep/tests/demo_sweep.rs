@@ -28,6 +28,8 @@ fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
         bootstrap: Bootstrap { resamples: 200, seed: 5, ..Bootstrap::default() },
         jobs: 1,
         cache: None,
+        commit: Some("abc".to_owned()),
+        any_commit: false,
         labels: Labels { model: "demo <model>".to_owned(), ..Labels::default() },
     }
 }
@@ -117,4 +119,20 @@ fn impossible_sweeps_are_refused_before_any_work() {
         sweep(&model, &["s=0,q=4", "s=3:7,q=4"]).run(&model, directory.path(), &()).expect_err("7 does not divide");
     assert!(error.to_string().contains("s=3:7"), "{error}");
     assert_eq!(std::fs::read_dir(directory.path()).expect("listable").count(), 0);
+}
+
+#[test]
+fn what_another_commit_measured_is_refused_unless_it_is_asked_for() {
+    let (model, directory) = (model(), tempfile::tempdir().expect("a directory"));
+    let mut sweep = sweep(&model, &["s=0,q=4,preset=reference"]);
+    let first = sweep.run(&model, directory.path(), &()).expect("measured");
+    assert_eq!(first.configurations[0].commit.as_deref(), Some("abc"));
+    assert_eq!(first.configurations[0].settings["damping"], "0.01");
+    sweep.commit = Some("def".to_owned());
+    let error = sweep.run(&model, directory.path(), &()).expect_err("measured by another commit");
+    assert!(matches!(&error, Error::OtherCommit { by, now, .. } if by == "abc" && now == "def"), "{error}");
+    sweep.any_commit = true;
+    let reused = sweep.run(&model, directory.path(), &()).expect("welcome");
+    assert_eq!(reused.configurations[0].commit.as_deref(), Some("abc"));
+    assert_eq!(without_times(&first).configurations, without_times(&reused).configurations);
 }
