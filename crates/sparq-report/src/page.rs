@@ -206,7 +206,7 @@ fn recipe(results: &SweepResults, index: usize) -> String {
     results.configurations.get(index).map_or_else(String::new, |configuration| configuration.recipe.clone())
 }
 
-/// Every two configurations at one rate.
+/// Every two configurations that have a rate or stored bits in common.
 fn pairs(results: &SweepResults) -> Vec<[String; 6]> {
     let shown = |difference: Option<Difference>, digits: usize| {
         difference.map(|it| with_interval(it.value, it.interval, digits)).unwrap_or_default()
@@ -214,7 +214,7 @@ fn pairs(results: &SweepResults) -> Vec<[String; 6]> {
     let row = |pair: &sparq_sweep::PairedDifference| {
         let p_value = pair.sr_p_value.map_or_else(String::new, |p| number(p, 4));
         let [first, second] = [pair.first, pair.second].map(|index| recipe(results, index));
-        [percent(pair.tcr, 2), first, second, shown(pair.kl, 4), shown(pair.sr, 3), p_value]
+        [pair.equal.to_string(), first, second, shown(pair.kl, 4), shown(pair.sr, 3), p_value]
     };
     results.differences.iter().map(row).collect()
 }

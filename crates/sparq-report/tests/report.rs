@@ -4,7 +4,7 @@ use sparq_metric::{Bootstrap, Interval, TaskScores, retention};
 use sparq_pipeline::{LayerReport, Profile};
 use sparq_report::{csv, table, write_reports};
 use sparq_sweep::{
-    BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
+    BaseResult, ConfigurationResult, Difference, Equal, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
     SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
 use std::process::Command;
@@ -153,7 +153,7 @@ fn results() -> SweepResults {
         }],
         comparisons: "Two differences are compared.".to_owned(),
         differences: vec![PairedDifference {
-            tcr: 0.8125,
+            equal: Equal::Tcr(0.8125),
             first: 0,
             second: 1,
             kl: Some(Difference { value: 0.12, interval: Interval { low: 0.1, high: 0.14 } }),

@@ -36,7 +36,7 @@ mod verdict;
 pub use error::{Error, Result};
 pub use names::name_in_block;
 pub use results::{
-    BaseResult, ConfigurationResult, Difference, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
+    BaseResult, ConfigurationResult, Difference, Equal, Family, MachineFacts, ModelFacts, PairedDifference, Sample,
     SettingsFacts, SweepResults, TaskAccuracy, TaskFacts, TaskTest, Verdict,
 };
 pub use search::{Contestant, DamageCurves, Origin, Rates, Remaining, Search, Searched, Target, Unit};

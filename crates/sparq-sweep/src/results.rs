@@ -24,7 +24,7 @@ pub struct SweepResults {
     pub verdicts: Vec<Verdict>,
     /// A paragraph on the number of comparisons and what it means for the verdicts.
     pub comparisons: String,
-    /// Every two configurations at one compression rate.
+    /// Every two configurations at one compression rate, or of as many stored bits.
     pub differences: Vec<PairedDifference>,
     /// The configuration with the largest SrCr, as an index into `configurations`.
     pub best_srcr: Option<usize>,
@@ -288,12 +288,31 @@ pub struct Verdict {
     pub sentence: String,
 }
 
-/// The difference between two configurations at one compression rate, paired by window and by item. It is not adjusted
-/// for the number of pairs.
+/// What two configurations have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Equal {
+    /// This theoretical compression rate.
+    Tcr(f64),
+    /// This many stored bits a weight, at different rates.
+    StoredBits(f64),
+}
+
+impl fmt::Display for Equal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcr(rate) => write!(f, "TCr {:.2} %", 100.0 * rate),
+            Self::StoredBits(bits) => write!(f, "{bits:.2} stored bits"),
+        }
+    }
+}
+
+/// The difference between two comparable configurations, paired by window and by item. It is not adjusted for the number of
+/// pairs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairedDifference {
-    /// The theoretical compression rate.
-    pub tcr: f64,
+    /// What makes them comparable.
+    pub equal: Equal,
     /// One of the two, as an index.
     pub first: usize,
     /// The other.

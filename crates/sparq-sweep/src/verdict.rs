@@ -25,10 +25,15 @@ pub(crate) fn by_rate(configurations: &[ConfigurationResult]) -> Vec<Vec<usize>>
     groups(&configurations.iter().map(|configuration| configuration.tcr).collect::<Vec<_>>())
 }
 
+/// Whether two compression rates count as one.
+pub(crate) fn same_tcr(one: f64, other: f64) -> bool {
+    (one - other).abs() < SAME_TCR
+}
+
 fn groups(rates: &[f64]) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..rates.len()).collect();
     order.sort_by(|&x, &y| rates[x].total_cmp(&rates[y]));
-    let same = |x: &usize, y: &usize| (rates[*x] - rates[*y]).abs() < SAME_TCR;
+    let same = |x: &usize, y: &usize| same_tcr(rates[*x], rates[*y]);
     let in_order = |group: &[usize]| {
         let mut group = group.to_vec();
         group.sort_unstable();

@@ -7,7 +7,7 @@ use sparq_core::Observer;
 use sparq_eval::{Evaluation, Task, TextEvaluation, TextSettings};
 use sparq_metric::Bootstrap;
 use sparq_model::Model;
-use sparq_sweep::{ConfigurationResult, Error, Family, Labels, Sweep, SweepResults};
+use sparq_sweep::{ConfigurationResult, Equal, Error, Family, Labels, Sweep, SweepResults};
 use std::sync::Mutex;
 
 fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
@@ -81,7 +81,7 @@ fn a_sweep_measures_compares_and_continues() {
     assert!(first.verdicts[0].sentence.starts_with("At TCr 81.25 %"), "{}", first.verdicts[0].sentence);
     assert!(joint.kl_interval.expect("there is a text").contains(joint.kl));
     let [pair] = &first.differences[..] else { panic!("one pair at one rate") };
-    assert_eq!((pair.first, pair.second), (0, 1));
+    assert_eq!((pair.equal, pair.first, pair.second), (Equal::Tcr(0.8125), 0, 1));
     let (kl, sr) = (pair.kl.expect("there is a text"), pair.sr.expect("there are tasks"));
     assert!((kl.value - (three.kl - joint.kl)).abs() < 1e-12 && kl.interval.contains(kl.value));
     let sr_of = |configuration: &ConfigurationResult| configuration.retention.as_ref().expect("above chance").sr;
@@ -135,4 +135,16 @@ fn what_another_commit_measured_is_refused_unless_it_is_asked_for() {
     let reused = sweep.run(&model, directory.path(), &()).expect("welcome");
     assert_eq!(reused.configurations[0].commit.as_deref(), Some("abc"));
     assert_eq!(without_times(&first).configurations, without_times(&reused).configurations);
+}
+
+#[test]
+fn configurations_of_as_many_stored_bits_are_compared_across_rates() {
+    let (model, directory) = (model(), tempfile::tempdir().expect("a directory"));
+    let recipes = ["s=0,q=4,preset=reference", "s=0.25,q=4,preset=reference", "s=0,q=2,preset=reference"];
+    let results = sweep(&model, &recipes).run(&model, directory.path(), &()).expect("measured");
+    let [pair] = &results.differences[..] else { panic!("{:?}", results.differences) };
+    assert_eq!((pair.first, pair.second), (0, 1));
+    let bits = results.configurations[0].bits_per_weight;
+    assert_eq!(pair.equal, Equal::StoredBits(bits));
+    assert_eq!(pair.equal.to_string(), format!("{bits:.2} stored bits"));
 }
