@@ -59,7 +59,7 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     let baseline = match &arguments.base {
         Some(path) => {
             let mut base = Model::open(common::hub::resolve(path)?)?;
-            base.make_resident()?;
+            base.run_as_stored()?;
             let base = base.with_precision(arguments.forward);
             Some(match &cache {
                 Some(cache) => evaluation.baseline_cached(&base, &base.checkpoint().content_hash()?, cache, &bar)?,
@@ -69,7 +69,7 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
         None => None,
     };
     let mut model = model.with_precision(arguments.forward);
-    model.make_resident()?;
+    model.run_as_stored()?;
     let report = match &cache {
         Some(cache) => {
             let content_hash = model.checkpoint().content_hash()?;

@@ -286,3 +286,36 @@ fn sequences_beyond_learned_positions_are_refused() {
     assert!(matches!(error, Error::PositionOutOfRange { position: 64, positions: 64 }), "{error}");
     assert!(matches!(model.embed(&tokens, &BatchLayout::new(&[3])), Err(Error::Shape { .. })));
 }
+
+#[test]
+fn weights_that_stay_as_they_are_stored_change_nothing() {
+    for folder in model_fixtures() {
+        let mut resident = Model::open(&folder).unwrap();
+        let mut stored = resident.clone();
+        resident.make_resident().unwrap();
+        stored.run_as_stored().unwrap();
+        let sequences = token_sequences(&folder, "tokens");
+        // Few tokens are multiplied with a tile of rows at a time, many with larger parts of a matrix.
+        let many = vec![sequences[0].as_slice(); 1 + 300 / sequences[0].len()];
+        for batch in [&as_slices(&sequences)[..], &many] {
+            let logits = |model: &Model| model.logits(model.hidden(batch).unwrap().view()).unwrap();
+            assert!(difference(logits(&stored).view(), logits(&resident).view()) < 1e-6, "{}", folder.display());
+        }
+        let next = |model: &Model| {
+            let mut cache = vec![model.new_cache()];
+            model.extend(&mut cache, &[&sequences[0][..5]]).unwrap();
+            model.extend(&mut cache, &[&sequences[0][5..6]]).unwrap()
+        };
+        assert!(difference(next(&stored).view(), next(&resident).view()) < 1e-6, "{}", folder.display());
+        // Blocks that leave the model are whole, and blocks in memory come first.
+        assert_eq!(stored.block(0).unwrap().linears(), resident.block(0).unwrap().linears());
+        let mut changed = (*stored.block(0).unwrap()).clone();
+        let output = changed.stage_linears(1)[0];
+        changed.linear_mut(output).weight.fill(0.0);
+        let mut blocks: Vec<_> = (0..stored.block_count()).map(|index| stored.block(index).unwrap()).collect();
+        blocks[0] = Arc::new(changed);
+        let other = stored.with_blocks(blocks).unwrap();
+        let batch = as_slices(&sequences);
+        assert!(difference(other.hidden(&batch).unwrap().view(), stored.hidden(&batch).unwrap().view()) > 1e-4);
+    }
+}

@@ -1,6 +1,6 @@
 //! What the page says, section by section. The template `page.html` turns it into HTML.
 
-use crate::cells::{number, percent, perplexity, with_interval};
+use crate::cells::{number, perplexity, with_interval};
 use crate::figure::Figure;
 use crate::layer_map::layer_maps;
 use crate::scatter::{Rate, divergence, retention};

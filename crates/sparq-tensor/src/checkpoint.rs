@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array1, Array2, ArrayD, IxDyn, s};
 use serde_json::Value;
@@ -20,7 +20,10 @@ use crate::content_hash::content_hash;
 use crate::entry::{Entry, Loaded};
 use crate::mmap::MappedFile;
 use crate::read::{check_decodable, check_finite, checked, decode_plain, non_finite, raw, read_entry};
-use crate::{Error, Fault, Result, SideFile, TensorInfo, TensorPart, files, limits, side_files, ties, tokenizer_files};
+use crate::{
+    Error, Fault, Result, SideFile, StoredRows, TensorInfo, TensorPart, files, limits, side_files, ties,
+    tokenizer_files,
+};
 
 /// Where a checkpoint's tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -385,6 +388,44 @@ impl Checkpoint {
         Ok(matrix.slice(s![wanted, ..]).as_standard_layout().into_owned())
     }
 
+    /// The rows of the weight of one linear layer, `[rows, in]`, which stay as they are stored and are decoded when they are
+    /// asked for. None where rows cannot be decoded one by one: entropy-coded codes, and matrices stored as `[in, out]`.
+    ///
+    /// Decodes everything once, to find NaN and infinity.
+    ///
+    /// # Errors
+    /// Those of [`read_part`](Self::read_part).
+    ///
+    /// # Examples
+    /// ```
+    /// use ndarray::array;
+    /// use sparq_tensor::{Checkpoint, TensorData, TensorPart, write_safetensors_file};
+    /// let directory = tempfile::tempdir()?;
+    /// let file = directory.path().join("model.safetensors");
+    /// let weight = array![[1.0f32, 2.0], [3.0, 4.0]].into_dyn();
+    /// write_safetensors_file(&file, &[("w", TensorData::F32(weight.view()))])?;
+    /// let checkpoint = std::sync::Arc::new(Checkpoint::open(&file)?);
+    /// let rows = checkpoint.stored_rows(&TensorPart::whole("w", [2, 2]), 2)?.expect("plain rows");
+    /// let mut row = [0.0; 2];
+    /// rows.decode(1, &mut row)?;
+    /// assert_eq!(row, [3.0, 4.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stored_rows(self: &Arc<Self>, part: &TensorPart, rows: usize) -> Result<Option<StoredRows>> {
+        let entry = self.entry(&part.tensor)?;
+        let outside = || self.rank_error(&part.tensor, 2);
+        let [all, width] = part.features().filter(|_| entry.info.shape == part.shape).ok_or_else(outside)?;
+        if !part.holds([rows, width]) {
+            return Err(outside());
+        }
+        if part.transposed {
+            return Ok(None);
+        }
+        let stored = StoredRows::new(self, entry, (part.first_row, all), [rows, width])?;
+        stored.as_ref().map_or(Ok(()), StoredRows::check_finite)?;
+        Ok(stored)
+    }
+
     /// A tensor's bytes in its type on disk, little-endian, rows in Hugging Face order; borrowed from the file unless
     /// rows had to be moved.
     ///
@@ -516,11 +557,15 @@ impl Checkpoint {
         Ok((entry, self.raw(entry)?))
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry> {
+    pub(crate) fn files(&self) -> &[MappedFile] {
+        &self.files
+    }
+
+    pub(crate) fn entry(&self, name: &str) -> Result<&Entry> {
         self.tensors.get(name).ok_or_else(|| Error::UnknownTensor { path: self.path.clone(), tensor: name.to_owned() })
     }
 
-    fn raw(&self, entry: &Entry) -> Result<&[u8]> {
+    pub(crate) fn raw(&self, entry: &Entry) -> Result<&[u8]> {
         raw(&self.files, entry)
     }
 

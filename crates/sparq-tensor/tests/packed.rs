@@ -1,13 +1,14 @@
 //! Quantized checkpoints in others' formats: values by a slow oracle, and lies.
 #![allow(clippy::unwrap_used)]
 
-use ndarray::{Array1, Array2, ArrayD, IxDyn, array};
+use ndarray::{Array1, Array2, ArrayD, IxDyn, array, s};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sparq_tensor::codec::compressed_tensors::{pack_weight, pack_zero_points};
 use sparq_tensor::codec::gptq::{GptqVersion, pack_qweight, pack_qzeros};
-use sparq_tensor::{Checkpoint, DType, Error, Packing, TensorData, write_safetensors_file};
+use sparq_tensor::{Checkpoint, DType, Error, Packing, TensorData, TensorPart, write_safetensors_file};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Tensors of a file in the making.
 enum Data {
@@ -61,7 +62,18 @@ impl Made {
     }
 
     fn read(&self) -> Array2<f32> {
-        self.open().unwrap().read_matrix("a.weight").unwrap()
+        let checkpoint = Arc::new(self.open().unwrap());
+        let matrix = checkpoint.read_matrix("a.weight").unwrap();
+        // Rows that are decoded on their own are the same, wherever one starts.
+        let (rows, width) = matrix.dim();
+        let part = TensorPart::whole("a.weight", [rows, width]);
+        let stored = checkpoint.stored_rows(&part, rows).unwrap().unwrap();
+        for first in [0, rows / 3, rows - 1] {
+            let mut values = vec![0.0; (rows - first).min(19) * width];
+            stored.decode(first, &mut values).unwrap();
+            assert_eq!(values, matrix.slice(s![first.., ..]).iter().take(values.len()).copied().collect::<Vec<_>>());
+        }
+        matrix
     }
 
     /// The message of the refusal, on opening or reading.

@@ -90,6 +90,9 @@ impl Solved {
         let report = export(self.source(), &self.layers, format, &path, &settings).expect("exported");
         assert_eq!(report.layers.len(), self.report.layers.len());
         let model = Model::open(&path).expect("opens");
+        let mut stored = model.clone();
+        stored.run_as_stored().expect("ready");
+        assert!(relative_difference(&logits(&stored), &logits(&model)) < 1e-6, "{}", format.name());
         (report, model, directory)
     }
 

@@ -4,6 +4,7 @@ use crate::Raw;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
+use std::fmt::Write;
 
 /// One declared block.
 #[derive(Debug, Deserialize)]
@@ -31,7 +32,8 @@ pub(crate) struct Claims {
     files: Vec<String>,
     /// `kl` or `sr`.
     metric: String,
-    claims: Vec<Claim>,
+    #[serde(rename = "claims")]
+    all: Vec<Claim>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,7 +173,7 @@ impl Claims {
         let headers = ["with", "against", "better by, %", "difference for each seed, 95 % interval", "shown"];
         let mut lines =
             vec![line("comparison", &headers.map(str::to_owned)), "|---|---:|---:|---:|---|---|".to_owned()];
-        for claim in &self.claims {
+        for claim in &self.all {
             let of = |recipe: &str| -> Result<f64> {
                 let each = |file: &String| number(raw.configuration(file, recipe)?, pointer);
                 Ok(mean(&self.files.iter().map(each).collect::<Result<Vec<_>>>()?))
@@ -234,7 +236,8 @@ fn filled(line: &str, raw: &Raw) -> Result<String> {
         let each = |file: &str| number(raw.configuration(file, recipe)?, pointer);
         let figures: Vec<f64> = files.split('+').map(each).collect::<Result<_>>()?;
         out.push_str(before);
-        out.push_str(&format!("{:.digits$}", mean(&figures)));
+        let figure = mean(&figures);
+        let _ = write!(out, "{figure:.digits$}"); // into a String: nothing to fail
         rest = behind;
     }
     out.push_str(rest);

@@ -14,7 +14,15 @@ const END: &str = "<!-- end -->";
 pub struct Pages {
     raw: Raw,
     blocks: BTreeMap<String, Block>,
-    pages: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
+}
+
+/// A page as it is and as it should be.
+struct Page {
+    path: PathBuf,
+    before: String,
+    after: String,
+    stale: Vec<Stale>,
 }
 
 /// A block that does not say what the raw results say.
@@ -43,15 +51,15 @@ impl Pages {
         let path = root.join("docs/results/tables.toml");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let blocks = toml::from_str(&text).with_context(|| path.display().to_string())?;
-        let mut pages = vec![root.join("README.md")];
+        let mut paths = vec![root.join("README.md")];
         for entry in std::fs::read_dir(root.join("docs"))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "md") {
-                pages.push(path);
+                paths.push(path);
             }
         }
-        pages.sort();
-        Ok(Self { raw: Raw::open(root)?, blocks, pages })
+        paths.sort();
+        Ok(Self { raw: Raw::open(root)?, blocks, paths })
     }
 
     /// Writes every block, and tells which pages changed.
@@ -60,10 +68,10 @@ impl Pages {
     /// As [`stale`](Self::stale).
     pub fn write(&self) -> Result<Vec<PathBuf>> {
         let mut changed = Vec::new();
-        for (page, before, after, _) in self.rendered()? {
-            if before != after {
-                std::fs::write(&page, after).with_context(|| page.display().to_string())?;
-                changed.push(page);
+        for page in self.rendered()? {
+            if page.before != page.after {
+                std::fs::write(&page.path, page.after).with_context(|| page.path.display().to_string())?;
+                changed.push(page.path);
             }
         }
         Ok(changed)
@@ -74,16 +82,16 @@ impl Pages {
     /// # Errors
     /// If raw results lack a figure, a block is not declared or is on no page, or a mark has no end.
     pub fn stale(&self) -> Result<Vec<Stale>> {
-        Ok(self.rendered()?.into_iter().flat_map(|(_, _, _, stale)| stale).collect())
+        Ok(self.rendered()?.into_iter().flat_map(|page| page.stale).collect())
     }
 
-    fn rendered(&self) -> Result<Vec<(PathBuf, String, String, Vec<Stale>)>> {
+    fn rendered(&self) -> Result<Vec<Page>> {
         let mut used = BTreeSet::new();
         let mut rendered = Vec::new();
-        for page in &self.pages {
-            let before = std::fs::read_to_string(page).with_context(|| page.display().to_string())?;
-            let (after, stale) = self.page(page, &before, &mut used).with_context(|| page.display().to_string())?;
-            rendered.push((page.clone(), before, after, stale));
+        for path in &self.paths {
+            let before = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let (after, stale) = self.page(path, &before, &mut used).with_context(|| path.display().to_string())?;
+            rendered.push(Page { path: path.clone(), before, after, stale });
         }
         let unused: Vec<&String> = self.blocks.keys().filter(|name| !used.contains(*name)).collect();
         ensure!(unused.is_empty(), "declared, but on no page: {unused:?}");

@@ -15,7 +15,7 @@ pub(crate) use build::PlanBuilder;
 pub use experts::ExpertTokens;
 pub use layout::BatchLayout;
 pub use linear::Linear;
-pub(crate) use linear::multiply;
+pub(crate) use linear::{multiply, multiply_stored};
 pub use plan::{BlockPlan, LinearId, LinearShape};
 pub(crate) use plan::{Feeds, Role};
 pub use state::BlockState;
@@ -23,7 +23,8 @@ pub use state::BlockState;
 use crate::cache::LayerCache;
 use crate::ops::{RopeTables, Workspace};
 use crate::{Error, ModelConfig, Precision, Result};
-use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2};
+use sparq_tensor::StoredRows;
 use std::sync::Arc;
 
 /// One transformer block with its weights in f32.
@@ -48,6 +49,9 @@ pub struct Block {
     pub(crate) index: usize,
     pub(crate) plan: Arc<BlockPlan>,
     pub(crate) linears: Vec<Linear>,
+    /// Of each linear whose weight stays as it is stored; its weight above is then empty. Such blocks run and do not leave
+    /// this crate.
+    pub(crate) stored: Vec<Option<StoredRows>>,
     /// In the plan's order.
     pub(crate) vectors: Vec<Array1<f32>>,
     /// `[experts, hidden]`.
@@ -209,19 +213,19 @@ impl Block {
             Some(input) => input,
             None => walk::input(self, stage, state),
         };
-        let linears = self.stage_linears(stage).iter().map(|id| &self.linears[*id]);
+        let linears = self.stage_linears(stage).iter();
         let mut kept = Vec::new();
         if self.plan.stages[stage].adds_to_residual {
-            for linear in linears {
-                linear.write(input.view(), state.precision, 1.0, state.residual.view_mut());
+            for id in linears {
+                self.multiply(*id, input.view(), state.precision, 1.0, state.residual.view_mut())?;
             }
         } else {
-            let outputs = linears.map(|linear| {
-                let mut output = self.workspace.take(input.nrows(), linear.out_features());
-                linear.write(input.view(), state.precision, 0.0, output.view_mut());
-                output
+            let outputs = linears.map(|id| {
+                let mut output = self.workspace.take(input.nrows(), self.plan.linears[*id].out_features);
+                self.multiply(*id, input.view(), state.precision, 0.0, output.view_mut())?;
+                Ok(output)
             });
-            let outputs: Vec<_> = outputs.collect();
+            let outputs: Vec<_> = outputs.collect::<Result<_>>()?;
             if keep_outputs {
                 kept.clone_from(&outputs);
             }
@@ -229,6 +233,26 @@ impl Block {
         }
         state.stage += 1;
         Ok((input, kept))
+    }
+
+    /// `output = W x + b + beta * output` with one of the linears.
+    fn multiply(
+        &self,
+        id: LinearId,
+        input: ArrayView2<'_, f32>,
+        precision: Precision,
+        beta: f32,
+        mut output: ArrayViewMut2<'_, f32>,
+    ) -> Result<()> {
+        let linear = &self.linears[id];
+        match self.stored.get(id).and_then(Option::as_ref) {
+            Some(rows) => {
+                multiply_stored(input, rows, precision, beta, output.view_mut(), &self.workspace)?;
+                linear.add_bias(output);
+            }
+            None => linear.write(input, precision, beta, output),
+        }
+        Ok(())
     }
 
     /// The residual stream after the block, `[tokens, hidden]`.
@@ -271,7 +295,8 @@ impl Block {
     pub(crate) fn check_linear(&self, id: LinearId) -> Result<()> {
         let (linear, plan) = (&self.linears[id], &self.plan.linears[id]);
         let expected = [plan.out_features, plan.in_features];
-        if linear.weight.shape() != expected {
+        let is_stored = self.stored.get(id).is_some_and(Option::is_some);
+        if !is_stored && linear.weight.shape() != expected {
             return Err(Error::Shape {
                 what: format!("weight of {}", linear.name),
                 expected: expected.to_vec(),

@@ -1,5 +1,5 @@
 use super::Model;
-use crate::block::{BatchLayout, multiply};
+use crate::block::{BatchLayout, multiply, multiply_stored};
 use crate::cache::{KvCache, LayerCache};
 use crate::ops::{exp, layer_norm, rms_norm};
 use crate::{Error, Precision, Result};
@@ -24,13 +24,19 @@ impl Model {
                 found: vec![tokens.len()],
             });
         }
-        let embedding = self.embedding()?;
-        let mut embedded = Array2::zeros((tokens.len(), embedding.ncols()));
-        for (position, (token, mut row)) in tokens.iter().zip(embedded.rows_mut()).enumerate() {
-            if *token as usize >= embedding.nrows() {
-                return Err(Error::TokenOutOfVocabulary { token: *token, position, vocabulary: embedding.nrows() });
+        let (vocabulary, width) = (self.shared.config.vocab_size, self.shared.config.hidden_size);
+        if let Some(position) = tokens.iter().position(|token| *token as usize >= vocabulary) {
+            return Err(Error::TokenOutOfVocabulary { token: tokens[position], position, vocabulary });
+        }
+        let mut embedded = Array2::zeros((tokens.len(), width));
+        let rows = tokens.iter().map(|token| *token as usize).zip(embedded.rows_mut());
+        if let [Some(stored), _] = self.stored_vocabulary() {
+            for (token, row) in rows {
+                stored.decode(token, row.into_slice().unwrap_or_default())?;
             }
-            row.assign(&embedding.row(*token as usize));
+        } else {
+            let embedding = self.embedding()?;
+            rows.for_each(|(token, mut row)| row.assign(&embedding.row(token)));
         }
         if self.shared.config.embedding_scale != 1.0 {
             embedded *= self.shared.config.embedding_scale;
@@ -71,7 +77,7 @@ impl Model {
             .map(|(layout, tokens)| self.embed(&tokens, &layout).map(|embedded| (layout, embedded)))
             .collect::<Result<Vec<_>>>()?;
         for index in 0..self.block_count() {
-            let block = self.block(index)?;
+            let block = self.running(index)?;
             for (layout, residual) in &mut groups {
                 let state = block.begin(std::mem::take(residual), layout.clone())?;
                 *residual = block.finish(state.with_precision(self.precision))?;
@@ -116,16 +122,21 @@ impl Model {
 
     pub(super) fn logits_in(&self, precision: Precision, hidden: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         let shared = &self.shared;
-        let head = self.output()?;
-        if hidden.ncols() != head.ncols() {
+        let (vocabulary, width) = (shared.config.vocab_size, shared.config.hidden_size);
+        if hidden.ncols() != width {
             return Err(Error::Shape {
                 what: "hidden states for the output layer".to_owned(),
-                expected: vec![hidden.nrows(), head.ncols()],
+                expected: vec![hidden.nrows(), width],
                 found: hidden.shape().to_vec(),
             });
         }
-        let mut logits = Array2::zeros((hidden.nrows(), head.nrows()));
-        multiply(hidden, head.view(), precision, 0.0, logits.view_mut());
+        let mut logits = Array2::zeros((hidden.nrows(), vocabulary));
+        match self.stored_vocabulary() {
+            [_, Some(head)] => {
+                multiply_stored(hidden, head, precision, 0.0, logits.view_mut(), &shared.workspace)?;
+            }
+            _ => multiply(hidden, self.output()?.view(), precision, 0.0, logits.view_mut()),
+        }
         if let (Some(cap), Some(logits)) = (shared.config.logit_softcap, logits.as_slice_mut()) {
             logits.par_iter_mut().for_each(|logit| *logit = cap * softcap(*logit / cap));
         }
@@ -211,7 +222,7 @@ impl Model {
     fn extend_blocks(&self, caches: &mut [KvCache], batch: &[&[u32]], layout: &BatchLayout) -> Result<Array2<f32>> {
         let mut residual = self.embed(&batch.concat(), layout)?;
         for index in 0..self.block_count() {
-            let block = self.block(index)?;
+            let block = self.running(index)?;
             let layers: Vec<LayerCache> =
                 caches.iter_mut().map(|cache| std::mem::take(&mut cache.layers[index])).collect();
             let state = block.begin_with_caches(residual, layout.clone(), layers)?;

@@ -69,7 +69,13 @@ impl Model {
             checkpoint,
             plans,
         };
-        Ok(Self { shared: Arc::new(shared), blocks: None, vocabulary: None, precision: Precision::default() })
+        Ok(Self {
+            shared: Arc::new(shared),
+            blocks: None,
+            as_stored: None,
+            vocabulary: None,
+            precision: Precision::default(),
+        })
     }
 
     /// Reads block `index` from the checkpoint as f32: a fresh copy, to be changed at will.
@@ -77,20 +83,35 @@ impl Model {
     /// # Errors
     /// [`Error::BlockOutOfRange`]; [`Error::Checkpoint`] if a tensor cannot be read or holds NaN or infinity.
     pub fn load_block(&self, index: usize) -> Result<Block> {
+        self.assemble(index, false)
+    }
+
+    /// Block `index` with weights that stay as they are stored, where their rows can be decoded one by one.
+    pub(super) fn stored_block(&self, index: usize) -> Result<Block> {
+        self.assemble(index, true)
+    }
+
+    fn assemble(&self, index: usize, as_stored: bool) -> Result<Block> {
         let shared = &self.shared;
         let plan = shared.plans.get(index).ok_or(Error::BlockOutOfRange { index, count: shared.plans.len() })?;
-        let linears = plan
+        let (linears, stored) = plan
             .linears
             .par_iter()
             .map(|shape| {
-                Ok(Linear {
+                let rows =
+                    if as_stored { shared.checkpoint.stored_rows(&shape.stored, shape.out_features)? } else { None };
+                let linear = Linear {
                     name: shape.name.clone(),
-                    weight: read_weight(&shared.checkpoint, shape)?,
+                    weight: match rows {
+                        Some(_) => Array2::zeros((0, 0)),
+                        None => read_weight(&shared.checkpoint, shape)?,
+                    },
                     bias: read_bias(&shared.checkpoint, shape)?,
                     stored: shape.stored.clone(),
-                })
+                };
+                Ok((linear, rows))
             })
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<(Vec<_>, Vec<_>)>>()?;
         let vectors = plan
             .vectors
             .iter()
@@ -106,6 +127,7 @@ impl Model {
             index,
             plan: Arc::clone(plan),
             linears,
+            stored,
             vectors,
             router,
             config: Arc::clone(&shared.config),

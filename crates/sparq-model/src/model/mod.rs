@@ -17,7 +17,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, ModelConfig, Precision, Result};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
-use sparq_tensor::{Checkpoint, TensorPart};
+use sparq_tensor::{Checkpoint, StoredRows, TensorPart};
 use std::sync::{Arc, OnceLock};
 use weights::LazyMatrix;
 
@@ -30,9 +30,20 @@ use weights::LazyMatrix;
 pub struct Model {
     shared: Arc<Shared>,
     blocks: Option<Vec<Arc<Block>>>,
+    /// What runs where no blocks are in memory.
+    as_stored: Option<Arc<AsStored>>,
     /// Embedding and output matrix that take the place of the checkpoint's; one if they are tied.
     vocabulary: Option<Vec<Arc<Array2<f32>>>>,
     precision: Precision,
+}
+
+/// A model whose weights stay as they are stored.
+#[derive(Debug)]
+struct AsStored {
+    blocks: Vec<Arc<Block>>,
+    /// None if its rows cannot be decoded one by one.
+    embedding: Option<StoredRows>,
+    output: Option<StoredRows>,
 }
 
 /// What all models over one checkpoint have in common.
@@ -142,11 +153,57 @@ impl Model {
         Ok(())
     }
 
+    /// Makes ready to run with weights that stay as they are stored, unless blocks are in memory: every product decodes the rows
+    /// that it needs. The model then takes as much memory as its files, whose pages are shared with other processes and go first when
+    /// memory is short, and gives the logits of [`make_resident`](Self::make_resident) to the last bits. Weights that are
+    /// entropy-coded or stored as `[in, out]` are read into memory as `f32`.
+    ///
+    /// A block that [`block`](Self::block) hands out is read from the checkpoint as before.
+    ///
+    /// # Errors
+    /// Those of [`load_block`](Self::load_block); the model stays as it was.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// let mut model = sparq_model::Model::open("model-q4.gguf")?;
+    /// model.run_as_stored()?;
+    /// let hidden = model.hidden(&[&[1, 2, 3]])?;
+    /// # Ok::<(), sparq_model::Error>(())
+    /// ```
+    pub fn run_as_stored(&mut self) -> Result<()> {
+        if self.blocks.is_some() || self.as_stored.is_some() {
+            return Ok(());
+        }
+        let blocks = (0..self.block_count()).map(|index| self.stored_block(index).map(Arc::new));
+        let blocks = blocks.collect::<Result<_>>()?;
+        let shared = &self.shared;
+        let rows = |matrix: &LazyMatrix| {
+            let part = TensorPart::whole(matrix.name(), [shared.config.vocab_size, shared.config.hidden_size]);
+            Ok::<_, Error>(shared.checkpoint.stored_rows(&part, shared.config.vocab_size)?)
+        };
+        let embedding = rows(&shared.embedding)?;
+        let output = match &shared.head {
+            Some(head) => rows(head)?,
+            None => embedding.clone(),
+        };
+        self.as_stored = Some(Arc::new(AsStored { blocks, embedding, output }));
+        Ok(())
+    }
+
+    /// Block `index` as it runs.
+    fn running(&self, index: usize) -> Result<Arc<Block>> {
+        let stored = self.as_stored.as_ref().filter(|_| self.blocks.is_none());
+        match stored.and_then(|stored| stored.blocks.get(index)) {
+            Some(block) => Ok(Arc::clone(block)),
+            None => self.block(index),
+        }
+    }
+
     /// The same model without the blocks that [`make_resident`](Self::make_resident) or [`with_blocks`](Self::with_blocks) put
     /// into memory: it reads those of its checkpoint when they are needed. Its output layer is the same.
     #[must_use]
     pub fn without_blocks(&self) -> Self {
-        Self { blocks: None, ..self.clone() }
+        Self { blocks: None, as_stored: None, ..self.clone() }
     }
 
     /// Whether all blocks are in memory.
@@ -202,6 +259,12 @@ impl Model {
             Some(matrix) => Ok(Arc::clone(matrix)),
             None => self.shared.embedding.get(&self.shared.checkpoint),
         }
+    }
+
+    /// Embedding and output matrix that stay as they are stored, where they do and nothing takes their place.
+    fn stored_vocabulary(&self) -> [Option<&StoredRows>; 2] {
+        let stored = self.as_stored.as_ref().filter(|_| self.vocabulary.is_none());
+        stored.map_or([None, None], |stored| [stored.embedding.as_ref(), stored.output.as_ref()])
     }
 
     /// The output matrix, `[vocabulary, hidden]`.

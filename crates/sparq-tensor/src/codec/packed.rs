@@ -7,6 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -84,6 +85,25 @@ pub(crate) trait Packed: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Scales and zero points of a weight of this shape, with which single rows can be decoded; none if they cannot.
+    fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Option<Grid>> {
+        let _ = (files, rows, width);
+        Ok(None)
+    }
+
+    /// Decodes as many rows as `out` holds of a weight of this shape, from row `first` on, on the calling thread.
+    fn decode(
+        &self,
+        files: &[MappedFile],
+        grid: &Grid,
+        shape: [usize; 2],
+        first: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let _ = (files, grid, shape, first, out);
+        Ok(())
+    }
+
     /// Gives back the pages that reading it took.
     fn release(&self, files: &[MappedFile]) {
         for part in self.parts() {
@@ -133,13 +153,16 @@ pub(super) enum Groups {
 }
 
 /// Scales and zero points, unpacked: `[rows or 1, groups]`.
-struct Grid {
+#[derive(Debug)]
+pub(crate) struct Grid {
     rows: usize,
     groups: usize,
     scales: Vec<f32>,
     zeros: Vec<u8>,
     /// Group of every input channel.
     of_channel: Vec<u32>,
+    /// How many channels follow each other in a group, if that is all there is to know.
+    run: Option<usize>,
 }
 
 impl Packed for PackedWeight {
@@ -160,32 +183,66 @@ impl Packed for PackedWeight {
     }
 
     fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>> {
-        let grid = self.grid(files, rows, width)?;
+        let grid = self.read_grid(files, rows, width)?;
         let elements = rows * width;
         let no_memory = || Error::out_of_memory(&self.codes.info.name, elements);
         let mut values = tensor::zeros(elements).ok_or_else(no_memory)?;
         let bytes = self.codes.bytes(files)?;
-        let round = rounding(self.dtype);
         values.par_chunks_mut(ROWS * width).enumerate().for_each(|(chunk, values)| {
-            let mut codes = vec![0u8; values.len()];
-            self.layout.read_codes(self.bits, bytes, [rows, width], chunk * ROWS, &mut codes);
-            let lines = values.chunks_exact_mut(width).zip(codes.chunks_exact(width));
-            for (row, (values, codes)) in lines.enumerate() {
-                let at = if grid.rows == 1 { 0 } else { (chunk * ROWS + row) * grid.groups };
-                let (scales, zeros) = (&grid.scales[at..at + grid.groups], &grid.zeros[at..at + grid.groups]);
-                for ((value, &code), &group) in values.iter_mut().zip(codes).zip(&grid.of_channel) {
-                    let steps = i16::from(code) - i16::from(zeros[group as usize]);
-                    // Adding zero turns a negative zero into a positive one.
-                    *value = round(scales[group as usize] * f32::from(steps)) + 0.0;
-                }
-            }
+            self.decode_rows(bytes, &grid, [rows, width], chunk * ROWS, values);
         });
         Ok(values)
+    }
+
+    fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Option<Grid>> {
+        self.read_grid(files, rows, width).map(Some)
+    }
+
+    fn decode(
+        &self,
+        files: &[MappedFile],
+        grid: &Grid,
+        shape: [usize; 2],
+        first: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let bytes = self.codes.bytes(files)?;
+        for (chunk, out) in out.chunks_mut(ROWS * shape[1]).enumerate() {
+            self.decode_rows(bytes, grid, shape, first + chunk * ROWS, out);
+        }
+        Ok(())
     }
 }
 
 impl PackedWeight {
-    fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Grid> {
+    /// Decodes as many rows as `out` has, from row `first` on.
+    fn decode_rows(&self, bytes: &[u8], grid: &Grid, shape: [usize; 2], first: usize, out: &mut [f32]) {
+        let width = shape[1];
+        let mut codes = vec![0_u8; out.len()];
+        self.layout.read_codes(self.bits, bytes, shape, first, &mut codes);
+        for (row, (values, codes)) in out.chunks_exact_mut(width).zip(codes.chunks_exact(width)).enumerate() {
+            let at = if grid.rows == 1 { 0 } else { (first + row) * grid.groups };
+            let (scales, zeros) = (&grid.scales[at..at + grid.groups], &grid.zeros[at..at + grid.groups]);
+            match grid.run {
+                Some(run) => {
+                    let runs = values.chunks_mut(run).zip(codes.chunks(run)).zip(scales.iter().zip(zeros));
+                    for ((values, codes), (scale, zero)) in runs {
+                        for (value, code) in values.iter_mut().zip(codes) {
+                            *value = scale * (f32::from(*code) - f32::from(*zero));
+                        }
+                    }
+                }
+                None => {
+                    for ((value, code), group) in values.iter_mut().zip(codes).zip(&grid.of_channel) {
+                        *value = scales[*group as usize] * (f32::from(*code) - f32::from(zeros[*group as usize]));
+                    }
+                }
+            }
+            round(self.dtype, values);
+        }
+    }
+
+    fn read_grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Grid> {
         let info = &self.scales.info;
         let elements = info.elements();
         let no_memory = || Error::out_of_memory(&info.name, elements);
@@ -201,7 +258,11 @@ impl PackedWeight {
         };
         let zeros = self.zeros(files, rows, scales.len())?;
         let of_channel = self.of_channel(files, width, groups)?;
-        Ok(Grid { rows: grid_rows, groups, scales, zeros, of_channel })
+        let run = match self.groups {
+            Groups::Consecutive(size) => Some(size),
+            Groups::Named { .. } => None,
+        };
+        Ok(Grid { rows: grid_rows, groups, scales, zeros, of_channel, run })
     }
 
     /// Zero points in the order of the scales.
@@ -233,10 +294,27 @@ impl PackedWeight {
 }
 
 /// Rounds to a type and back.
-fn rounding(dtype: DType) -> fn(f32) -> f32 {
+fn round(dtype: DType, values: &mut [f32]) {
     match dtype {
-        DType::F16 => |value| f16::from_f32(value).to_f32(),
-        DType::BF16 => |value| bf16::from_f32(value).to_f32(),
-        _ => |value| value,
+        DType::F16 => round_to::<f16>(values),
+        DType::BF16 => round_to::<bf16>(values),
+        _ => {}
+    }
+    for value in values {
+        *value += 0.0; // turns a negative zero into a positive one
+    }
+}
+
+/// Through a small buffer, because slices convert with vector instructions.
+fn round_to<H: Copy + Default>(values: &mut [f32])
+where
+    [H]: HalfFloatSliceExt,
+{
+    const BUFFER: usize = 512;
+    let mut buffer = [H::default(); BUFFER];
+    for values in values.chunks_mut(BUFFER) {
+        let buffer = &mut buffer[..values.len()];
+        buffer.convert_from_f32_slice(values);
+        buffer.convert_to_f32_slice(values);
     }
 }

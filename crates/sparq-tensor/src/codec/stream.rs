@@ -40,11 +40,12 @@ pub(crate) fn read_stream(bytes: &[u8], bits: u32, out: &mut [u8]) {
     match bits {
         8 => out.copy_from_slice(&bytes[..out.len()]),
         4 => {
-            for (out, byte) in out.chunks_mut(2).zip(bytes) {
-                out[0] = byte & 15;
-                if let Some(high) = out.get_mut(1) {
-                    *high = byte >> 4;
-                }
+            let (pairs, last) = out.as_chunks_mut::<2>();
+            for (pair, byte) in pairs.iter_mut().zip(bytes) {
+                *pair = [byte & 15, byte >> 4];
+            }
+            if let ([last], Some(byte)) = (last, bytes.get(pairs.len())) {
+                *last = byte & 15;
             }
         }
         _ => {

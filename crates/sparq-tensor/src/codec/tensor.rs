@@ -75,7 +75,8 @@ pub(super) fn zeros(elements: usize) -> Option<Vec<f32>> {
     Some(out)
 }
 
-fn decode_serially(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+/// Decodes as many elements as `out` has, on the calling thread.
+pub(crate) fn decode_serially(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     if dtype.is_block_quantized() { ggml::decode(dtype, bytes, out) } else { plain::decode(dtype, bytes, out) }
 }
 
