@@ -81,12 +81,12 @@ impl Preset {
             Self::Balanced => Recipe {
                 pruner: PrunerKind::Obs,
                 clip: Clip::Mse,
-                // Worth 4 to 7 % of KL at 25 % and 4 bits on SmolLM2-135M, for no time (docs/results.md).
+                // Takes no time; its gain on SmolLM2-135M is within noise (docs/results.md).
                 act_order: true,
                 refit: 5,
                 descent: 3,
                 drift: 0.5,
-                // Served SmolLM2-135M best of 0, 2, 4 and 8 on text that no table is judged by (docs/results.md).
+                // Served SmolLM2-135M best of 0, 2, 4 and 8 on text that no table is judged by.
                 shrinkage: 4.0,
                 held_out: 0.25,
                 ..reference
