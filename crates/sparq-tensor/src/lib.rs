@@ -47,6 +47,6 @@ pub use part::TensorPart;
 pub use planned_size::PlannedSize;
 pub use side_files::SideFile;
 pub use staged::{StagedCheckpoint, Written};
-pub use stored_rows::StoredRows;
+pub use stored_rows::{OpenRows, StoredRows};
 pub use tensor_info::{Packing, TensorInfo};
 pub use whole_files::{file_sha256, read_file, remove_unfinished_files, write_file, write_file_with};

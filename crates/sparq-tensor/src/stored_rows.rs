@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::arrangement::{Arrangement, HeadInterleaving};
-use crate::codec::packed::Grid;
+use crate::codec::packed::{Grid, PackedWeight};
 use crate::codec::tensor;
 use crate::entry::Entry;
 use crate::read::{check_decodable, non_finite};
@@ -64,54 +64,84 @@ impl StoredRows {
 
     /// Looks for NaN and infinity.
     pub(crate) fn check_finite(&self) -> Result<()> {
-        let [rows, width] = self.shape;
+        let ([rows, width], opened) = (self.shape, self.open()?);
         let chunk = (CHECKED / width.max(1)).max(1);
         (0..rows.div_ceil(chunk)).into_par_iter().try_for_each(|at| {
             let (first, mut values) = (at * chunk, vec![0.0; chunk.min(rows - at * chunk) * width]);
-            self.decode(first, &mut values)?;
+            opened.decode(first, &mut values);
             let found = tensor::first_non_finite(&values);
             let place = |position: usize| (self.first + first) * width + position;
-            found.map_or(Ok(()), |position| {
-                Err(non_finite(&self.checkpoint.entry(&self.tensor)?.info, place(position), values[position]))
-            })
+            found.map_or(Ok(()), |position| Err(non_finite(&opened.entry.info, place(position), values[position])))
         })
     }
 
-    /// Decodes as many rows as `out` holds, from row `first` on, on the calling thread: the values that
-    /// [`Checkpoint::read_part`] gives. Rows beyond the last leave their part of `out` as it is.
+    /// The rows, ready to be decoded: looked up, and the file's length checked, once for many of them.
     ///
     /// # Errors
     /// [`Error::Shrunk`](crate::Error::Shrunk) if the file has lost bytes since it was opened.
-    pub fn decode(&self, first: usize, out: &mut [f32]) -> Result<()> {
-        let [rows, width] = self.shape;
-        let count = rows.saturating_sub(first).min(out.len().checked_div(width).unwrap_or(0));
-        let (out, first) = (&mut out[..count * width], self.first + first);
+    pub fn open(&self) -> Result<OpenRows<'_>> {
         let entry = self.checkpoint.entry(&self.tensor)?;
-        match (&self.form, &entry.packed) {
+        let packed = entry.packed.as_ref().and_then(|packed| packed.by_rows());
+        let bytes = match packed {
+            Some(packed) => packed.codes.bytes(self.checkpoint.files())?,
+            None => self.checkpoint.raw(entry)?,
+        };
+        Ok(OpenRows { rows: self, entry, packed, bytes })
+    }
+
+    /// As [`OpenRows::decode`], for rows that are decoded once.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn decode(&self, first: usize, out: &mut [f32]) -> Result<()> {
+        self.open()?.decode(first, out);
+        Ok(())
+    }
+}
+
+/// [`StoredRows`] at hand; made by [`StoredRows::open`].
+pub struct OpenRows<'a> {
+    rows: &'a StoredRows,
+    entry: &'a Entry,
+    packed: Option<&'a PackedWeight>,
+    bytes: &'a [u8],
+}
+
+impl fmt::Debug for OpenRows<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenRows").field("rows", self.rows).finish_non_exhaustive()
+    }
+}
+
+impl OpenRows<'_> {
+    /// Decodes as many rows as `out` holds, from row `first` on, on the calling thread: the values that
+    /// [`Checkpoint::read_part`] gives. Rows beyond the last leave their part of `out` as it is.
+    pub fn decode(&self, first: usize, out: &mut [f32]) {
+        let [rows, width] = self.rows.shape;
+        let count = rows.saturating_sub(first).min(out.len().checked_div(width).unwrap_or(0));
+        let (out, first) = (&mut out[..count * width], self.rows.first + first);
+        let (bytes, dtype) = (self.bytes, self.entry.info.dtype);
+        match (&self.rows.form, self.packed) {
             (&Form::Rows { bytes: row_bytes, interleaving: None }, _) => {
-                let bytes = &self.checkpoint.raw(entry)?[first * row_bytes..][..count * row_bytes];
-                tensor::decode_serially(entry.info.dtype, bytes, out);
+                tensor::decode_serially(dtype, &bytes[first * row_bytes..][..count * row_bytes], out);
             }
             (&Form::Rows { bytes: row_bytes, interleaving: Some(interleaving) }, _) => {
-                let bytes = self.checkpoint.raw(entry)?;
                 for (row, out) in out.chunks_exact_mut(width).enumerate() {
                     let at = interleaving.source_row(first + row) * row_bytes;
-                    tensor::decode_serially(entry.info.dtype, &bytes[at..at + row_bytes], out);
+                    tensor::decode_serially(dtype, &bytes[at..at + row_bytes], out);
                 }
             }
-            (Form::Codes { grid, rows }, Some(packed)) => {
-                packed.decode(self.checkpoint.files(), grid, [*rows, width], first, out)?;
-            }
+            (Form::Codes { grid, rows }, Some(packed)) => packed.decode(bytes, grid, [*rows, width], first, out),
             (Form::Codes { .. }, None) => {}
         }
-        Ok(())
     }
 }
 
 fn form(checkpoint: &Checkpoint, entry: &Entry, all: usize, width: usize) -> Result<Option<Form>> {
     if let Some(packed) = &entry.packed {
-        let grid = packed.grid(checkpoint.files(), all, width)?;
-        return Ok(grid.map(|grid| Form::Codes { grid: Arc::new(grid), rows: all }));
+        let Some(packed) = packed.by_rows() else { return Ok(None) };
+        let grid = Arc::new(packed.grid(checkpoint.files(), all, width)?);
+        return Ok(Some(Form::Codes { grid, rows: all }));
     }
     let interleaving = match entry.arrangement {
         Arrangement::AsPresented => None,

@@ -1,7 +1,8 @@
 //! What a page gets from raw results: tables of configurations, claims about two of them, and sentences with figures.
 
 use crate::Raw;
-use anyhow::{Context, Result, bail, ensure};
+use crate::raw::number;
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -76,23 +77,15 @@ const fn column<'a>(name: &'a str, header: &'a str, pointer: &'a str, digits: us
     Column { name, header, pointer, factor: 1.0, digits, over: Over::Mean }
 }
 
-const COLUMNS: [Column<'_>; 13] = [
+const COLUMNS: [Column<'_>; 8] = [
     Column { factor: 100.0, ..column("tcr", "TCr, %", "/tcr", 2) },
     Column { factor: 100.0, ..column("zeros", "zeros, %", "/measured_sparsity", 1) },
     column("stored", "stored bits", "/bits_per_weight", 2),
     column("coded", "coded bits", "/coded_bits_per_weight", 2),
-    column("model", "bits, whole model", "/model_bits_per_weight", 2),
     column("perplexity", "perplexity", "/perplexity", 2),
     column("kl", "KL", "/kl", 4),
     Column { over: Over::Each, ..column("kl-each", "KL, each seed", "/kl", 4) },
     Column { over: Over::First("/kl_interval"), ..column("kl-interval", "KL, 95 % interval", "/kl", 4) },
-    column("sr", "Sr", "/retention/sr", 3),
-    Column { over: Over::Each, ..column("sr-each", "Sr, each seed", "/retention/sr", 3) },
-    Column {
-        over: Over::First("/retention/interval"),
-        ..column("sr-interval", "Sr, 95 % interval", "/retention/sr", 3)
-    },
-    column("seconds", "seconds", "/compress_seconds", 0),
 ];
 
 impl Block {
@@ -242,13 +235,6 @@ fn filled(line: &str, raw: &Raw) -> Result<String> {
     }
     out.push_str(rest);
     Ok(out)
-}
-
-fn number(value: &Value, pointer: &str) -> Result<f64> {
-    let found = value.pointer(pointer).and_then(Value::as_f64);
-    let found = found.with_context(|| format!("there is no number at {pointer}"))?;
-    ensure!(found.is_finite(), "{pointer} is not finite");
-    Ok(found)
 }
 
 fn mean(figures: &[f64]) -> f64 {

@@ -2,11 +2,12 @@
 
 use crate::Raw;
 use crate::blocks::Block;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+const START: &str = "<!-- table ";
 const END: &str = "<!-- end -->";
 
 /// README and docs, and what their blocks are to say.
@@ -104,13 +105,19 @@ impl Pages {
         while let Some(line) = lines.next() {
             out.push_str(line);
             out.push('\n');
-            let Some(name) = line.strip_prefix("<!-- table ").and_then(|rest| rest.strip_suffix(" -->")) else {
+            let Some(name) = line.strip_prefix(START).and_then(|rest| rest.strip_suffix(" -->")) else {
                 continue;
             };
             let block = self.blocks.get(name).with_context(|| format!("{name:?} is not declared"))?;
             let expected = block.render(&self.raw).with_context(|| name.to_owned())?;
-            let found: Vec<&str> = lines.by_ref().take_while(|line| *line != END).collect();
-            ensure!(text.contains(END), "{name:?} has no end");
+            let mut found = Vec::new();
+            loop {
+                match lines.next() {
+                    Some(END) => break,
+                    Some(line) if !line.starts_with(START) => found.push(line),
+                    _ => bail!("{name:?} has no end"),
+                }
+            }
             let differs = (0..expected.len().max(found.len()))
                 .find(|&at| expected.get(at).map(String::as_str) != found.get(at).copied());
             if let Some(at) = differs {

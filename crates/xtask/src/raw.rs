@@ -58,7 +58,7 @@ impl Raw {
     }
 
     /// The file of this name.
-    pub(crate) fn file(&self, name: &str) -> Result<&Value> {
+    fn file(&self, name: &str) -> Result<&Value> {
         self.files.get(name).with_context(|| format!("there is no docs/results/{name}.json"))
     }
 
@@ -80,8 +80,8 @@ impl Raw {
         for difference in differences {
             let pair = [&difference["first"], &difference["second"]].map(|index| index.as_u64().unwrap_or(0) as usize);
             let number = |pointer: &str| {
-                let found = difference.pointer(&format!("/{metric}/{pointer}")).and_then(Value::as_f64);
-                found.with_context(|| format!("docs/results/{file}.json: no {metric} of {one} less {other}"))
+                let found = number(difference, &format!("/{metric}/{pointer}"));
+                found.with_context(|| format!("docs/results/{file}.json: {one} less {other}"))
             };
             if pair == places {
                 return Ok([number("value")?, number("interval/low")?, number("interval/high")?]);
@@ -92,6 +92,14 @@ impl Raw {
         }
         bail!("docs/results/{file}.json does not compare {one} with {other}")
     }
+}
+
+/// The number at a pointer.
+pub(crate) fn number(value: &Value, pointer: &str) -> Result<f64> {
+    let found = value.pointer(pointer).and_then(Value::as_f64);
+    let found = found.with_context(|| format!("there is no number at {pointer}"))?;
+    ensure!(found.is_finite(), "{pointer} is not finite");
+    Ok(found)
 }
 
 fn directory(root: &Path) -> PathBuf {

@@ -65,6 +65,9 @@ fn a_changed_figure_and_a_missing_one_are_found() {
     write(docs.join("results.md"), &page.replace("0.1250", "0.1251"));
     let stale = pages().stale().expect("complete");
     assert_eq!(stale[0].expected, "| 4 bits: `s=0,q=4` | 0.1250 |");
+    write(docs.join("results.md"), "<!-- table t -->\n<!-- table t -->\n<!-- end -->\n");
+    assert!(pages().stale().is_err(), "a block without an end");
+    write(docs.join("results.md"), &page);
     write(results.join("tables.toml"), &tables.replace("q=4'", "q=5'"));
     assert!(pages().stale().is_err());
 }

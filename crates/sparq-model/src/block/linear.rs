@@ -2,7 +2,7 @@ use crate::ops::{Workspace, wide};
 use crate::{Precision, Result};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
-use sparq_linalg::{gemm, gemm_sequential, linear_bf16};
+use sparq_linalg::{gemm, linear_bf16};
 use sparq_tensor::{StoredRows, TensorPart};
 
 /// A linear layer `y = W x + b` and its name.
@@ -48,20 +48,9 @@ impl Linear {
     /// ```
     pub fn forward(&self, input: ArrayView2<'_, f32>) -> Array2<f32> {
         let mut output = Array2::zeros((input.nrows(), self.out_features()));
-        self.write(input, Precision::F32, 0.0, output.view_mut());
+        multiply(input, self.weight.view(), Precision::F32, 0.0, output.view_mut());
+        self.add_bias(output.view_mut());
         output
-    }
-
-    /// `output = W x + b + beta * output`
-    pub(crate) fn write(
-        &self,
-        input: ArrayView2<'_, f32>,
-        precision: Precision,
-        beta: f32,
-        mut output: ArrayViewMut2<'_, f32>,
-    ) {
-        multiply(input, self.weight.view(), precision, beta, output.view_mut());
-        self.add_bias(output);
     }
 
     /// `output = output + b`
@@ -117,45 +106,32 @@ pub(crate) fn multiply_stored(
     weight: &StoredRows,
     precision: Precision,
     beta: f32,
-    output: ArrayViewMut2<'_, f32>,
+    mut output: ArrayViewMut2<'_, f32>,
     workspace: &Workspace,
 ) -> Result<()> {
-    let [_, width] = weight.shape();
+    let ([_, width], weight) = (weight.shape(), weight.open()?);
+    let tile = (TILE / width.max(1)).max(1);
     if input.nrows() < DECODED_AT_ONCE {
-        let product = |rows: &mut Vec<f32>, (first, mut output): (usize, ArrayViewMut2<'_, f32>)| {
+        let product = |rows: &mut Vec<f32>, (at, output): (usize, ArrayViewMut2<'_, f32>)| {
             rows.resize(output.ncols() * width, 0.0);
-            weight.decode(first, rows)?;
-            let Ok(rows) = ArrayView2::from_shape((output.ncols(), width), rows) else { return Ok(()) };
-            if precision == Precision::Bf16 && input.nrows() >= FEW_TOKENS {
-                linear_bf16(input, rows, beta, output.view_mut());
-            } else {
-                gemm_sequential(1.0, input, rows.t(), beta, output.view_mut());
+            weight.decode(at * tile, rows);
+            if let Ok(rows) = ArrayView2::from_shape((output.ncols(), width), rows) {
+                multiply(input, rows, precision, beta, output);
             }
-            Ok(())
         };
-        return columns(output, (TILE / width.max(1)).max(1)).into_par_iter().try_for_each_init(Vec::new, product);
+        let tiles: Vec<_> = output.axis_chunks_iter_mut(Axis(1), tile).enumerate().collect();
+        tiles.into_par_iter().for_each_init(Vec::new, product);
+        return Ok(());
     }
-    for (first, output) in columns(output, (SLAB / width.max(1)).max(1)) {
+    let slab = (SLAB / width.max(1)).max(1);
+    for (at, output) in output.axis_chunks_iter_mut(Axis(1), slab).enumerate() {
         let mut rows = workspace.take(output.ncols(), width);
-        let chunk = (TILE / width.max(1)).max(1);
         if let Some(rows) = rows.as_slice_mut() {
-            let decode = |(at, rows)| weight.decode(first + at * chunk, rows);
-            rows.par_chunks_mut((chunk * width).max(1)).enumerate().try_for_each(decode)?;
+            let tiles = rows.par_chunks_mut((tile * width).max(1)).enumerate();
+            tiles.for_each(|(tile_at, rows)| weight.decode(at * slab + tile_at * tile, rows));
         }
         multiply(input, rows.view(), precision, beta, output);
         workspace.put(rows);
     }
     Ok(())
-}
-
-/// Runs of at most `count` columns, with the first of each.
-fn columns(output: ArrayViewMut2<'_, f32>, count: usize) -> Vec<(usize, ArrayViewMut2<'_, f32>)> {
-    let (mut runs, mut rest, mut first) = (Vec::new(), output, 0);
-    while rest.ncols() > 0 {
-        let width = count.min(rest.ncols());
-        let (run, after) = rest.split_at(Axis(1), width);
-        runs.push((first, run));
-        (rest, first) = (after, first + width);
-    }
-    runs
 }

@@ -246,12 +246,10 @@ impl Block {
     ) -> Result<()> {
         let linear = &self.linears[id];
         match self.stored.get(id).and_then(Option::as_ref) {
-            Some(rows) => {
-                multiply_stored(input, rows, precision, beta, output.view_mut(), &self.workspace)?;
-                linear.add_bias(output);
-            }
-            None => linear.write(input, precision, beta, output),
+            Some(rows) => multiply_stored(input, rows, precision, beta, output.view_mut(), &self.workspace)?,
+            None => multiply(input, linear.weight.view(), precision, beta, output.view_mut()),
         }
+        linear.add_bias(output);
         Ok(())
     }
 

@@ -192,10 +192,11 @@ impl Model {
 
     /// Block `index` as it runs.
     fn running(&self, index: usize) -> Result<Arc<Block>> {
-        let stored = self.as_stored.as_ref().filter(|_| self.blocks.is_none());
-        match stored.and_then(|stored| stored.blocks.get(index)) {
-            Some(block) => Ok(Arc::clone(block)),
-            None => self.block(index),
+        match (&self.blocks, &self.as_stored) {
+            (None, Some(stored)) => {
+                stored.blocks.get(index).cloned().ok_or(Error::BlockOutOfRange { index, count: self.block_count() })
+            }
+            _ => self.block(index),
         }
     }
 

@@ -47,7 +47,7 @@ impl Part {
         Err(self.fault(Fault::UnsupportedType { what: reason, found: self.info.dtype.to_string() }))
     }
 
-    pub(super) fn bytes<'a>(&self, files: &'a [MappedFile]) -> Result<&'a [u8]> {
+    pub(crate) fn bytes<'a>(&self, files: &'a [MappedFile]) -> Result<&'a [u8]> {
         Ok(&files[self.file].checked_bytes()?[self.range.clone()])
     }
 
@@ -85,23 +85,9 @@ pub(crate) trait Packed: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Scales and zero points of a weight of this shape, with which single rows can be decoded; none if they cannot.
-    fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Option<Grid>> {
-        let _ = (files, rows, width);
-        Ok(None)
-    }
-
-    /// Decodes as many rows as `out` holds of a weight of this shape, from row `first` on, on the calling thread.
-    fn decode(
-        &self,
-        files: &[MappedFile],
-        grid: &Grid,
-        shape: [usize; 2],
-        first: usize,
-        out: &mut [f32],
-    ) -> Result<()> {
-        let _ = (files, grid, shape, first, out);
-        Ok(())
+    /// The weight itself if its rows can be decoded one by one.
+    fn by_rows(&self) -> Option<&PackedWeight> {
+        None
     }
 
     /// Gives back the pages that reading it took.
@@ -133,7 +119,7 @@ pub(crate) struct PackedWeight {
     pub(super) bits: u32,
     /// The type of the values.
     pub(super) dtype: DType,
-    pub(super) codes: Part,
+    pub(crate) codes: Part,
     pub(super) layout: Box<dyn Layout>,
     pub(super) scales: Part,
     /// Whether scales are `[groups, out]`.
@@ -183,40 +169,31 @@ impl Packed for PackedWeight {
     }
 
     fn dequantize(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Vec<f32>> {
-        let grid = self.read_grid(files, rows, width)?;
+        let grid = self.grid(files, rows, width)?;
         let elements = rows * width;
         let no_memory = || Error::out_of_memory(&self.codes.info.name, elements);
         let mut values = tensor::zeros(elements).ok_or_else(no_memory)?;
         let bytes = self.codes.bytes(files)?;
         values.par_chunks_mut(ROWS * width).enumerate().for_each(|(chunk, values)| {
-            self.decode_rows(bytes, &grid, [rows, width], chunk * ROWS, values);
+            self.decode_chunk(bytes, &grid, [rows, width], chunk * ROWS, values);
         });
         Ok(values)
     }
 
-    fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Option<Grid>> {
-        self.read_grid(files, rows, width).map(Some)
-    }
-
-    fn decode(
-        &self,
-        files: &[MappedFile],
-        grid: &Grid,
-        shape: [usize; 2],
-        first: usize,
-        out: &mut [f32],
-    ) -> Result<()> {
-        let bytes = self.codes.bytes(files)?;
-        for (chunk, out) in out.chunks_mut(ROWS * shape[1]).enumerate() {
-            self.decode_rows(bytes, grid, shape, first + chunk * ROWS, out);
-        }
-        Ok(())
+    fn by_rows(&self) -> Option<&PackedWeight> {
+        Some(self)
     }
 }
 
 impl PackedWeight {
-    /// Decodes as many rows as `out` has, from row `first` on.
-    fn decode_rows(&self, bytes: &[u8], grid: &Grid, shape: [usize; 2], first: usize, out: &mut [f32]) {
+    /// Decodes as many rows as `out` has, from row `first` on, on the calling thread; `bytes` are those of the codes.
+    pub(crate) fn decode(&self, bytes: &[u8], grid: &Grid, shape: [usize; 2], first: usize, out: &mut [f32]) {
+        for (chunk, out) in out.chunks_mut(ROWS * shape[1]).enumerate() {
+            self.decode_chunk(bytes, grid, shape, first + chunk * ROWS, out);
+        }
+    }
+
+    fn decode_chunk(&self, bytes: &[u8], grid: &Grid, shape: [usize; 2], first: usize, out: &mut [f32]) {
         let width = shape[1];
         let mut codes = vec![0_u8; out.len()];
         self.layout.read_codes(self.bits, bytes, shape, first, &mut codes);
@@ -242,7 +219,8 @@ impl PackedWeight {
         }
     }
 
-    fn read_grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Grid> {
+    /// Scales and zero points of a weight of this shape.
+    pub(crate) fn grid(&self, files: &[MappedFile], rows: usize, width: usize) -> Result<Grid> {
         let info = &self.scales.info;
         let elements = info.elements();
         let no_memory = || Error::out_of_memory(&info.name, elements);
