@@ -11,6 +11,7 @@ use common::arguments::{CalibrationArgs, JsonArgs, ModelArgs, SeedArgs, Source, 
 use common::format::{FormatArgs, print_report};
 use common::search::{SearchArgs, SearchBar};
 use common::solver::SolverArgs;
+use sparq::Ranks;
 use sparq::pipeline::{Allocation, Done, LayerBudget, Targets};
 use sparq::prelude::*;
 use sparq::sweep::{Search, Target};
@@ -83,10 +84,10 @@ const ANY_RATE: f64 = 3.0;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    common::run_with_code(|| compress(&arguments))
+    common::run_shared(|ranks| compress(&arguments, &ranks))
 }
 
-fn compress(arguments: &Arguments) -> Result<u8> {
+fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
     arguments.threads.start()?;
     let out = arguments.format.destination("compressed")?;
     let sized_codes = arguments.target_size.filter(|_| arguments.format.is_coded());
@@ -110,35 +111,18 @@ fn compress(arguments: &Arguments) -> Result<u8> {
         let allocation = Allocation::parse(&common::read_text(file)?);
         recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
     }
-    if searches {
-        let (source, calibration) = calibration.as_ref().context("a search needs text: give --calibration FILE")?;
-        let found = search(arguments, &model, &recipe, (source, calibration), format.as_ref(), &out)?;
-        recipe.allocation = Some(found);
-    }
-    if let (true, None, Some((source, _))) = (has_rate, &recipe.allocation, &calibration) {
-        // A coded file holds embedding and output matrix at a rate as well.
-        let embeddings = arguments.format.is_coded() && recipe.embeddings.is_none();
-        if embeddings {
-            recipe.embeddings = Some(ANY_RATE);
-        }
-        let rate = match sized_codes {
-            Some(bytes) => sparq::pipeline::rate_for_size(&model, &recipe, bytes, &arguments.format.settings())?,
-            None => arguments.solver.rate().unwrap_or(ANY_RATE),
-        };
-        let directory = beside(&out, ".search");
-        let bar = SearchBar::new();
-        let found = arguments.search.rates(&recipe, &model, source, (rate, embeddings), &directory, &bar)?;
-        common::write_json(&directory.join("allocation.json"), &found.allocation)?;
-        recipe.embeddings = found.embeddings.or(recipe.embeddings);
-        recipe.allocation = Some(found.allocation);
-    }
+    let recipe = common::on_first(ranks, || {
+        let of_search = Found { searches, has_rate, sized_codes };
+        complete(arguments, &model, recipe, calibration.as_ref(), of_search, &out)
+    })?;
     let calibration = calibration.as_ref().map(|(_, calibration)| calibration);
     let held = sparq::pipeline::resident_bytes().unwrap_or(0);
     let bar = CompressionBar::new(common::stop_on_signals()?);
     let job = Compress::new(&model)
         .recipe(recipe.clone())
         .calibration(calibration)
-        .observer(&bar)
+        .observer(common::observer(ranks, &bar))
+        .ranks(ranks.clone())
         .export(arguments.format.settings())
         .restart(arguments.restart)
         .strict(arguments.strict)
@@ -148,10 +132,13 @@ fn compress(arguments: &Arguments) -> Result<u8> {
     let done = match job.to(&out, format.as_ref()) {
         Err(sparq::pipeline::Error::Stopped { done, of }) => {
             bar.clear();
-            eprintln!(
-                "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
-                Compress::partial(&out).display()
-            );
+            if ranks.is_first() {
+                let partial = Compress::partial(&out);
+                eprintln!(
+                    "stopped; {done} of {of} blocks are safe in {}; the same command goes on from there",
+                    partial.display()
+                );
+            }
             return Ok(if arguments.stop_after.is_some_and(|_| !bar.is_stopped()) { 0 } else { common::INTERRUPTED });
         }
         Err(error @ sparq::pipeline::Error::MemoryBudget { .. }) => {
@@ -160,8 +147,55 @@ fn compress(arguments: &Arguments) -> Result<u8> {
         }
         result => result?,
     };
-    arguments.json.report(&done.compression, || summarise(&recipe, &done))?;
+    if ranks.is_first() {
+        arguments.json.report(&done.compression, || summarise(&recipe, &done))?;
+    }
     Ok(0)
+}
+
+/// What of the recipe is still to be found.
+#[derive(Clone, Copy)]
+struct Found {
+    /// Sparsity and bits of layers.
+    searches: bool,
+    /// Layers have rates.
+    has_rate: bool,
+    /// Bytes that a file of coded weights may take.
+    sized_codes: Option<u64>,
+}
+
+/// The recipe with what a search finds.
+fn complete(
+    arguments: &Arguments,
+    model: &Model,
+    mut recipe: Recipe,
+    calibration: Option<&(Source, Calibration)>,
+    Found { searches, has_rate, sized_codes }: Found,
+    out: &Path,
+) -> Result<Recipe> {
+    if searches {
+        let (source, calibration) = calibration.context("a search needs text: give --calibration FILE")?;
+        let found = search(arguments, model, &recipe, (source, calibration), arguments.format.format()?.as_ref(), out)?;
+        recipe.allocation = Some(found);
+    }
+    if let (true, None, Some((source, _))) = (has_rate, &recipe.allocation, calibration) {
+        // A coded file holds embedding and output matrix at a rate as well.
+        let embeddings = arguments.format.is_coded() && recipe.embeddings.is_none();
+        if embeddings {
+            recipe.embeddings = Some(ANY_RATE);
+        }
+        let rate = match sized_codes {
+            Some(bytes) => sparq::pipeline::rate_for_size(model, &recipe, bytes, &arguments.format.settings())?,
+            None => arguments.solver.rate().unwrap_or(ANY_RATE),
+        };
+        let directory = beside(out, ".search");
+        let bar = SearchBar::new();
+        let found = arguments.search.rates(&recipe, model, source, (rate, embeddings), &directory, &bar)?;
+        common::write_json(&directory.join("allocation.json"), &found.allocation)?;
+        recipe.embeddings = found.embeddings.or(recipe.embeddings);
+        recipe.allocation = Some(found.allocation);
+    }
+    Ok(recipe)
 }
 
 /// Searches sparsity and bits layer by layer. What is measured stays in `OUT.search`.

@@ -9,6 +9,7 @@ use clap::Parser;
 use common::arguments::{JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
 use common::judging::JudgingArgs;
 use indicatif::ProgressBar;
+use sparq::Ranks;
 use sparq::eval::{Evaluation, EvaluationReport, ResultCache, pool};
 use sparq::metric::Bootstrap;
 use sparq::model::Precision;
@@ -44,16 +45,17 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    common::run(|| evaluate(&arguments))
+    common::run_shared(|ranks| evaluate(&arguments, ranks).map(|()| 0))
 }
 
-fn evaluate(arguments: &Arguments) -> Result<()> {
+fn evaluate(arguments: &Arguments, ranks: Ranks) -> Result<()> {
     arguments.threads.start()?;
     let (model, demo) = arguments.model.open()?;
     let seed = arguments.seed.seed;
     let evaluation = Evaluation::new().with_bootstrap(Bootstrap { seed, ..Bootstrap::default() });
-    let evaluation = arguments.judging.add_to(evaluation, &model, demo.as_ref(), seed)?;
+    let evaluation = arguments.judging.add_to(evaluation, &model, demo.as_ref(), seed)?.with_ranks(ranks.clone());
     let bar = Bar::new();
+    let observer = common::observer(&ranks, &bar);
     let cache = arguments.judging.cache.as_deref().map(ResultCache::open).transpose()?;
     // The base comes first, and only its output layer stays in memory: one model is in memory at a time.
     let baseline = match &arguments.base {
@@ -62,8 +64,10 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
             base.run_as_stored()?;
             let base = base.with_precision(arguments.forward);
             Some(match &cache {
-                Some(cache) => evaluation.baseline_cached(&base, &base.checkpoint().content_hash()?, cache, &bar)?,
-                None => evaluation.baseline(&base, &bar)?,
+                Some(cache) => {
+                    evaluation.baseline_cached(&base, &base.checkpoint().content_hash()?, cache, observer)?
+                }
+                None => evaluation.baseline(&base, observer)?,
             })
         }
         None => None,
@@ -73,12 +77,15 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
     let report = match &cache {
         Some(cache) => {
             let content_hash = model.checkpoint().content_hash()?;
-            evaluation.evaluate_cached(&model, &content_hash, cache, baseline.as_ref(), &bar)?
+            evaluation.evaluate_cached(&model, &content_hash, cache, baseline.as_ref(), observer)?
         }
-        None => evaluation.evaluate(&model, baseline.as_ref(), &bar)?,
+        None => evaluation.evaluate(&model, baseline.as_ref(), observer)?,
     };
     bar.bar.finish_and_clear();
-    arguments.json.report(&report, || print(&report))
+    if ranks.is_first() {
+        arguments.json.report(&report, || print(&report))?;
+    }
+    Ok(())
 }
 
 fn precision(text: &str) -> Result<Precision, String> {

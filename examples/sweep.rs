@@ -10,6 +10,7 @@ use common::arguments::{CalibrationArgs, JsonArgs, ModelArgs, SeedArgs, ThreadAr
 use common::judging::JudgingArgs;
 use common::search::SearchArgs;
 use indicatif::ProgressBar;
+use sparq::Ranks;
 use sparq::eval::Evaluation;
 use sparq::prelude::*;
 use sparq::report::{table, write_reports};
@@ -66,10 +67,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    common::run(|| sweep(&arguments))
+    common::run_shared(|ranks| sweep(&arguments, &ranks).map(|()| 0))
 }
 
-fn sweep(arguments: &Arguments) -> Result<()> {
+fn sweep(arguments: &Arguments, ranks: &Ranks) -> Result<()> {
     arguments.threads.start()?;
     let (mut model, demo) = arguments.model.open()?;
     let demo = demo.as_ref();
@@ -93,6 +94,7 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         arguments.search.check_unused("--target-tcr")?;
     }
     let bar = Bar::new();
+    let observer = common::observer(ranks, &bar);
     let mut recipes = recipes(arguments)?;
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("cannot create {}", arguments.out.display()))?;
     if !arguments.target_tcr.is_empty() {
@@ -100,8 +102,12 @@ fn sweep(arguments: &Arguments) -> Result<()> {
         model.make_resident()?; // once for the search and the sweep
         let search = Search::new(recipe.clone()).widths(&arguments.search.widths(&[3, 4, 8])?);
         let targets: Vec<Target<'_>> = arguments.target_tcr.iter().copied().map(Target::Tcr).collect();
-        let found = arguments.search.allocate(search, &model, &source, &calibration, &targets, &arguments.out, &bar)?;
-        recipes.extend(found.iter().map(|found| found.recipe(&recipe)));
+        let (targets, source) = (&targets, &source);
+        recipes.extend(common::on_first(ranks, || {
+            let (searches, out) = (&arguments.search, &arguments.out);
+            let found = searches.allocate(search, &model, source, &calibration, targets, out, &bar)?;
+            Ok(found.iter().map(|found| found.recipe(&recipe)).collect::<Vec<_>>())
+        })?);
     }
     let sweep = Sweep {
         recipes,
@@ -122,8 +128,12 @@ fn sweep(arguments: &Arguments) -> Result<()> {
             command: Some(common::command("sweep")),
             threads: rayon::current_num_threads(),
         },
+        ranks: ranks.clone(),
     };
-    let results = sweep.run(&model, &arguments.out, &bar)?;
+    let results = sweep.run(&model, &arguments.out, observer)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     write_reports(&results, &arguments.out)?;
     arguments.json.report(&results, || summarise(&results))?;
     if !arguments.json.is_printed() {

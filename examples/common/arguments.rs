@@ -56,7 +56,8 @@ pub(crate) fn beyond(model: &Model) -> Option<String> {
 /// How many threads a program uses.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ThreadArgs {
-    /// Threads, at most one a core; 0 uses every core. Results do not depend on it
+    /// Threads, at most one a core; 0 uses every core (under mpirun: this process's share of them). Results do not depend on
+    /// it
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     threads: usize,
 }
@@ -68,8 +69,23 @@ impl ThreadArgs {
         if self.threads > cores {
             eprintln!("--threads {}: {cores} are used, one a core; more would only wait for each other", self.threads);
         }
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.min(cores));
+        let threads = match self.threads {
+            0 => cores.min(share_of_cores()),
+            threads => threads.min(cores),
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global().context("cannot start the threads")
+    }
+}
+
+/// Cores of this machine for each process of the job that runs on it, as Open MPI tells them; mpirun may have bound a process
+/// to fewer.
+fn share_of_cores() -> usize {
+    let processes = std::env::var("OMPI_COMM_WORLD_LOCAL_SIZE").ok().and_then(|count| count.parse::<usize>().ok());
+    let cores = |text: String| text.lines().filter(|line| line.starts_with("processor")).count();
+    match (processes, std::fs::read_to_string("/proc/cpuinfo").map(cores)) {
+        (Some(processes @ 2..), Ok(cores @ 1..)) => (cores / processes).max(1),
+        _ => usize::MAX,
     }
 }
 

@@ -11,10 +11,12 @@ pub(crate) mod judging;
 pub(crate) mod search;
 pub(crate) mod solver;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 pub(crate) use sparq::model::read_text;
-use sparq::{Model, Observer};
+use sparq::{Model, Observer, Ranks};
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,19 +25,50 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Runs `main` and turns an error into one line and exit code 1.
 pub(crate) fn run(main: impl FnOnce() -> Result<()>) -> ExitCode {
-    run_with_code(|| main().map(|()| 0))
+    run_shared(|ranks| {
+        ensure!(ranks.is_alone(), "this program runs as one process; start it without mpirun");
+        main().map(|()| 0)
+    })
 }
 
-/// As [`run`], for programs with exit codes of their own.
-pub(crate) fn run_with_code(main: impl FnOnce() -> Result<u8>) -> ExitCode {
+/// As [`run`], for programs whose work several processes can share, with exit codes of their own. An error ends all processes.
+pub(crate) fn run_shared(main: impl FnOnce(Ranks) -> Result<u8>) -> ExitCode {
     // A handler that does nothing makes a write beyond the file size limit an ordinary error.
     #[cfg(unix)]
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
-    match main() {
+    #[cfg(feature = "mpi")]
+    let job = sparq::mpi::start();
+    #[cfg(feature = "mpi")]
+    let ranks = job.ranks();
+    #[cfg(not(feature = "mpi"))]
+    let ranks = Ranks::default();
+    let rank = if ranks.is_alone() { String::new() } else { format!("rank {}: ", ranks.rank()) };
+    match main(ranks) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {rank}{error:#}");
+            #[cfg(feature = "mpi")]
+            if !rank.is_empty() {
+                job.abort(1)
+            }
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// `observer` on the first process, none on others.
+pub(crate) fn observer<'a>(ranks: &Ranks, observer: &'a dyn Observer) -> &'a dyn Observer {
+    if ranks.is_first() { observer } else { &() }
+}
+
+/// What the first process finds, for all of them.
+pub(crate) fn on_first<T: Serialize + DeserializeOwned>(ranks: &Ranks, find: impl FnOnce() -> Result<T>) -> Result<T> {
+    let found = if ranks.is_first() { Some(find()?) } else { None };
+    match found {
+        Some(found) if ranks.is_alone() => Ok(found),
+        found => {
+            let message = found.map_or_else(|| Ok(Vec::new()), |found| serde_json::to_vec(&found))?;
+            Ok(serde_json::from_slice(&ranks.broadcast(0, message)?)?)
         }
     }
 }

@@ -84,9 +84,7 @@ impl CoordinateDescent {
             if state.quantized.scheme.granularity != Granularity::Tensor {
                 state.move_scales();
             }
-            if !state.move_codes() {
-                break;
-            }
+            state.move_codes();
         }
         Ok(())
     }
@@ -167,11 +165,11 @@ impl Descent<'_> {
         }
     }
 
-    /// Sets each code in turn to the best one given all others; false if none changed.
-    fn move_codes(&mut self) -> bool {
+    /// Sets each code in turn to the best one given all others.
+    fn move_codes(&mut self) {
         let Quantized { scheme, codes, grids } = &mut *self.quantized;
         let grids = GridCodes { grids, group_size: self.group_size, max_code: scheme.bits.max_code() };
-        move_codes(&grids, codes, self.kept.as_ref(), self.matrix.view(), &mut self.gradient)
+        move_codes(&grids, codes, self.kept.as_ref(), self.matrix.view(), &mut self.gradient);
     }
 }
 

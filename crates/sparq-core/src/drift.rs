@@ -1,6 +1,6 @@
 use crate::hessian::finite_rows;
-use crate::{CompressError, Curvature, Result};
-use ndarray::{Array2, ArrayView2, Axis};
+use crate::{CompressError, Curvature, Result, Summand, message};
+use ndarray::{Array2, ArrayView2, Axis, s};
 
 /// Sums up how far a layer's inputs have drifted from those of the dense model, to let layers undo some of it.
 ///
@@ -151,7 +151,51 @@ impl OutputDrift {
     /// [`CompressError::Shape`] if weight or curvature do not fit.
     pub fn target(&self, weight: ArrayView2<'_, f32>, curvature: &Curvature, share: f32) -> Result<Array2<f32>> {
         check("weight", weight.dim(), self.sum.dim())?;
-        target(weight, share * &self.sum, curvature)
+        self.target_of_rows(weight, 0, curvature, share)
+    }
+
+    /// As [`target`](Self::target), for rows of the weight from `first` on.
+    ///
+    /// # Errors
+    /// Those of [`target`](Self::target).
+    pub fn target_of_rows(
+        &self,
+        weight: ArrayView2<'_, f32>,
+        first: usize,
+        curvature: &Curvature,
+        share: f32,
+    ) -> Result<Array2<f32>> {
+        let rows = self.sum.nrows().saturating_sub(first).min(weight.nrows());
+        check("weight", weight.dim(), (rows, self.sum.ncols()))?;
+        target(weight, share * &self.sum.slice(s![first..first + rows, ..]), curvature)
+    }
+}
+
+impl Summand for InputDrift {
+    fn join(&mut self, later: &Self) {
+        sparq_linalg::add(self.sum.view_mut(), later.sum.view());
+    }
+
+    fn write(&self, message: &mut Vec<u8>) {
+        message::put(message, &self.sum);
+    }
+
+    fn read(&mut self, message: &mut &[u8]) -> Result<()> {
+        message::take(message, &mut self.sum)
+    }
+}
+
+impl Summand for OutputDrift {
+    fn join(&mut self, later: &Self) {
+        sparq_linalg::add(self.sum.view_mut(), later.sum.view());
+    }
+
+    fn write(&self, message: &mut Vec<u8>) {
+        message::put(message, &self.sum);
+    }
+
+    fn read(&mut self, message: &mut &[u8]) -> Result<()> {
+        message::take(message, &mut self.sum)
     }
 }
 

@@ -74,6 +74,14 @@ pub enum CompressError {
         /// Why not, and what to do instead.
         reason: String,
     },
+    /// Another process of the job cannot be reached.
+    #[error("rank {rank}: {what}; what was committed is safe, and the same command goes on from there")]
+    Ranks {
+        /// The process that found it.
+        rank: usize,
+        /// What happened.
+        what: String,
+    },
 }
 
 impl CompressError {

@@ -1,9 +1,7 @@
 use crate::{Curvature, Hessian};
-use ndarray::{Array2, ArrayView2, Axis, Zip, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Zip, s};
 use rayon::prelude::*;
 
-/// Rows one task works through.
-const ROWS_PER_TASK: usize = 128;
 /// Columns of the Hessian looked at at a time; a multiple of what kernels compute at once.
 const PANEL: usize = 384;
 
@@ -27,75 +25,135 @@ pub fn relative_output_error(dense: ArrayView2<'_, f32>, compressed: ArrayView2<
     OutputError::new(dense, compressed, hessian).relative()
 }
 
-/// How far a layer's outputs are off on its calibration tokens, in squares.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How far a layer's outputs and weights are off, in squares. Of a layer it is the [sum](Self::sum) over bands of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct OutputError {
     /// `‖X(W - W')ᵀ‖²`.
     pub missed: f64,
     /// `‖XWᵀ‖²`.
     pub whole: f64,
+    /// `‖W - W'‖²`.
+    pub missed_weights: f64,
+    /// `‖W‖²`.
+    pub whole_weights: f64,
+    /// Sum of `log₂` of the mean square of each row of `W` that is not zero.
+    pub log_spreads: f64,
+    /// How many rows these are.
+    pub spread_rows: f64,
+    /// Weights.
+    pub weights: f64,
 }
 
 impl OutputError {
+    /// Rows of a band.
+    pub const BAND: usize = 128;
+
     /// Of `dense` = `W` and `compressed` = `W'`, both `[out, in]`, as [`relative_output_error`] says.
     pub fn new(dense: ArrayView2<'_, f32>, compressed: ArrayView2<'_, f32>, hessian: &Hessian) -> Self {
-        let difference = &dense - &compressed;
-        Self { missed: energy(difference.view(), hessian), whole: energy(dense, hessian) }
+        Self::sum(&Self::of_bands(dense, compressed, hessian))
     }
 
-    /// The one over the other.
+    /// The same for each band of [`BAND`](Self::BAND) rows.
+    pub fn of_bands(dense: ArrayView2<'_, f32>, compressed: ArrayView2<'_, f32>, hessian: &Hessian) -> Vec<Self> {
+        let bands: Vec<_> = (dense.axis_chunks_iter(Axis(0), Self::BAND))
+            .zip(compressed.axis_chunks_iter(Axis(0), Self::BAND))
+            .collect();
+        bands.into_par_iter().map(|(dense, compressed)| Self::of_band(dense, compressed, hessian)).collect()
+    }
+
+    fn of_band(dense: ArrayView2<'_, f32>, compressed: ArrayView2<'_, f32>, hessian: &Hessian) -> Self {
+        let difference = &dense - &compressed;
+        let of_row = |row: ArrayView1<'_, f32>| row.iter().map(|&w| square(w)).sum::<f64>();
+        let spreads = dense.outer_iter().map(|row| of_row(row) / row.len() as f64).filter(|&spread| spread > 0.0);
+        let spreads: Vec<f64> = spreads.map(f64::log2).collect();
+        Self {
+            missed: energy(difference.view(), hessian),
+            whole: energy(dense, hessian),
+            missed_weights: difference.outer_iter().map(of_row).sum(),
+            whole_weights: dense.outer_iter().map(of_row).sum(),
+            log_spreads: spreads.iter().sum(),
+            spread_rows: spreads.len() as f64,
+            weights: dense.len() as f64,
+        }
+    }
+
+    /// Of a layer, from its bands in order.
+    pub fn sum(bands: &[Self]) -> Self {
+        bands.iter().fold(Self::default(), |sum, band| Self {
+            missed: sum.missed + band.missed,
+            whole: sum.whole + band.whole,
+            missed_weights: sum.missed_weights + band.missed_weights,
+            whole_weights: sum.whole_weights + band.whole_weights,
+            log_spreads: sum.log_spreads + band.log_spreads,
+            spread_rows: sum.spread_rows + band.spread_rows,
+            weights: sum.weights + band.weights,
+        })
+    }
+
+    /// How many numbers it is made of.
+    pub const NUMBERS: usize = 7;
+
+    /// All of them, for [`from_array`](Self::from_array).
+    pub fn to_array(&self) -> [f64; Self::NUMBERS] {
+        let Self { missed, whole, missed_weights, whole_weights, log_spreads, spread_rows, weights } = *self;
+        [missed, whole, missed_weights, whole_weights, log_spreads, spread_rows, weights]
+    }
+
+    /// From what [`to_array`](Self::to_array) gave.
+    pub fn from_array(numbers: [f64; Self::NUMBERS]) -> Self {
+        let [missed, whole, missed_weights, whole_weights, log_spreads, spread_rows, weights] = numbers;
+        Self { missed, whole, missed_weights, whole_weights, log_spreads, spread_rows, weights }
+    }
+
+    /// What is missed over the whole, of outputs.
     pub fn relative(&self) -> f64 {
         if self.whole == 0.0 { 0.0 } else { self.missed / self.whole }
     }
+
+    /// The same of weights.
+    pub fn relative_of_weights(&self) -> f64 {
+        if self.whole_weights == 0.0 { 0.0 } else { self.missed_weights / self.whole_weights }
+    }
+
+    /// The least bits a weight at which any code of this layer could have an error as small as this one, for normally
+    /// distributed rows; the error is over the tokens of `curvature`.
+    ///
+    /// This is Shannon's lower bound, `½ log₂(σ² · g / d)` with the mean square `σ²` of a row, the geometric mean `g` of the
+    /// eigenvalues of `H + λI`, and the error `d` of a weight. It is what reverse water-filling gives where no component of
+    /// the inputs is so weak that its bits are zero; there it is below. None without a [damped matrix](Curvature::damped).
+    ///
+    /// # Examples
+    /// ```
+    /// use ndarray::Array2;
+    /// use sparq_core::{Curvature, OutputError};
+    /// let weight = Array2::from_shape_fn((64, 32), |(row, column)| ((row * 37 + column * 11) % 64) as f32 - 31.5);
+    /// let rounded = weight.mapv(|value| (value / 4.0).round() * 4.0);
+    /// let curvature = Curvature::of_inputs(Array2::eye(32).view())?;
+    /// let error = OutputError::new(weight.view(), rounded.view(), curvature.hessian());
+    /// let bits = error.shannon_bound(&curvature).unwrap_or_default();
+    /// assert!((3.5..4.2).contains(&bits), "{bits}"); // 16 codes that occur alike take 4
+    /// # Ok::<(), sparq_core::CompressError>(())
+    /// ```
+    pub fn shannon_bound(&self, curvature: &Curvature) -> Option<f64> {
+        let (_, shift) = curvature.damped().filter(|_| self.weights > 0.0)?;
+        let error = (self.missed + shift * self.missed_weights) / self.weights;
+        let spread = self.log_spreads / self.spread_rows.max(1.0);
+        // `H + λI` is the inverse of `UᵀU`, so the logarithms of `U`'s diagonal are minus half of those of the eigenvalues.
+        let diagonal = curvature.factor().conditional_deviations();
+        let inputs = diagonal.iter().map(|&u| f64::from(u).log2()).sum::<f64>() / diagonal.len() as f64;
+        let bits = 0.5 * (spread - error.log2()) - inputs;
+        bits.is_finite().then_some(bits.max(0.0))
+    }
 }
 
-/// The least bits a weight at which any code of this layer could have an error as small as `compressed` has, for `dense` of
-/// normally distributed rows; both `[out, in]`. `missed` is `‖X(W - W')ᵀ‖²` over the tokens of `curvature`.
-///
-/// This is Shannon's lower bound, `½ log₂(σ² · g / d)` with the mean square `σ²` of a row, the geometric mean `g` of the
-/// eigenvalues of `H + λI`, and the error `d` of a weight. It is what reverse water-filling gives where no component of
-/// the inputs is so weak that its bits are zero; there it is below. None without a [damped matrix](Curvature::damped).
-///
-/// # Examples
-/// ```
-/// use ndarray::Array2;
-/// use sparq_core::{Curvature, OutputError, shannon_bound};
-/// let weight = Array2::from_shape_fn((64, 32), |(row, column)| ((row * 37 + column * 11) % 64) as f32 - 31.5);
-/// let rounded = weight.mapv(|value| (value / 4.0).round() * 4.0);
-/// let curvature = Curvature::of_inputs(Array2::eye(32).view())?;
-/// let missed = OutputError::new(weight.view(), rounded.view(), curvature.hessian()).missed;
-/// let bits = shannon_bound(weight.view(), rounded.view(), &curvature, missed).unwrap_or_default();
-/// assert!((3.5..4.2).contains(&bits), "{bits}"); // 16 codes that occur alike take 4
-/// # Ok::<(), sparq_core::CompressError>(())
-/// ```
-pub fn shannon_bound(
-    dense: ArrayView2<'_, f32>,
-    compressed: ArrayView2<'_, f32>,
-    curvature: &Curvature,
-    missed: f64,
-) -> Option<f64> {
-    let (_, shift) = curvature.damped().filter(|_| dense.dim() == compressed.dim() && !dense.is_empty())?;
-    let square = |value: f32| f64::from(value) * f64::from(value);
-    let off: f64 = Zip::from(dense).and(compressed).fold(0.0, |sum, &w, &v| sum + square(w - v));
-    let error = (missed + shift * off) / dense.len() as f64;
-    let of_row = |row: ndarray::ArrayView1<'_, f32>| row.iter().map(|&w| square(w)).sum::<f64>() / row.len() as f64;
-    let spreads: Vec<f64> = dense.outer_iter().map(of_row).filter(|&spread| spread > 0.0).map(f64::log2).collect();
-    let spread = spreads.iter().sum::<f64>() / (spreads.len() as f64).max(1.0);
-    // `H + λI` is the inverse of `UᵀU`, so the logarithms of `U`'s diagonal are minus half of those of the eigenvalues.
-    let diagonal = curvature.factor().conditional_deviations();
-    let inputs = diagonal.iter().map(|&u| f64::from(u).log2()).sum::<f64>() / diagonal.len() as f64;
-    let bits = 0.5 * (spread - error.log2()) - inputs;
-    bits.is_finite().then_some(bits.max(0.0))
+fn square(value: f32) -> f64 {
+    f64::from(value) * f64::from(value)
 }
 
-/// `tr(W H Wᵀ)`.
+/// `tr(W H Wᵀ)`, for a few rows.
 fn energy(w: ArrayView2<'_, f32>, hessian: &Hessian) -> f64 {
     match hessian {
-        Hessian::Full { matrix, .. } if matrix.nrows() == w.ncols() => {
-            let bands: Vec<_> = w.axis_chunks_iter(Axis(0), ROWS_PER_TASK).collect();
-            let of_bands: Vec<f64> = bands.into_par_iter().map(|band| energy_of_band(band, matrix.view())).collect();
-            of_bands.iter().sum()
-        }
+        Hessian::Full { matrix, .. } if matrix.nrows() == w.ncols() => energy_of_matrix(w, matrix.view()),
         Hessian::Diagonal { sums, .. } if sums.len() == w.ncols() => w
             .outer_iter()
             .map(|row| row.iter().zip(sums).map(|(&v, &h)| f64::from(v) * f64::from(v) * f64::from(h)).sum::<f64>())
@@ -104,9 +162,9 @@ fn energy(w: ArrayView2<'_, f32>, hessian: &Hessian) -> f64 {
     }
 }
 
-/// The same for a few rows. `H` is symmetric: what lies above its blocks on the diagonal counts twice, and what lies below
+/// The same for a whole matrix. It is symmetric: what lies above its blocks on the diagonal counts twice, and what lies below
 /// is not looked at.
-fn energy_of_band(w: ArrayView2<'_, f32>, matrix: ArrayView2<'_, f32>) -> f64 {
+fn energy_of_matrix(w: ArrayView2<'_, f32>, matrix: ArrayView2<'_, f32>) -> f64 {
     let width = w.ncols();
     let mut sum = 0.0;
     for start in (0..width).step_by(PANEL) {

@@ -1,4 +1,4 @@
-use crate::{CompressError, Result};
+use crate::{CompressError, Result, Summand, message};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -202,6 +202,54 @@ impl HessianAccumulator {
             sparq_linalg::mirror_lower(matrix.view_mut());
         }
         sums
+    }
+}
+
+impl Summand for HessianAccumulator {
+    fn join(&mut self, later: &Self) {
+        match (&mut self.sums, &later.sums) {
+            (Hessian::Diagonal { sums, tokens }, Hessian::Diagonal { sums: later, tokens: more }) => {
+                *sums += later;
+                *tokens += more;
+            }
+            (Hessian::Full { matrix, tokens }, Hessian::Full { matrix: later, tokens: more }) => {
+                sparq_linalg::add(matrix.view_mut(), later.view());
+                *tokens += more;
+            }
+            _ => {}
+        }
+        self.skipped += later.skipped;
+    }
+
+    /// Of a matrix the lower triangle.
+    fn write(&self, message: &mut Vec<u8>) {
+        message::put_count(message, self.skipped);
+        message::put_count(message, self.sums.tokens());
+        match &self.sums {
+            Hessian::Diagonal { sums, .. } => message::put(message, sums),
+            Hessian::Full { matrix, .. } => {
+                let rows = matrix.outer_iter().enumerate();
+                rows.for_each(|(row, values)| message::put(message, values.iter().take(row + 1)));
+            }
+            Hessian::None => {}
+        }
+    }
+
+    fn read(&mut self, message: &mut &[u8]) -> Result<()> {
+        self.skipped = message::take_count(message)?;
+        let count = message::take_count(message)?;
+        match &mut self.sums {
+            Hessian::Diagonal { sums, tokens } => {
+                *tokens = count;
+                message::take(message, sums)
+            }
+            Hessian::Full { matrix, tokens } => {
+                *tokens = count;
+                let mut rows = matrix.outer_iter_mut().enumerate();
+                rows.try_for_each(|(row, mut values)| message::take(message, values.iter_mut().take(row + 1)))
+            }
+            Hessian::None => Ok(()),
+        }
     }
 }
 

@@ -125,6 +125,13 @@ pub trait LayerCompressor: fmt::Debug + Send + Sync {
     /// What has to be collected before [`compress`](Self::compress) can run.
     fn needs(&self) -> Statistics;
 
+    /// Whether the rows of a layer are solved each by itself, given the statistics. Then rows `i·256..j·256` of a layer, or
+    /// those from there to its end if there are at least 256, are solved to the same bits without the others, and processes
+    /// can share them.
+    fn is_by_row(&self) -> bool {
+        false
+    }
+
     /// Solves the layer.
     ///
     /// # Errors
@@ -140,6 +147,10 @@ impl<T: LayerCompressor + ?Sized> LayerCompressor for Box<T> {
 
     fn needs(&self) -> Statistics {
         (**self).needs()
+    }
+
+    fn is_by_row(&self) -> bool {
+        (**self).is_by_row()
     }
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {

@@ -36,7 +36,8 @@
 //! * The engine: [`InverseFactor`], [`ColumnOrder`], [`ColumnSweep`], [`Selection`], [`BlockRule`], [`RowRule`], [`Rounding`],
 //!   [`GridFit`], [`Refit`], [`CoordinateDescent`], [`StepDescent`], [`InputDrift`], [`OutputDrift`].
 //! * [`Observer`]: receives the progress of long work.
-//! * [`shannon_bound`]: the least bits at which an error is possible.
+//! * [`OutputError`]: how far a layer is off, and the least bits at which that is possible.
+//! * [`Ranks`]: processes that work on one problem together.
 //! * [`relative_output_error`]: `‖X(W - W')ᵀ‖² / ‖XWᵀ‖²` from the Hessian.
 //! * [`mod@reference`]: quirks of the reference implementations, for parity.
 //!
@@ -60,6 +61,7 @@ mod observer;
 mod order;
 mod pruner;
 mod quantizer;
+mod ranks;
 pub mod reference;
 mod refit;
 mod report;
@@ -79,7 +81,7 @@ pub use damping::Damping;
 pub use descent::CoordinateDescent;
 pub use drift::{InputDrift, OutputDrift};
 pub use error::{CompressError, Result};
-pub use error_measure::{OutputError, relative_output_error, shannon_bound};
+pub use error_measure::{OutputError, relative_output_error};
 pub use factor::InverseFactor;
 pub use grid::{Grid, GridLanes, Quantized};
 pub use hessian::{Hessian, HessianAccumulator, Statistics};
@@ -89,6 +91,7 @@ pub use observer::Observer;
 pub use order::ColumnOrder;
 pub use pruner::Pruner;
 pub use quantizer::{Quantizer, Rounded};
+pub use ranks::{Communicator, PARTS, Ranks, Summand, message};
 pub use refit::Refit;
 pub use report::{Fallback, SolveReport};
 pub use rounding::{GridFit, Rounding};

@@ -92,6 +92,26 @@ pub struct SolveReport {
 }
 
 impl SolveReport {
+    /// Of a layer whose rows were solved in parts, in order. What counts groups is added up.
+    pub fn of_rows(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self::default();
+        let (mut clamped, mut empty) = (0, 0);
+        for part in parts {
+            whole.damping = whole.damping.or(part.damping);
+            for fallback in part.fallbacks {
+                match fallback {
+                    Fallback::ClampedScales { count } => clamped += count,
+                    Fallback::EmptyGroups { count } => empty += count,
+                    other if whole.fallbacks.contains(&other) => {}
+                    other => whole.fallbacks.push(other),
+                }
+            }
+        }
+        whole.fallbacks.extend((clamped > 0).then_some(Fallback::ClampedScales { count: clamped }));
+        whole.fallbacks.extend((empty > 0).then_some(Fallback::EmptyGroups { count: empty }));
+        whole
+    }
+
     /// Adds what a later step did: its damping counts, and what it could not do comes behind.
     pub fn join(&mut self, later: Self) {
         self.damping = later.damping.or(self.damping);

@@ -207,6 +207,11 @@ impl LayerCompressor for Solver {
         if refits || descends { Statistics::Hessian } else { pruner.max(quantizer) }
     }
 
+    fn is_by_row(&self) -> bool {
+        self.pruner.as_ref().is_none_or(LayerCompressor::is_by_row)
+            && self.quantizer.as_ref().is_none_or(LayerCompressor::is_by_row)
+    }
+
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         self.check()?;
         problem.require(self.needs(), &self.name())?;

@@ -10,6 +10,9 @@ pub enum Error {
     /// Scores cannot be turned into a retention.
     #[error(transparent)]
     Metric(#[from] sparq_metric::Error),
+    /// Another process of the job cannot be reached.
+    #[error(transparent)]
+    Ranks(#[from] sparq_core::CompressError),
     /// A file could not be read.
     #[error("{}: {cause}", path.display())]
     Read {

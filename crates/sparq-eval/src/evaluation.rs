@@ -1,10 +1,12 @@
+use crate::dealt::garbled;
 use crate::fingerprint::fingerprint;
 use crate::{
     Error, LanguageModel, PooledResult, Result, ResultCache, Task, TaskOptions, TaskResult, TextBaseline,
     TextEvaluation, TextScores, pool,
 };
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
-use sparq_core::Observer;
+use sparq_core::{Observer, Ranks, message};
 use sparq_metric::{Bootstrap, Retention, TaskScores, retention};
 use sparq_model::Precision;
 
@@ -28,6 +30,7 @@ pub struct Evaluation {
     tasks: Vec<Task>,
     options: TaskOptions,
     bootstrap: Bootstrap,
+    ranks: Ranks,
 }
 
 /// The base model's results: computed once, compared with every compressed model.
@@ -88,6 +91,13 @@ impl Evaluation {
         self
     }
 
+    /// Shares windows and items with other processes, which all evaluate the same. Every one of them gets all results.
+    #[must_use]
+    pub fn with_ranks(mut self, ranks: Ranks) -> Self {
+        self.ranks = ranks;
+        self
+    }
+
     /// The text.
     pub fn text(&self) -> Option<&TextEvaluation> {
         self.text.as_ref()
@@ -121,7 +131,7 @@ impl Evaluation {
     /// # Errors
     /// Those of [`TextEvaluation::baseline`] and [`Task::evaluate`].
     pub fn baseline<M: LanguageModel>(&self, base: &M, observer: &dyn Observer) -> Result<Baseline<M>> {
-        let text = self.text.as_ref().map(|text| text.baseline(base, observer)).transpose()?;
+        let text = self.text.as_ref().map(|text| text.baseline_by(&self.ranks, base, observer)).transpose()?;
         Ok(Baseline { text, tasks: self.run_tasks(base, observer)? })
     }
 
@@ -143,11 +153,13 @@ impl Evaluation {
         let content_hash = &identity(base, content_hash);
         let text = match &self.text {
             None => None,
-            Some(text) => Some(if let Some(hidden) = cache.hidden(content_hash, text) {
-                text.restore_baseline(base, hidden)?
+            Some(text) => Some(if let Some(hidden) = self.kept_hidden(content_hash, cache, text)? {
+                text.restore_baseline_by(&self.ranks, base, hidden)?
             } else {
-                let baseline = text.baseline(base, observer)?;
-                cache.keep_hidden(content_hash, text, &baseline)?;
+                let baseline = text.baseline_by(&self.ranks, base, observer)?;
+                if self.ranks.is_first() {
+                    cache.keep_hidden(content_hash, text, &baseline)?;
+                }
                 baseline
             }),
         };
@@ -181,15 +193,53 @@ impl Evaluation {
     ) -> Result<Vec<TaskResult>> {
         let run = |task: &Task| {
             let fingerprint = task.fingerprint(&self.options);
-            if let Some(kept) = cache.task(content_hash, &fingerprint) {
+            if let Some(kept) = self.kept_task(content_hash, cache, &fingerprint)? {
                 observer.progress(kept.items.len(), kept.items.len(), &task.name());
                 return Ok(kept);
             }
-            let result = task.evaluate(model, &self.options, observer)?;
-            cache.keep_task(content_hash, &result)?;
+            let result = task.evaluate_by(&self.ranks, model, &self.options, observer)?;
+            if self.ranks.is_first() {
+                cache.keep_task(content_hash, &result)?;
+            }
             Ok(result)
         };
         self.tasks.iter().map(run).collect()
+    }
+
+    /// What the first process finds in its cache, for all of them.
+    fn kept_task(&self, content_hash: &str, cache: &ResultCache, fingerprint: &str) -> Result<Option<TaskResult>> {
+        let found = if self.ranks.is_first() { cache.task(content_hash, fingerprint) } else { None };
+        if self.ranks.is_alone() {
+            return Ok(found);
+        }
+        let message = self.ranks.broadcast(0, serde_json::to_vec(&found).unwrap_or_default())?;
+        serde_json::from_slice(&message).map_err(|_| garbled())
+    }
+
+    /// The same of hidden states.
+    fn kept_hidden(
+        &self,
+        content_hash: &str,
+        cache: &ResultCache,
+        text: &TextEvaluation,
+    ) -> Result<Option<Array2<f32>>> {
+        let found = if self.ranks.is_first() { cache.hidden(content_hash, text) } else { None };
+        if self.ranks.is_alone() {
+            return Ok(found);
+        }
+        let mut bytes = Vec::new();
+        if let Some(found) = &found {
+            message::put_count(&mut bytes, found.ncols() as u64);
+            message::put(&mut bytes, found);
+        }
+        let bytes = self.ranks.broadcast(0, bytes)?;
+        if self.ranks.is_first() || bytes.is_empty() {
+            return Ok(found);
+        }
+        let mut rest = bytes.as_slice();
+        let mut hidden = Array2::zeros((text.tokens_scored(), message::take_count(&mut rest)? as usize));
+        message::take(&mut rest, &mut hidden)?;
+        Ok(Some(hidden))
     }
 
     /// The base model's own report. It has no divergence and no Sr, because it is not compared with itself.
@@ -226,7 +276,7 @@ impl Evaluation {
         observer: &dyn Observer,
     ) -> Result<Option<TextScores>> {
         let baseline = baseline.and_then(|baseline| baseline.text.as_ref());
-        self.text.as_ref().map(|text| text.evaluate(model, baseline, observer)).transpose()
+        self.text.as_ref().map(|text| text.evaluate_by(&self.ranks, model, baseline, observer)).transpose()
     }
 
     fn report<M>(
@@ -248,7 +298,7 @@ impl Evaluation {
     }
 
     fn run_tasks<M: LanguageModel>(&self, model: &M, observer: &dyn Observer) -> Result<Vec<TaskResult>> {
-        self.tasks.iter().map(|task| task.evaluate(model, &self.options, observer)).collect()
+        self.tasks.iter().map(|task| task.evaluate_by(&self.ranks, model, &self.options, observer)).collect()
     }
 }
 

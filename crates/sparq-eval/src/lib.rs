@@ -34,11 +34,12 @@
 //! * [`ResultCache`]: results of a model on disk, checked before they are used.
 //! * [`Evaluation`]: text and tasks together, with the retention Sr, as an [`EvaluationReport`].
 //!
-//! All results are the same bits for any number of rayon threads.
+//! All results are the same bits for any number of rayon threads and processes.
 #![deny(unsafe_code)] // not `forbid`: the expansion of `ndarray::s!` contains an allow
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cache;
+mod dealt;
 mod error;
 mod evaluation;
 mod fingerprint;

@@ -1,7 +1,8 @@
 //! The demo model, whose scores were measured with transformers (see its README).
 #![allow(clippy::unwrap_used)]
 
-use sparq_eval::{Evaluation, Task, TaskOptions, TextEvaluation, TextSettings};
+use sparq_core::Ranks;
+use sparq_eval::{Evaluation, ResultCache, Task, TaskOptions, TextEvaluation, TextSettings};
 use sparq_model::Model;
 use std::path::PathBuf;
 
@@ -83,6 +84,39 @@ fn results_do_not_depend_on_the_number_of_threads() {
         pool.install(|| evaluation.evaluate(&model, None, &()).unwrap())
     };
     assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_processes() {
+    let (folder, model) = demo();
+    let text = std::fs::read_to_string(folder.join("heldout.txt")).unwrap();
+    let settings = TextSettings { length: 64, token_limit: Some(18_000), ..TextSettings::default() };
+    let evaluation = Evaluation::new()
+        .with_text(TextEvaluation::from_text(&model, &text, settings).unwrap())
+        .with_task(task(&folder, "reasoning"))
+        .with_task(task(&folder, "math"));
+    let directory = tempfile::tempdir().unwrap();
+    let run = |ranks: Ranks, cache: &str| {
+        let cache = ResultCache::open(&directory.path().join(cache)).unwrap();
+        let evaluation = evaluation.clone().with_ranks(ranks);
+        // Once measured, once from the cache.
+        let baselines = [(); 2].map(|()| evaluation.baseline_cached(&model, "hash", &cache, &()).unwrap());
+        let reports = baselines.each_ref().map(|of| evaluation.evaluate(&model, Some(of), &()).unwrap());
+        assert_eq!(reports[0], reports[1]);
+        let [baseline, _] = baselines;
+        let [report, _] = reports;
+        (baseline.text.unwrap().hidden().to_owned(), report)
+    };
+    let alone = run(Ranks::default(), "alone");
+    for size in [2, 3] {
+        let (run, cache) = (&run, &size.to_string());
+        let together: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                Ranks::in_threads(size).into_iter().map(|ranks| scope.spawn(move || run(ranks, cache))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(together.iter().all(|report| *report == alone), "{size} processes");
+    }
 }
 
 #[test]

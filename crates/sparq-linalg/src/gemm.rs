@@ -16,8 +16,9 @@ const SEQUENTIAL_BELOW: usize = 1 << 18;
 
 /// `c = alpha · a · b + beta · c` for `a` of shape `[m, k]`, `b` of shape `[k, n]` and `c` of shape `[m, n]`, any strides.
 ///
-/// Runs on the current rayon pool over fixed tiles of `c`: the result has the same bits for any number of threads.
-/// With `beta == 0.0`, `c` is written without being read.
+/// Runs on the current rayon pool over fixed tiles of `c`: the result has the same bits for any number of threads, and rows
+/// from a multiple of 256 on have the same bits without those before and behind them (those to the end only if they are at
+/// least 32). With `beta == 0.0`, `c` is written without being read.
 ///
 /// # Panics
 /// In debug builds if the shapes do not fit; callers check shapes where data enters.
@@ -35,9 +36,6 @@ pub fn gemm(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f3
     let n = b.ncols();
     debug_assert_eq!(k, b.nrows(), "inner dimensions of a {:?} and b {:?}", a.dim(), b.dim());
     debug_assert_eq!((m, n), c.dim(), "shape of c for a {:?} and b {:?}", a.dim(), b.dim());
-    if m.saturating_mul(n).saturating_mul(k) < SEQUENTIAL_BELOW {
-        return gemm_sequential(alpha, a, b, beta, c);
-    }
     let tile_columns = if m < FEW_ROWS { TILE_COLUMNS_FEW_ROWS } else { TILE_COLUMNS };
     let mut tiles = Vec::with_capacity(m.div_ceil(TILE_ROWS) * n.div_ceil(tile_columns));
     for (a_rows, c_rows) in a.axis_chunks_iter(Axis(0), TILE_ROWS).zip(c.axis_chunks_iter_mut(Axis(0), TILE_ROWS)) {
@@ -51,7 +49,12 @@ pub fn gemm(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f3
             first += width;
         }
     }
-    tiles.into_par_iter().for_each(|(a, b, c)| gemm_sequential(alpha, a, b, beta, c));
+    let work = |(a, b, c): (_, _, _)| gemm_sequential(alpha, a, b, beta, c);
+    if m.saturating_mul(n).saturating_mul(k) < SEQUENTIAL_BELOW {
+        tiles.into_iter().for_each(work);
+    } else {
+        tiles.into_par_iter().for_each(work);
+    }
 }
 
 /// As [`gemm`], on the calling thread only: for use inside tasks that are already parallel.

@@ -25,7 +25,7 @@
 //! # Contents
 //! * [`gemm`], [`gemm_sequential`], [`linear`]: products.
 //! * [`linear_bf16`]: the product of a linear layer with both sides rounded to bfloat16, for processors that have it.
-//! * [`syrk_lower`], [`mirror_lower`]: one triangle of `XᵀX`, the Hessian of a linear layer.
+//! * [`syrk_lower`], [`mirror_lower`], [`add`]: one triangle of `XᵀX`, the Hessian of a linear layer, and sums of them.
 //! * [`inverse_factor`]: `U` upper triangular with `H⁻¹ = UᵀU`, the factor that GPTQ and SparseGPT sweep with.
 #![deny(unsafe_code)] // one instruction in backend/transition.rs and the kernel of bf16/kernel.rs, with their arguments
 
@@ -42,4 +42,4 @@ pub use bf16::linear_bf16;
 pub use error::{Error, Result};
 pub use factor::inverse_factor;
 pub use gemm::{gemm, gemm_sequential, linear};
-pub use syrk::{mirror_lower, syrk_lower};
+pub use syrk::{add, mirror_lower, syrk_lower};

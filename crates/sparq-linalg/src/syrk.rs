@@ -73,6 +73,22 @@ pub fn mirror_lower(mut h: ArrayViewMut2<'_, f32>) {
     }
 }
 
+/// Adds `later` to `sum`, element by element.
+///
+/// # Panics
+/// If the shapes differ.
+///
+/// # Examples
+/// ```
+/// use ndarray::array;
+/// let mut sum = array![[1.0_f32, 2.0]];
+/// sparq_linalg::add(sum.view_mut(), array![[0.5, 0.25]].view());
+/// assert_eq!(sum, array![[1.5, 2.25]]);
+/// ```
+pub fn add(sum: ArrayViewMut2<'_, f32>, later: ArrayView2<'_, f32>) {
+    ndarray::Zip::from(sum).and(later).par_for_each(|sum, later| *sum += later);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

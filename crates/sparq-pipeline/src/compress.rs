@@ -1,11 +1,13 @@
+use crate::driver::broadcast;
 use crate::partial::{self, CHECKPOINT, TUNED, TUNING, UNTUNED};
-use crate::sink::SOLUTION;
+use crate::sink::{Nowhere, SOLUTION};
 use crate::tuning::{Subject, Tuned, tune};
 use crate::{
     Calibration, CompressionReport, Error, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink,
 };
 use ndarray::Array1;
-use sparq_core::{CodeLayout, Observer};
+use serde::{Deserialize, Serialize};
+use sparq_core::{CodeLayout, Observer, Ranks};
 use sparq_export::{
     ExportFormat, ExportReport, ExportSettings, Solution, SolutionWriter, SolvedLayers, SolvedShape, export,
 };
@@ -26,11 +28,12 @@ use std::path::{Path, PathBuf};
 /// | [`strict`](Self::strict) | no | fallbacks that may make the result worse are errors |
 /// | [`memory_budget`](Self::memory_budget) | none | bytes; activations beyond it wait in a file |
 /// | [`stop_after`](Self::stop_after) | never | stop once so many blocks are done |
+/// | [`ranks`](Self::ranks) | alone | the processes that share the work |
 /// | [`export`](Self::export) | `ExportSettings::default()` | number types, size of files, overwriting |
 /// | [`restart`](Self::restart) | no | discard an unfinished run |
 /// | [`keep_solution`](Self::keep_solution) | yes | leave `sparq/` in the output |
 ///
-/// Same model, recipe and calibration, same bits, for any number of threads and interruptions.
+/// Same model, recipe and calibration, same bits, for any number of threads, processes and interruptions.
 ///
 /// # Examples
 /// ```no_run
@@ -56,6 +59,7 @@ pub struct Compress<'a> {
     pub(crate) memory_budget: Option<u64>,
     /// Where activations wait that the budget does not hold.
     pub(crate) waiting_in: Option<PathBuf>,
+    pub(crate) ranks: Ranks,
     export: ExportSettings,
     restart: bool,
     keep_solution: bool,
@@ -68,7 +72,7 @@ impl fmt::Debug for Compress<'_> {
 }
 
 /// What a compression into a checkpoint has made.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Done {
     /// How the layers came out.
@@ -89,6 +93,7 @@ impl<'a> Compress<'a> {
             stop_after: None,
             memory_budget: None,
             waiting_in: None,
+            ranks: Ranks::default(),
             export: ExportSettings::default(),
             restart: false,
             keep_solution: true,
@@ -140,6 +145,14 @@ impl<'a> Compress<'a> {
         Self { waiting_in: Some(directory.into()), ..self }
     }
 
+    /// Shares the work with other processes, which all make the same call on the same files. Each holds its share of the
+    /// calibration text's activations and solves its share of rows; the first one writes. What the observer of the first
+    /// says about stopping counts for all.
+    #[must_use]
+    pub fn ranks(self, ranks: Ranks) -> Self {
+        Self { ranks, ..self }
+    }
+
     /// Written like this.
     #[must_use]
     pub fn export(self, settings: ExportSettings) -> Self {
@@ -163,7 +176,7 @@ impl<'a> Compress<'a> {
     /// # Errors
     /// Those of [`Plan::new`] and [`Plan::within`].
     pub fn plan(&self) -> Result<Plan> {
-        let plan = Plan::new(self.model, &self.recipe, self.calibration)?;
+        let plan = Plan::shared(self.model, &self.recipe, self.calibration, self.ranks.size())?;
         match self.memory_budget {
             Some(bytes) => plan.within(bytes),
             None => Ok(plan),
@@ -217,23 +230,34 @@ impl<'a> Compress<'a> {
     /// report; the unfinished run then stays as it is, and nothing is at the destination.
     pub fn to(&self, destination: impl AsRef<Path>, format: &dyn ExportFormat) -> Result<Done> {
         let destination = destination.as_ref();
-        let source = self.model.checkpoint();
-        let (partial, beside) = (Self::partial(destination), beside(destination));
+        let partial = Self::partial(destination);
+        if self.ranks.is_first() {
+            return self.write(destination, &partial, format);
+        }
+        self.ranks.barrier()?; // the directory for unfinished work is there
+        self.within(&partial).into_sink(&mut Nowhere)?;
+        broadcast(&self.ranks, &None)?
+            .ok_or_else(|| Error::Activations { what: "the first process made nothing".into() })
+    }
+
+    /// What [`to`](Self::to) does on the process that writes.
+    fn write(&self, destination: &Path, partial: &Path, format: &dyn ExportFormat) -> Result<Done> {
+        let (source, beside) = (self.model.checkpoint(), beside(destination));
         if destination.exists() {
-            partial::remove_remains(&partial)?;
+            partial::remove_remains(partial)?;
         }
         self.check(destination, format)?;
         sparq_export::check_values(source)?;
         let fingerprint = Fingerprint::new(self.model, &self.recipe, self.calibration)?;
 
-        let lock = partial::open(&partial, &beside, self.restart)?;
-        let mut sink = SolutionSink::open(&partial, fingerprint, self.recipe.act_order)?;
-        let waiting_in = self.waiting_in.clone().or_else(|| Some(partial.clone()));
-        let mut compression = Self { waiting_in, ..self.clone() }.into_sink(&mut sink)?;
+        let lock = partial::open(partial, &beside, self.restart)?;
+        let mut sink = SolutionSink::open(partial, fingerprint, self.recipe.act_order)?;
+        self.ranks.barrier()?;
+        let mut compression = self.within(partial).into_sink(&mut sink)?;
         let solved = sink.finish()?;
         let solution = match self.recipe.tune {
             0 => solved,
-            _ => self.tuned(&solved, &partial, &mut compression)?,
+            _ => self.tuned(&solved, partial, &mut compression)?,
         };
         self.model.release_embeddings(); // an export has its own copy of what it writes
         let checkpoint = partial.join(CHECKPOINT);
@@ -242,12 +266,22 @@ impl<'a> Compress<'a> {
             .time(Phase::Export, 0, || export(source, &solution, format, &checkpoint, &settings))?;
         compression.profile.look_at_memory();
         drop(solution);
-        self.keep(&partial, &beside)?;
+        self.keep(partial, &beside)?;
         sparq_tensor::move_checkpoint(&checkpoint, destination, self.export.overwrite)?;
         export.path = destination.to_path_buf();
         drop(lock);
-        partial::remove(&partial)?;
-        Ok(Done { compression, export })
+        partial::remove(partial)?;
+        let done = Done { compression, export };
+        if !self.ranks.is_alone() {
+            broadcast(&self.ranks, &Some(done.clone()))?;
+        }
+        Ok(done)
+    }
+
+    /// The same, with a place in `partial` for activations that wait in a file.
+    fn within(&self, partial: &Path) -> Self {
+        let waiting_in = self.waiting_in.clone().or_else(|| Some(partial.to_path_buf()));
+        Self { waiting_in, ..self.clone() }
     }
 
     /// Compresses in memory, ready to be evaluated; needs room for all blocks as `f32`.

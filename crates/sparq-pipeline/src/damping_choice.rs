@@ -4,8 +4,9 @@ use crate::compressors::Compressors;
 use crate::dense_stream::DenseBlock;
 use crate::stage::StageStatistics;
 use crate::stream::Stream;
-use crate::{Activations, Phase, Profile, Recipe, Result};
+use crate::{Phase, Profile, Recipe, Result};
 use ndarray::{Array2, Zip};
+use sparq_core::Ranks;
 use sparq_model::{Block, BlockPlan, LinearId};
 use sparq_quant::Clip;
 
@@ -74,7 +75,8 @@ impl DampingChoice<'_> {
         mut dense: Option<&mut DenseBlock>,
         profile: &mut Profile,
     ) -> Result<f64> {
-        let held: Vec<usize> = (0..stream.batches()).filter(|&batch| self.held_out.holds(batch)).collect();
+        let held: Vec<usize> = stream.own().filter(|&batch| self.held_out.holds(batch)).collect();
+        let ranks = stream.ranks().clone();
         let mut references = Vec::with_capacity(held.len());
         for &batch in &held {
             references.push(profile.time(Phase::Forward, 0, || match &mut dense {
@@ -83,15 +85,17 @@ impl DampingChoice<'_> {
             })?);
         }
         let least = climb(AS_IT_IS, FACTORS.len(), |step| {
-            let solved = profile.time(Phase::Solve, 0, || self.solve(FACTORS[step], statistics, block))?;
+            let solved = profile.time(Phase::Solve, 0, || self.solve(FACTORS[step], statistics, block, &ranks))?;
             let before = swap(block, solved);
-            let mut error = 0.0;
+            let mut errors = Vec::with_capacity(8 * held.len());
             for (&batch, reference) in held.iter().zip(&references) {
                 let found = profile.time(Phase::Forward, 0, || stream.after(batch, block, self.stage))?;
-                error += relative_error(&found, reference);
+                errors.extend(relative_error(&found, reference).to_le_bytes());
             }
             swap(block, before);
-            Ok(error)
+            // Processes hold batches in their order.
+            let errors = ranks.gather(errors)?.concat();
+            Ok(errors.as_chunks().0.iter().fold(0.0, |sum, error| sum + f64::from_le_bytes(*error)))
         })?;
         Ok(FACTORS[least])
     }
@@ -102,15 +106,15 @@ impl DampingChoice<'_> {
         factor: f64,
         statistics: &mut StageStatistics,
         block: &Block,
+        ranks: &Ranks,
     ) -> Result<Vec<(LinearId, Array2<f32>)>> {
         let asked = statistics.curvature.damping();
         statistics.curvature.scale_damping(factor);
         let mut solved = Vec::with_capacity(self.layers.len());
-        for &id in self.layers {
+        for (turn, &id) in self.layers.iter().enumerate() {
             let linear = &block.linears()[id];
             if let Some(solver) = self.held_out.candidates.of(&linear.name) {
-                let (layer, _) = statistics.compress(linear, solver)?;
-                solved.push((id, layer.weight));
+                solved.push((id, statistics.compress(linear, solver, (ranks, turn))?.layer.weight));
             }
         }
         statistics.curvature.set_damping(asked);

@@ -5,7 +5,9 @@ use crate::gather::gather;
 use crate::plan::batch_tokens;
 use crate::stream::{Residence, Stream};
 use crate::{Activations, Compress, CompressionReport, Error, LayerReport, Phase, Profile, Progress, Result, Sink};
-use sparq_core::{Hessian, LayerCompressor, LayerProblem, Statistics, relative_output_error};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sparq_core::{CompressError, Hessian, LayerCompressor, LayerProblem, Ranks, Statistics, relative_output_error};
 use sparq_model::{Block, LinearId, Model};
 use sparq_quant::RowStep;
 use std::sync::Arc;
@@ -40,8 +42,9 @@ impl Compress<'_> {
                 return Err(Error::Activations { what: what.into() });
             }
         };
-        let mut stream = Stream::new(self.recipe.forward, residence);
-        let resumed = sink.resume()?;
+        let ranks = &self.ranks;
+        let mut stream = Stream::new(self.recipe.forward, residence, ranks.clone());
+        let (resumed, activations) = resume(sink, ranks)?;
         let of_vocabulary = profile.time(Phase::Solve, 0, || self.solve_vocabulary(resumed.is_none(), sink))?;
         let embedding = of_vocabulary.as_ref().map_or(model, |(model, _)| model);
         if let Some(calibration) = self.calibration.filter(|_| needs > Statistics::Nothing) {
@@ -68,7 +71,7 @@ impl Compress<'_> {
             }
             (layers, first, before) = (resumed.layers, resumed.blocks, resumed.seconds);
             if first < plan.blocks {
-                stream.replace(&*resumed.activations, model.config().hidden_size)?;
+                stream.replace(activations.as_deref(), model.config().hidden_size)?;
             }
             observer.note(&format_args!("continuing an earlier run: {first} of {} blocks are done", plan.blocks));
             observer.progress(layers.len(), plan.layers, &"layers");
@@ -92,8 +95,8 @@ impl Compress<'_> {
                     let (at, dense) = ((stage, &ids[..]), dense_block.as_mut());
                     let statistics =
                         gather(&compressors, held_out.as_ref(), &mut block, at, &mut stream, dense, &mut profile)?;
-                    for id in ids {
-                        if observer.stop() {
+                    for (turn, id) in ids.into_iter().enumerate() {
+                        if ranks.agree(observer.stop())? {
                             return Err(stopped(index));
                         }
                         let linear = block.linear_mut(id);
@@ -101,7 +104,7 @@ impl Compress<'_> {
                         let carried = compressors.carried(linear, &layers, plan.blocks)?;
                         let solver = carried.as_ref().unwrap_or(solver);
                         let (layer, report) =
-                            profile.time(Phase::Solve, 0, || statistics.solve(index, linear, solver))?;
+                            profile.time(Phase::Solve, 0, || statistics.solve(index, linear, solver, (ranks, turn)))?;
                         self.check_strict(&report)?;
                         profile.time(Phase::Commit, 0, || sink.layer(linear, &layer))?;
                         linear.weight = layer.weight;
@@ -129,8 +132,9 @@ impl Compress<'_> {
             let done = index + 1;
             let seconds = before + start.elapsed().as_secs_f64();
             let progress = Progress { blocks: done, of: plan.blocks, layers: &layers, activations: &stream, seconds };
-            profile.time(Phase::Commit, 0, || sink.commit(&progress))?;
-            if done < plan.blocks && (observer.stop() || self.stop_after.is_some_and(|blocks| done - first >= blocks)) {
+            profile.time(Phase::Commit, 0, || stream.served(|| sink.commit(&progress)))?;
+            let enough = self.stop_after.is_some_and(|blocks| done - first >= blocks);
+            if done < plan.blocks && ranks.agree(enough || observer.stop())? {
                 return Err(stopped(done));
             }
         }
@@ -168,6 +172,39 @@ impl Compress<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// What the sink of the first process left to go on from, for all of them; that process has the activations.
+fn resume(sink: &mut dyn Sink, ranks: &Ranks) -> Result<(Option<Committed>, Waiting)> {
+    let (mut committed, mut activations) = (None, None);
+    if ranks.is_first()
+        && let Some(resumed) = sink.resume()?
+    {
+        committed = Some(Committed { blocks: resumed.blocks, layers: resumed.layers, seconds: resumed.seconds });
+        activations = Some(resumed.activations);
+    }
+    if !ranks.is_alone() {
+        committed = broadcast(ranks, &committed)?;
+    }
+    Ok((committed, activations))
+}
+
+/// What enters the next block, on the first process.
+type Waiting = Option<Box<dyn Activations>>;
+
+/// What of a [`Resumed`](crate::Resumed) all processes need.
+#[derive(Serialize, Deserialize)]
+struct Committed {
+    blocks: usize,
+    layers: Vec<LayerReport>,
+    seconds: f64,
+}
+
+/// The first process's value, for all of them.
+pub(crate) fn broadcast<T: Serialize + DeserializeOwned>(ranks: &Ranks, value: &T) -> Result<T> {
+    let unreadable = |error: serde_json::Error| CompressError::Ranks { rank: ranks.rank(), what: error.to_string() };
+    let message = if ranks.is_first() { serde_json::to_vec(value).map_err(unreadable)? } else { Vec::new() };
+    Ok(serde_json::from_slice(&ranks.broadcast(0, message)?).map_err(unreadable)?)
 }
 
 /// Floating-point operations of a stage's linears, for all tokens; 0 if the tokens go to experts.

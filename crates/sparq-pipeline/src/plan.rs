@@ -1,5 +1,6 @@
 use crate::compressors::Compressors;
 use crate::recipe::Recipe;
+use crate::sharing::{Sharing, token_share};
 use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
 use crate::tuning::TuningPlan;
@@ -20,7 +21,7 @@ pub(crate) fn batch_tokens(recipe: &Recipe, calibration: &Calibration) -> usize 
 }
 
 /// What a compression will do, and the memory it will take, known before the first weight is read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Transformer blocks.
     pub blocks: usize,
@@ -52,6 +53,9 @@ pub struct Plan {
     /// What tuning will take, if the recipe tunes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tuning: Option<TuningPlan>,
+    /// What a process does, if several share the work; bytes are then those of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
     /// Predicted peak of all of these, the embedding matrix, a layer's working copies and what waits to be committed.
     pub peak_bytes: u64,
     /// Predicted peak of what an interruptible run keeps on disk: the activations that enter a block (two copies while
@@ -67,6 +71,14 @@ impl Plan {
     /// [`Error::Calibration`] if data is needed and none is given, [`Error::Model`] if its sequences are longer than the model's
     /// positions, [`Error::Compress`] if a pattern does not divide a layer's width.
     pub fn new(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<Self> {
+        Self::shared(model, recipe, calibration, 1)
+    }
+
+    /// The same for each of several processes that share the work.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn shared(model: &Model, recipe: &Recipe, calibration: Option<&Calibration>, processes: usize) -> Result<Self> {
         let compressors = Compressors::new(recipe.clone())?;
         let needs = compressors.needs();
         let targets = recipe.targets.build()?;
@@ -145,11 +157,11 @@ impl Plan {
         let batch = used.map_or(0, |used| batch_tokens(recipe, used).min(tokens).max(used.longest())) as u64;
         // Stage by stage all batches are looked at, then all move on: what one leaves for the next stage is kept of each.
         let kept = estimate.kept_per_token;
+        let own = (tokens as f64 * token_share(processes)).ceil() as u64;
         // What the held-out ones should become at a stage, and one of them on its way.
-        let choosing =
-            if recipe.held_out > 0.0 { ((tokens as f64 * recipe.held_out) as u64 + batch) * kept } else { 0 };
+        let choosing = if recipe.held_out > 0.0 { ((own as f64 * recipe.held_out) as u64 + batch) * kept } else { 0 };
         let activation_bytes =
-            streams * tokens as u64 * kept + batch * estimate.activations_per_token.saturating_sub(kept) + choosing;
+            streams * own * kept + batch * estimate.activations_per_token.saturating_sub(kept) + choosing;
         let working_activation_bytes =
             batch * (estimate.activations_per_token.max(kept) + (streams - 1) * kept) + choosing;
         // Dense and compressed weight, error block, difference, mask and codes; descent and drift take as much again.
@@ -158,7 +170,12 @@ impl Plan {
         let vocabulary = if recipe.embeddings.is_some() { estimate.embeddings * 5 / 2 } else { 0 };
         let solving =
             streams * estimate.block + hessian_bytes + activation_bytes + working + estimate.embeddings + vocabulary;
+        let sharing = match processes {
+            0 | 1 => None,
+            _ => Some(Sharing::new(model, recipe, &compressors, &targets, (tokens, processes))?),
+        };
         Ok(Self {
+            sharing,
             blocks: model.block_count(),
             layers,
             weights,
@@ -196,6 +213,9 @@ impl fmt::Display for Plan {
         )?;
         if let Some(tuning) = &self.tuning {
             write!(f, "; {tuning}")?;
+        }
+        if let Some(sharing) = &self.sharing {
+            write!(f, "; {sharing}")?;
         }
         match self.resident_bytes {
             Some(resident) => {

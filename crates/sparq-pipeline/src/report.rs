@@ -20,7 +20,7 @@ pub struct LayerReport {
     pub bits_per_weight: f64,
     /// The same in a coded file, where a code takes as many bits as it is rare (docs/coding.md).
     pub coded_bits_per_weight: f64,
-    /// The least bits a weight at which its error is possible ([`shannon_bound`](sparq_core::shannon_bound)); none without a
+    /// The least bits a weight at which its error is possible ([`shannon_bound`](sparq_core::OutputError::shannon_bound)); none without a
     /// Hessian, for layers that are not quantized, and after tuning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_bits_per_weight: Option<f64>,

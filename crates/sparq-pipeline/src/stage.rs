@@ -1,11 +1,12 @@
 //! One stage of a block: what its layers have in common, and how each of them is solved.
 
+use crate::parts::{self, Part};
 use crate::stage_drift::StageDrift;
-use crate::{LayerReport, Result};
-use ndarray::{Array1, Array2};
+use crate::{Error, LayerReport, Result};
+use ndarray::{Array1, Array2, s};
 use sparq_core::{
-    CompressError, CompressedLayer, Curvature, Fallback, Hessian, LayerCompressor, LayerProblem, OutputError, Solver,
-    Statistics, shannon_bound,
+    CompressError, CompressedLayer, Curvature, Fallback, Hessian, LayerCompressor, LayerProblem, OutputError, Ranks,
+    Solver, Statistics,
 };
 use sparq_model::Linear;
 use std::time::Instant;
@@ -20,54 +21,72 @@ pub(crate) struct StageStatistics {
 }
 
 impl StageStatistics {
-    /// Solves a layer of `block` that reads these inputs, and reports on it.
+    /// Solves a layer of `block` that reads these inputs, and reports on it: the layer at `turn` of its stage.
     pub(crate) fn solve(
         &self,
         block: usize,
         linear: &Linear,
         solver: &Solver,
+        (ranks, turn): (&Ranks, usize),
     ) -> Result<(CompressedLayer, LayerReport)> {
         let start = Instant::now();
-        let (layer, target) = self.compress(linear, solver)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
-        let hessian = if self.lacks_tokens(solver) { &Hessian::None } else { self.curvature.hessian() };
-        let error = |hessian| OutputError::new(weight, layer.weight.view(), hessian);
-        let of_outputs = error(hessian);
-        let bound = layer
-            .codes
-            .is_some()
-            .then(|| shannon_bound(weight, layer.weight.view(), &self.curvature, of_outputs.missed));
+        let Part { layer, errors } = self.compress(linear, solver, (ranks, turn))?;
+        let error = OutputError::sum(&errors);
         // Where sums overflowed the weights alone tell something.
-        let relative = Some(of_outputs.relative()).filter(|error| error.is_finite());
-        let relative = relative.unwrap_or_else(|| error(&Hessian::None).relative());
+        let relative = Some(error.relative()).filter(|relative| relative.is_finite());
+        let relative = relative.unwrap_or_else(|| error.relative_of_weights());
         let report = LayerReport {
-            bound_bits_per_weight: bound.flatten(),
+            bound_bits_per_weight: layer.codes.as_ref().and_then(|_| error.shannon_bound(&self.curvature)),
             tokens: self.curvature.tokens(),
-            seconds,
+            seconds: start.elapsed().as_secs_f64(),
             ..LayerReport::new(&linear.name, block, &layer, relative)
         };
         Ok((layer, report))
     }
 
-    /// The solved layer and its target weight, if that is not the dense one.
-    pub(crate) fn compress(&self, linear: &Linear, solver: &Solver) -> Result<(CompressedLayer, Option<Array2<f32>>)> {
-        let target = self.drift.as_ref().map(|drift| drift.target(linear, &self.curvature)).transpose()?;
+    /// The solved layer, with its errors. Each process solves its rows of it.
+    pub(crate) fn compress(&self, linear: &Linear, solver: &Solver, (ranks, turn): (&Ranks, usize)) -> Result<Part> {
+        let rows = parts::rows(ranks, turn, linear.out_features(), solver.is_by_row());
+        let dense = linear.weight.slice(s![rows.clone(), ..]);
+        let mut target = match &self.drift {
+            Some(drift) if !rows.is_empty() => Some(drift.target(linear, rows.clone(), &self.curvature)?),
+            _ => None,
+        };
         // A target that overflowed is of no use; the dense weight is the next best.
-        let target = target.filter(|target| target.iter().all(|value| value.is_finite()));
-        let weight = target.as_ref().map_or(linear.weight.view(), |target| target.view());
-        let layer = if self.lacks_tokens(solver) {
+        let overflowed = target.iter().flatten().any(|value| !value.is_finite());
+        if self.drift.is_some() && ranks.any(overflowed)? {
+            target = None;
+        }
+        let weight = target.as_ref().map_or(dense, |target| target.view());
+        let solved = if self.lacks_tokens(solver) {
             Err(Fallback::NoTokens)
         } else {
-            let layer = solver.compress(&LayerProblem::new(&linear.name, weight, &self.curvature)?)?;
-            let is_finite = layer.weight.iter().all(|value| value.is_finite());
-            if is_finite { Ok(layer) } else { Err(Fallback::NotFinite) }
+            let solve =
+                || Ok::<_, Error>(solver.compress(&LayerProblem::new(&linear.name, weight, &self.curvature)?)?);
+            let layer = if rows.is_empty() { None } else { Some(solve()?) };
+            let overflowed = layer.iter().flat_map(|layer| &layer.weight).any(|value| !value.is_finite());
+            if ranks.any(overflowed)? { Err(Fallback::NotFinite) } else { Ok(layer) }
         };
-        let mut layer = layer.or_else(|fallback| self.without_curvature(linear, solver, fallback))?;
+        let mut part = match solved {
+            Ok(layer) => {
+                let hessian = self.curvature.hessian();
+                let part = |layer: CompressedLayer| {
+                    let errors = OutputError::of_bands(weight, layer.weight.view(), hessian);
+                    Part { layer, errors }
+                };
+                Part::gather(layer.map(part), ranks, turn)?
+            }
+            Err(fallback) => {
+                let hessian = if self.lacks_tokens(solver) { &Hessian::None } else { self.curvature.hessian() };
+                let layer = self.without_curvature(linear, solver, fallback)?;
+                let errors = OutputError::of_bands(linear.weight.view(), layer.weight.view(), hessian);
+                Part { layer, errors }
+            }
+        };
         if self.skipped > 0 {
-            layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: self.skipped });
+            part.layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: self.skipped });
         }
-        Ok((layer, target))
+        Ok(part)
     }
 
     /// Whether a solver needs to see tokens and there were none.

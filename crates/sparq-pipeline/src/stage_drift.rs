@@ -1,9 +1,10 @@
 //! How far a stage has drifted from the dense model, in the form that takes least.
 
 use crate::Result;
-use ndarray::Array2;
-use sparq_core::{Curvature, InputDrift, OutputDrift};
+use ndarray::{Array2, s};
+use sparq_core::{Curvature, InputDrift, OutputDrift, Summand};
 use sparq_model::{Block, BlockPlan, BlockState, Linear};
+use std::ops::Range;
 
 /// Sums for one stage of a block, and the share of the drift that its layers correct.
 #[derive(Debug, Clone)]
@@ -68,12 +69,37 @@ impl StageDrift {
         Ok(())
     }
 
-    /// The weight that a layer of the stage is to aim at.
-    pub(crate) fn target(&self, linear: &Linear, curvature: &Curvature) -> Result<Array2<f32>> {
+    /// The weight that these rows of a layer of the stage are to aim at.
+    pub(crate) fn target(&self, linear: &Linear, rows: Range<usize>, curvature: &Curvature) -> Result<Array2<f32>> {
+        let weight = linear.weight.slice(s![rows.clone(), ..]);
         Ok(match &self.sums {
-            Sums::Inputs(drift) => drift.target(linear.weight.view(), curvature, self.share)?,
-            Sums::Outputs { drift, .. } => drift.target(linear.weight.view(), curvature, self.share)?,
+            Sums::Inputs(drift) => drift.target(weight, curvature, self.share)?,
+            Sums::Outputs { drift, .. } => drift.target_of_rows(weight, rows.start, curvature, self.share)?,
         })
+    }
+}
+
+impl Summand for StageDrift {
+    fn join(&mut self, later: &Self) {
+        match (&mut self.sums, &later.sums) {
+            (Sums::Inputs(sum), Sums::Inputs(later)) => sum.join(later),
+            (Sums::Outputs { drift, .. }, Sums::Outputs { drift: later, .. }) => drift.join(later),
+            _ => {}
+        }
+    }
+
+    fn write(&self, message: &mut Vec<u8>) {
+        match &self.sums {
+            Sums::Inputs(drift) => drift.write(message),
+            Sums::Outputs { drift, .. } => drift.write(message),
+        }
+    }
+
+    fn read(&mut self, message: &mut &[u8]) -> sparq_core::Result<()> {
+        match &mut self.sums {
+            Sums::Inputs(drift) => drift.read(message),
+            Sums::Outputs { drift, .. } => drift.read(message),
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::spill::SpillFile;
 use crate::{Activations, Calibration, Error, Result};
-use ndarray::{Array2, CowArray, Ix2};
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
+use sparq_core::{Ranks, message};
 use sparq_model::{BatchLayout, Block, BlockState, Model, Precision};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// How much of a stream waits in memory; the rest waits in a file.
@@ -17,9 +19,13 @@ pub(crate) struct Residence {
     pub(crate) directory: PathBuf,
 }
 
-/// All batches, one at work at a time, in their order.
+/// The batches of this process, one at work at a time, in their order.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    ranks: Ranks,
+    /// Of all batches, those that this process holds: [`batches`](Self::batches) from `first` on.
+    count: usize,
+    first: usize,
     batches: Vec<Batch>,
     precision: Precision,
     residence: Option<Residence>,
@@ -45,30 +51,41 @@ enum Place {
 }
 
 impl Stream {
-    pub(crate) fn new(precision: Precision, residence: Option<Residence>) -> Self {
-        Self { batches: Vec::new(), precision, residence, spill: None, resident_bytes: 0 }
+    pub(crate) fn new(precision: Precision, residence: Option<Residence>, ranks: Ranks) -> Self {
+        let (count, first, resident_bytes) = (0, 0, 0);
+        Self { ranks, count, first, batches: Vec::new(), precision, residence, spill: None, resident_bytes }
     }
 
-    /// Adds calibration sequences, in batches of at most so many tokens (a longer sequence is a batch of its own).
+    /// Takes calibration sequences, in batches of at most so many tokens (a longer sequence is a batch of its own). Each
+    /// process holds the batches of its parts of a sum.
     pub(crate) fn embed(&mut self, model: &Model, calibration: &Calibration, batch_tokens: usize) -> Result<()> {
-        let mut pending: Vec<&[u32]> = Vec::new();
-        let mut flush = |pending: &mut Vec<&[u32]>| -> Result<()> {
-            if !pending.is_empty() {
-                let lengths: Vec<usize> = pending.iter().map(|sequence| sequence.len()).collect();
-                let layout = BatchLayout::new(&lengths);
-                let embedded = model.embed(&pending.concat(), &layout)?;
-                self.push(layout, embedded)?;
-                pending.clear();
-            }
-            Ok(())
-        };
-        for sequence in calibration.sequences() {
-            if pending.iter().map(|sequence| sequence.len()).sum::<usize>() + sequence.len() > batch_tokens {
-                flush(&mut pending)?;
-            }
-            pending.push(sequence);
+        let sequences = calibration.sequences();
+        let batches = batches(sequences, batch_tokens);
+        let own = self.ranks.share_of_parts(batches.len());
+        (self.count, self.first) = (batches.len(), own.start);
+        for batch in &batches[own] {
+            let sequences = &sequences[batch.clone()];
+            let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
+            let layout = BatchLayout::new(&lengths);
+            let embedded = model.embed(&sequences.concat(), &layout)?;
+            self.push(layout, embedded)?;
         }
-        flush(&mut pending)
+        Ok(())
+    }
+
+    /// The processes that share the batches.
+    pub(crate) fn ranks(&self) -> &Ranks {
+        &self.ranks
+    }
+
+    /// The batches that this process holds.
+    pub(crate) fn own(&self) -> Range<usize> {
+        self.first..self.first + self.batches.len()
+    }
+
+    /// Where a batch is, if this process holds it.
+    fn at(&self, index: usize) -> Result<usize> {
+        index.checked_sub(self.first).filter(|&at| at < self.batches.len()).ok_or_else(lost)
     }
 
     /// Adds a batch by what enters the first block.
@@ -84,47 +101,86 @@ impl Stream {
 
     /// A stream of no batches, with the same settings.
     pub(crate) fn empty(&self) -> Self {
-        Self::new(self.precision, self.residence.clone())
+        Self::new(self.precision, self.residence.clone(), self.ranks.clone())
     }
 
     /// A second stream of the same batches, where this one has not moved yet.
     pub(crate) fn copy(&self) -> Result<Self> {
         let mut copy = self.empty();
-        for (index, batch) in self.batches.iter().enumerate() {
-            copy.push(batch.layout.clone(), self.batch(index)?.into_owned())?;
+        (copy.count, copy.first) = (self.count, self.first);
+        for (at, batch) in self.batches.iter().enumerate() {
+            copy.push(batch.layout.clone(), self.waiting(at)?.into_owned())?;
         }
         Ok(copy)
     }
 
-    /// Tokens of all batches.
+    /// Tokens of this process's batches.
     pub(crate) fn tokens(&self) -> usize {
         self.batches.iter().map(|batch| batch.layout.tokens()).sum()
     }
 
-    /// Replaces what enters the next block, `hidden` wide, batch by batch, by what an earlier run left.
-    pub(crate) fn replace(&mut self, residuals: &dyn Activations, hidden: usize) -> Result<()> {
+    /// Replaces what enters the next block, `hidden` wide, batch by batch, by what an earlier run left, which the first
+    /// process has.
+    pub(crate) fn replace(&mut self, residuals: Option<&dyn Activations>, hidden: usize) -> Result<()> {
         let foreign = || Error::Activations { what: "the saved activations are not those of this text".into() };
-        if residuals.batches() != self.batches.len() {
+        if residuals.is_some_and(|residuals| residuals.batches() != self.count) {
             return Err(foreign());
         }
-        for index in 0..self.batches.len() {
-            let residual = residuals.batch(index)?.into_owned();
-            if residual.dim() != (self.batches[index].layout.tokens(), hidden) {
-                return Err(foreign());
+        for index in 0..self.count {
+            let holder = self.ranks.holder(index, self.count);
+            let residual = match residuals {
+                Some(residuals) => Some(residuals.batch(index)?),
+                None => None,
+            };
+            match residual {
+                Some(residual) if holder != self.ranks.rank() => {
+                    self.ranks.send(holder, &to_message(residual.view()))?;
+                }
+                Some(residual) => self.put(index, residual.into_owned(), hidden)?,
+                None if holder == self.ranks.rank() => {
+                    let residual = of_message(&self.ranks.receive(0)?)?;
+                    self.put(index, residual, hidden)?;
+                }
+                None => {}
             }
-            self.batches[index].place = Place::Before(residual);
-            self.put_away(index)?;
         }
         Ok(())
     }
 
-    /// Does `work` on every batch, each inside `block`.
+    /// Replaces what enters the next block of one batch.
+    fn put(&mut self, index: usize, residual: Array2<f32>, hidden: usize) -> Result<()> {
+        let at = self.at(index)?;
+        if residual.dim() != (self.batches[at].layout.tokens(), hidden) {
+            return Err(Error::Activations { what: "the saved activations are not those of this text".into() });
+        }
+        self.batches[at].place = Place::Before(residual);
+        self.put_away(at)
+    }
+
+    /// Gives the first process the batches that it asks for, until it has done its `work` with them.
+    pub(crate) fn served<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        if self.ranks.is_first() {
+            let done = work()?;
+            (1..self.ranks.size()).try_for_each(|rank| self.ranks.send(rank, &[]))?;
+            return Ok(Some(done));
+        }
+        loop {
+            let asked = self.ranks.receive(0)?;
+            if asked.is_empty() {
+                return Ok(None);
+            }
+            let index = message::take_count(&mut asked.as_slice())? as usize;
+            self.ranks.send(0, &to_message(self.waiting(self.at(index)?)?.view()))?;
+        }
+    }
+
+    /// Does `work` on every batch of this process, each inside `block`.
     pub(crate) fn each(
         &mut self,
         block: &Block,
         mut work: impl FnMut(usize, &mut BlockState) -> Result<()>,
     ) -> Result<()> {
-        (0..self.batches.len()).try_for_each(|index| self.with(index, block, |state| work(index, state)))
+        self.own().try_for_each(|index| self.with(index, block, |state| work(index, state)))
     }
 
     /// Does `work` on one batch inside `block`.
@@ -134,15 +190,16 @@ impl Stream {
         block: &Block,
         work: impl FnOnce(&mut BlockState) -> Result<T>,
     ) -> Result<T> {
-        self.fetch(index)?;
-        let batch = &mut self.batches[index];
+        let at = self.at(index)?;
+        self.fetch(at)?;
+        let batch = &mut self.batches[at];
         if let Place::Before(residual) = &mut batch.place {
             let state = block.begin(std::mem::take(residual), batch.layout.clone())?.with_precision(self.precision);
             batch.place = Place::Inside(state);
         }
         let Place::Inside(state) = &mut batch.place else { return Err(lost()) };
         let result = work(state)?;
-        self.put_away(index)?;
+        self.put_away(at)?;
         Ok(result)
     }
 
@@ -197,6 +254,18 @@ impl Stream {
         }
         Ok(())
     }
+
+    /// What enters the next block of the batch at `at` of this process.
+    fn waiting(&self, at: usize) -> Result<CowArray<'_, f32, Ix2>> {
+        let batch = self.batches.get(at).ok_or_else(lost)?;
+        match (&batch.place, &self.spill) {
+            (Place::Before(_), Some(spill)) if batch.waits_in_file => {
+                spill.read(at)?.into_iter().next().map(CowArray::from).ok_or_else(lost)
+            }
+            (Place::Before(residual), _) => Ok(residual.view().into()),
+            (Place::Inside(_), _) => Err(lost()),
+        }
+    }
 }
 
 fn lost() -> Error {
@@ -205,17 +274,52 @@ fn lost() -> Error {
 
 impl Activations for Stream {
     fn batches(&self) -> usize {
-        self.batches.len()
+        self.count
     }
 
+    /// Of another process only while that [serves](Stream::served).
     fn batch(&self, index: usize) -> Result<CowArray<'_, f32, Ix2>> {
-        let batch = self.batches.get(index).ok_or_else(lost)?;
-        match (&batch.place, &self.spill) {
-            (Place::Before(_), Some(spill)) if batch.waits_in_file => {
-                spill.read(index)?.into_iter().next().map(CowArray::from).ok_or_else(lost)
-            }
-            (Place::Before(residual), _) => Ok(residual.view().into()),
-            (Place::Inside(_), _) => Err(lost()),
+        let holder = self.ranks.holder(index, self.count);
+        if holder == self.ranks.rank() {
+            return self.waiting(self.at(index)?);
         }
+        let mut asked = Vec::new();
+        message::put_count(&mut asked, index as u64);
+        self.ranks.send(holder, &asked)?;
+        Ok(of_message(&self.ranks.receive(holder)?)?.into())
     }
+}
+
+/// Runs of sequences, each of at most so many tokens or of one longer sequence.
+fn batches(sequences: &[Vec<u32>], batch_tokens: usize) -> Vec<Range<usize>> {
+    let (mut batches, mut start, mut tokens) = (Vec::new(), 0, 0);
+    for (index, sequence) in sequences.iter().enumerate() {
+        if index > start && tokens + sequence.len() > batch_tokens {
+            batches.push(start..index);
+            (start, tokens) = (index, 0);
+        }
+        tokens += sequence.len();
+    }
+    if start < sequences.len() {
+        batches.push(start..sequences.len());
+    }
+    batches
+}
+
+/// Shape and values.
+fn to_message(matrix: ArrayView2<'_, f32>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + 4 * matrix.len());
+    message::put_count(&mut bytes, matrix.nrows() as u64);
+    message::put_count(&mut bytes, matrix.ncols() as u64);
+    message::put(&mut bytes, matrix);
+    bytes
+}
+
+/// Undoes [`to_message`].
+fn of_message(mut bytes: &[u8]) -> Result<Array2<f32>> {
+    let bytes = &mut bytes;
+    let shape = (message::take_count(bytes)? as usize, message::take_count(bytes)? as usize);
+    let mut values = vec![0.0; bytes.len() / 4];
+    message::take(bytes, &mut values)?;
+    Array2::from_shape_vec(shape, values).map_err(|_| lost())
 }

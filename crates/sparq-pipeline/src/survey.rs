@@ -1,9 +1,9 @@
-use crate::gather::StageSums;
+use crate::gather::Wants;
 use crate::plan::BATCH_TOKENS;
 use crate::stream::Stream;
 use crate::targets::Matcher;
 use crate::{Calibration, Error, LayerBudget, LayerReport, Plan, Profile, Recipe, Result};
-use sparq_core::{CompressedLayer, LayerCompressor, Observer, Solver, Statistics};
+use sparq_core::{CompressedLayer, LayerCompressor, Observer, Ranks, Solver, Statistics};
 use sparq_model::{Block, Linear, LinearId, Model};
 
 /// What a recipe would make of every layer of a model under several budgets, each layer by itself in the dense model.
@@ -56,7 +56,7 @@ impl<'a> Survey<'a> {
             solvers.push(recipe.solver()?);
         }
         let needs = solvers.iter().flatten().map(LayerCompressor::needs).max().unwrap_or(Statistics::Nothing);
-        let mut stream = Stream::new(recipe.forward, None);
+        let mut stream = Stream::new(recipe.forward, None, Ranks::default());
         if needs > Statistics::Nothing {
             stream.embed(model, calibration, BATCH_TOKENS)?;
         }
@@ -80,14 +80,14 @@ impl<'a> Survey<'a> {
     ) -> Result<()> {
         let index = self.block;
         let block = self.model.block(index)?;
-        let mut profile = Profile::default();
+        let (mut profile, alone) = (Profile::default(), Ranks::default());
         for stage in 0..block.stages() {
             let targeted = |id: &&LinearId| self.targets.contains(&block.linears()[**id].name);
             let ids: Vec<LinearId> = block.stage_linears(stage).iter().filter(targeted).copied().collect();
             if !ids.is_empty() {
                 let (recipe, at) = (&self.recipe, (&*block, stage));
-                let mut sums = StageSums::new(recipe, at, self.needs, false)?;
-                sums.add(recipe, at, &mut self.stream, None, &mut profile, |_| true)?;
+                let wants = Wants { recipe, needs: self.needs, beside_dense: false };
+                let sums = wants.sum(at, &mut self.stream, None, &mut profile, |_| true)?;
                 let statistics = sums.finish(recipe, &mut profile)?;
                 for id in ids {
                     let linear = &block.linears()[id];
@@ -96,7 +96,7 @@ impl<'a> Survey<'a> {
                         if observer.stop() {
                             return Err(Error::Stopped { done: index, of: self.model.block_count() });
                         }
-                        let (layer, report) = statistics.solve(index, linear, solver)?;
+                        let (layer, report) = statistics.solve(index, linear, solver, (&alone, 0))?;
                         take(budget, linear, layer, report);
                     }
                 }

@@ -77,6 +77,10 @@ impl LayerCompressor for Magnitude {
         Statistics::Nothing
     }
 
+    fn is_by_row(&self) -> bool {
+        self.scope == Scope::Row || matches!(self.sparsity, Sparsity::NOfM { .. })
+    }
+
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         Ok(masked(problem, self.mask(problem)?))
     }

@@ -60,6 +60,10 @@ impl LayerCompressor for Obs {
         Statistics::Hessian
     }
 
+    fn is_by_row(&self) -> bool {
+        true
+    }
+
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         let (mask, report) = self.mask(problem)?;
         Ok(CompressedLayer { report, ..masked(problem, mask) })

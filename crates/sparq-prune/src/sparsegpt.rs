@@ -74,6 +74,10 @@ impl LayerCompressor for SparseGpt {
         Statistics::Hessian
     }
 
+    fn is_by_row(&self) -> bool {
+        matches!(self.sparsity, Sparsity::NOfM { .. })
+    }
+
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         let selection = self.choose(problem)?;
         let (weight, cleared) = if self.reference_compat {

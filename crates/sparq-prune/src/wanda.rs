@@ -55,6 +55,10 @@ impl LayerCompressor for Wanda {
         Statistics::ChannelNorms
     }
 
+    fn is_by_row(&self) -> bool {
+        true
+    }
+
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         let (mask, fallback) = self.mask(problem)?;
         let mut layer = masked(problem, mask);

@@ -111,6 +111,10 @@ impl LayerCompressor for Gptq {
         Statistics::Hessian
     }
 
+    fn is_by_row(&self) -> bool {
+        self.finder.scheme().granularity != Granularity::Tensor
+    }
+
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {
         Ok(self.quantize(problem, &Selection::All)?.into_layer())
     }

@@ -2,8 +2,8 @@ use crate::{Clip, GridFinder};
 use ndarray::Array2;
 use rayon::prelude::*;
 use sparq_core::{
-    Codes, CompressError, CompressedLayer, GridFit, LayerCompressor, LayerProblem, QuantScheme, Quantized, Quantizer,
-    Result, Rounded, Selection, SolveReport, Statistics,
+    Codes, CompressError, CompressedLayer, Granularity, GridFit, LayerCompressor, LayerProblem, QuantScheme, Quantized,
+    Quantizer, Result, Rounded, Selection, SolveReport, Statistics,
 };
 use std::borrow::Cow;
 
@@ -57,6 +57,10 @@ impl LayerCompressor for Rtn {
 
     fn needs(&self) -> Statistics {
         Statistics::Nothing
+    }
+
+    fn is_by_row(&self) -> bool {
+        self.finder.scheme().granularity != Granularity::Tensor
     }
 
     fn compress(&self, problem: &LayerProblem<'_>) -> Result<CompressedLayer> {

@@ -61,6 +61,9 @@ pub enum Error {
         /// The commit of the program that runs.
         now: String,
     },
+    /// Another process of the job cannot be reached.
+    #[error(transparent)]
+    Ranks(#[from] sparq_core::CompressError),
     /// A recipe.
     #[error(transparent)]
     Recipe(#[from] sparq_pipeline::Error),

@@ -8,8 +8,9 @@ use crate::store::{Store, fingerprint};
 
 use crate::verdict::{comparisons, verdicts};
 use crate::{Error, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sparq_core::{Observer, Sparsity};
+use sparq_core::{Observer, Ranks, Sparsity};
 use sparq_eval::{
     Baseline, Evaluation, EvaluationReport, ResultCache, Task, TaskResult, continue_greedily, identity, paired_scores,
     pool,
@@ -18,6 +19,7 @@ use sparq_metric::{Bootstrap, SrcrForm, retention};
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, Compress, CompressionReport, Recipe};
 use sparq_tensor::write_file;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -51,6 +53,9 @@ pub struct Sweep {
     pub any_commit: bool,
     /// Names and settings to show in the report.
     pub labels: Labels,
+    /// The processes that share the work, all on the same directory: the base is evaluated by all of them, then each
+    /// measures configurations of its own. The first one writes `results.json`; all return the results.
+    pub ranks: Ranks,
 }
 
 impl Sweep {
@@ -68,6 +73,7 @@ impl Sweep {
             commit: None,
             any_commit: false,
             labels: Labels::default(),
+            ranks: Ranks::default(),
         }
     }
 }
@@ -168,48 +174,95 @@ impl Sweep {
         let mut model = model.clone();
         let mut baseline: Option<Baseline<Model>> = None;
         let total = recipes.len();
-        let mut base = self.stored(&store, &common, &"the base")?;
+        let first = self.ranks.is_first();
+        let base = if first { self.stored(&store, &common, &"the base")? } else { None };
+        let base = self.shared(base)?;
         // Without the base's own results nothing else is taken from the store.
-        let stored = match &base {
-            Some(_) => keys.iter().zip(&recipes).map(|(key, recipe)| self.stored(&store, key, recipe)).collect(),
-            None => Ok(keys.iter().map(|_| None).collect()),
+        let stored: Vec<Option<Measurement>> = match &base {
+            Some(_) if first => keys
+                .iter()
+                .zip(&recipes)
+                .map(|(key, recipe)| self.stored(&store, key, recipe))
+                .collect::<Result<_>>()?,
+            _ => keys.iter().map(|_| None).collect(),
         };
-        let stored: Vec<Option<Measurement>> = stored?;
-        if stored.iter().any(Option::is_none) {
+        let stored = self.shared(stored)?;
+        let left: Vec<usize> = (0..total).filter(|&index| stored[index].is_none()).collect();
+        let base = if left.is_empty() && base.is_some() {
+            base
+        } else {
             observer.step(0, total, &"base");
             model.make_resident()?;
             let start = Instant::now();
             let cache = self.cache.clone().unwrap_or_else(|| directory.join("measurements"));
             let cache = ResultCache::open(&cache)?;
-            let fresh = self.evaluation.baseline_cached(&model, &content_hash, &cache, observer)?;
+            let together = self.evaluation.clone().with_ranks(self.ranks.clone());
+            let fresh = together.baseline_cached(&model, &content_hash, &cache, observer)?;
             let evaluation = self.evaluation.baseline_report(&fresh);
             let continuations = self.continue_prompts(&model)?;
             let seconds = start.elapsed().as_secs_f64();
             let measurement =
                 Measurement { commit: self.commit.clone(), compression: None, evaluation, continuations, seconds };
-            store.put(&common, &measurement)?;
-            base = Some(measurement);
+            if first {
+                store.put(&common, &measurement)?;
+            }
             baseline = Some(fresh);
-        }
-        let Some(base) = base else { return Err(Error::NoConfigurations) };
-        let measure = |index: usize| -> Result<(ConfigurationResult, Judged)> {
-            let recipe = recipes[index];
-            let (result, judged) = if let Some(stored) = &stored[index] {
-                self.result(recipe, stored, &base, true)?
-            } else {
-                observer.step(index + 1, total, recipe);
-                let fresh = self.measure(&model, recipe, baseline.as_ref(), observer)?;
-                store.put(&keys[index], &fresh)?;
-                self.result(recipe, &fresh, &base, false)?
-            };
-            observer.note(&result);
-            Ok((result, judged))
+            self.shared(Some(measurement))?
         };
-        let measured = run_jobs(total, self.jobs, measure)?;
-        let (configurations, judged): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+        let Some(base) = base else { return Err(Error::NoConfigurations) };
+        let own: Vec<usize> = left.iter().copied().skip(self.ranks.rank()).step_by(self.ranks.size()).collect();
+        let judge = |index: usize, measurement: &Measurement, reused: bool| -> Result<_> {
+            let judged = self.result(recipes[index], measurement, &base, reused)?;
+            observer.note(&judged.0);
+            Ok(judged)
+        };
+        let measure = |at: usize| -> Result<_> {
+            let index = own[at];
+            observer.step(index + 1, total, recipes[index]);
+            let fresh = self.measure(&model, recipes[index], baseline.as_ref(), observer)?;
+            store.put(&keys[index], &fresh)?;
+            let judged = judge(index, &fresh, false)?;
+            Ok(((index, fresh), (index, judged)))
+        };
+        let mut measured: BTreeMap<usize, (ConfigurationResult, Judged)> = BTreeMap::new();
+        for (index, stored) in stored.iter().enumerate() {
+            if let Some(stored) = stored {
+                measured.insert(index, judge(index, stored, true)?);
+            }
+        }
+        let (fresh, of_own): (Vec<_>, Vec<_>) = run_jobs(own.len(), self.jobs, measure)?.into_iter().unzip();
+        measured.extend(of_own);
+        for (index, fresh) in self.of_others(&fresh)? {
+            measured.insert(index, judge(index, &fresh, false)?);
+        }
+        let (configurations, judged): (Vec<_>, Vec<_>) = measured.into_values().unzip();
         let results = self.results(&model, content_hash, with_calibration, &base, configurations, &judged)?;
-        write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
+        if first {
+            write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
+        }
         Ok(results)
+    }
+
+    /// The first process's value, for all of them.
+    fn shared<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<T> {
+        if self.ranks.is_alone() {
+            return Ok(value);
+        }
+        let message = if self.ranks.is_first() { serde_json::to_vec(&value)? } else { Vec::new() };
+        Ok(serde_json::from_slice(&self.ranks.broadcast(0, message)?)?)
+    }
+
+    /// What the other processes have measured.
+    fn of_others(&self, own: &[(usize, Measurement)]) -> Result<Vec<(usize, Measurement)>> {
+        let mut others = Vec::new();
+        if !self.ranks.is_alone() {
+            let messages = self.ranks.gather(serde_json::to_vec(own)?)?.into_iter().enumerate();
+            for (_, message) in messages.filter(|(rank, _)| *rank != self.ranks.rank()) {
+                let of_rank: Vec<(usize, Measurement)> = serde_json::from_slice(&message)?;
+                others.extend(of_rank);
+            }
+        }
+        Ok(others)
     }
 
     fn measure(

@@ -4,6 +4,7 @@ mod common;
 
 use common::{demo, draw, model};
 use sparq_core::Observer;
+use sparq_core::Ranks;
 use sparq_eval::{Evaluation, Task, TextEvaluation, TextSettings};
 use sparq_metric::Bootstrap;
 use sparq_model::Model;
@@ -31,6 +32,41 @@ fn sweep(model: &Model, recipes: &[&str]) -> Sweep {
         commit: Some("abc".to_owned()),
         any_commit: false,
         labels: Labels { model: "demo <model>".to_owned(), ..Labels::default() },
+        ranks: Ranks::default(),
+    }
+}
+
+#[test]
+fn several_processes_measure_what_one_does_and_go_on_alike() {
+    let model = model();
+    let recipes = ["s=0,q=3,preset=fast", "s=0.25,q=4,preset=fast", "s=0.5,q=4,preset=fast", "s=0,q=2,preset=fast"];
+    let alone = tempfile::tempdir().expect("a directory");
+    let expected = sweep(&model, &recipes).run(&model, alone.path(), &()).expect("runs");
+    for size in [2, 3] {
+        let together = tempfile::tempdir().expect("a directory");
+        // Two configurations first: the second run takes what is left.
+        for (count, reused) in [(2, 0), (4, 2)] {
+            let results: Vec<SweepResults> = std::thread::scope(|scope| {
+                let run = |ranks| {
+                    let sweep = Sweep { ranks, ..sweep(&model, &recipes[..count]) };
+                    sweep.run(&model, together.path(), &()).expect("runs")
+                };
+                let threads: Vec<_> =
+                    Ranks::in_threads(size).into_iter().map(|ranks| scope.spawn(move || run(ranks))).collect();
+                threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+            });
+            for result in &results {
+                assert_eq!(result.configurations.iter().filter(|result| result.reused).count(), reused);
+            }
+            if count == recipes.len() {
+                let numbers = |results: &SweepResults| {
+                    let mut results = without_times(results);
+                    results.configurations.iter_mut().for_each(|result| result.reused = false);
+                    results
+                };
+                assert!(results.iter().all(|result| numbers(result) == numbers(&expected)), "{size} processes");
+            }
+        }
     }
 }
 

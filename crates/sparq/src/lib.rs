@@ -7,6 +7,7 @@
 //! * A checkpoint (feature `export`): [`Model`], [`Recipe`], [`Calibration`], [`Compress`], [`Format`](export::Format).
 //! * Judging (feature `eval`): [`eval`] (perplexity, KL, tasks), [`metric`] (TCr, Sr, SrCr).
 //! * Comparing (feature `sweep`): [`sweep`] (many configurations at once), [`report`] (what a sweep found, for people).
+//! * Several processes on one job: [`Ranks`], and with feature `mpi` those of an MPI job.
 //! * Underneath: [`model`] (forward pass) and [`tensor`] (files), both with feature `model`; [`engine`] (the column sweep),
 //!   [`linalg`].
 #![deny(unsafe_code)]
@@ -17,8 +18,8 @@ pub use error::{Error, Result};
 
 pub use sparq_core::{
     Bits, CodeLayout, Codes, Composition, CompressError, CompressedLayer, Curvature, Damping, Fallback, Granularity,
-    Grid, Hessian, LayerCompressor, LayerProblem, Mask, Observer, Pruner, QuantScheme, Quantized, Quantizer, ScaleType,
-    SolveReport, Solver, Sparsity, Statistics, Stepped,
+    Grid, Hessian, LayerCompressor, LayerProblem, Mask, Observer, Pruner, QuantScheme, Quantized, Quantizer, Ranks,
+    ScaleType, SolveReport, Solver, Sparsity, Statistics, Stepped,
 };
 #[cfg(feature = "model")]
 pub use sparq_model::Model;
@@ -54,16 +55,22 @@ pub mod quant {
 /// The second-order engine that methods are built from.
 pub mod engine {
     pub use sparq_core::{
-        BlockRule, ColumnOrder, ColumnSweep, CoordinateDescent, GridFit, HessianAccumulator, InputDrift, InverseFactor,
-        OutputDrift, OutputError, Refit, Rounded, Rounding, RowRule, Selection, StepDescent, Swept, reference,
-        relative_output_error, shannon_bound,
+        BlockRule, ColumnOrder, ColumnSweep, Communicator, CoordinateDescent, GridFit, HessianAccumulator, InputDrift,
+        InverseFactor, OutputDrift, OutputError, Refit, Rounded, Rounding, RowRule, Selection, StepDescent, Swept,
+        reference, relative_output_error,
     };
+}
+
+/// Processes of an MPI job that share the work ([`Ranks`]).
+#[cfg(feature = "mpi")]
+pub mod mpi {
+    pub use sparq_mpi::{Job, start};
 }
 
 /// Matrix products and factorizations.
 pub mod linalg {
     pub use sparq_linalg::{
-        Error, gemm, gemm_sequential, inverse_factor, linear, linear_bf16, mirror_lower, syrk_lower,
+        Error, add, gemm, gemm_sequential, inverse_factor, linear, linear_bf16, mirror_lower, syrk_lower,
     };
 }
 
@@ -93,8 +100,8 @@ pub mod model {
 pub mod pipeline {
     pub use sparq_pipeline::{
         Activations, Allocation, Done, Error, Key, LayerBudget, LayerReport, MemorySink, Phase, Plan, Preset, Profile,
-        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sink, Survey, Targets, TuningReport, planned_size,
-        rate_for_size, resident_bytes,
+        Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sharing, Sink, Survey, Targets, TuningReport,
+        planned_size, rate_for_size, resident_bytes,
     };
 }
 

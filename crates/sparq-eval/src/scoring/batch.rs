@@ -1,8 +1,10 @@
 use super::common_prefix;
 use super::continuation::{Continuation, ContinuationScore};
 use super::head::{Query, ask};
+use crate::dealt::{dealt, put, take};
 use crate::{Error, LanguageModel, Result};
 use ndarray::Array2;
+use sparq_core::{Ranks, message};
 
 /// Tokens that the caches of a batch may hold together, as a multiple of the tokens that run: long prompts whose choices
 /// each need a copy of the cache bound the memory, not the work.
@@ -35,13 +37,23 @@ pub fn score_continuations<M: LanguageModel>(
     batch_tokens: usize,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Vec<ContinuationScore>>> {
+    score_by(&Ranks::default(), model, items, batch_tokens, progress)
+}
+
+/// The same, shared by processes.
+pub(crate) fn score_by<M: LanguageModel>(
+    ranks: &Ranks,
+    model: &M,
+    items: &[Vec<Continuation>],
+    batch_tokens: usize,
+    progress: &dyn Fn(usize, usize),
+) -> Result<Vec<Vec<ContinuationScore>>> {
     if batch_tokens == 0 {
         return Err(Error::setting("batch_tokens", "at least 1 is needed"));
     }
     let (root_length, root) = root(model, items)?;
     let plans: Vec<Plan<'_>> = items.iter().map(|item| Plan::new(item, root_length)).collect();
-    let mut scores = Vec::with_capacity(items.len());
-    let mut rest = plans.as_slice();
+    let (mut batches, mut rest) = (Vec::new(), plans.as_slice());
     while !rest.is_empty() {
         let (mut tokens, mut cached) = (0, 0);
         let fitting = rest.iter().take_while(|plan| {
@@ -50,11 +62,27 @@ pub fn score_continuations<M: LanguageModel>(
             tokens <= batch_tokens && cached <= CACHED_TOKENS.saturating_mul(batch_tokens)
         });
         let (batch, later) = rest.split_at(fitting.count().max(1));
-        scores.extend(score_batch(model, batch, root_length, &root)?);
+        batches.push(batch);
         rest = later;
-        progress(scores.len(), items.len());
     }
-    Ok(scores)
+    let mut done = 0;
+    let messages = dealt(ranks, batches.len(), |index| {
+        let mut bytes = Vec::new();
+        for score in score_batch(model, batches[index], root_length, &root)?.into_iter().flatten() {
+            put(&mut bytes, score.log_likelihood);
+            bytes.push(u8::from(score.greedy));
+        }
+        done += batches[index].len() * ranks.size();
+        progress(done.min(items.len()), items.len());
+        Ok(bytes)
+    })?;
+    let messages = messages.concat();
+    let mut rest = messages.as_slice();
+    let mut of = |_: &Continuation| {
+        let log_likelihood = take(&mut rest)?;
+        Ok(ContinuationScore { log_likelihood, greedy: message::take_bytes(&mut rest, 1)? == [1] })
+    };
+    items.iter().map(|item| item.iter().map(&mut of).collect()).collect()
 }
 
 /// Length of the prefix that all continuations share, and the cache after it.

@@ -2,11 +2,15 @@
 
 use super::common_prefix;
 use super::head::most_likely;
+use crate::dealt::{dealt, garbled};
 use crate::{Error, LanguageModel, Result, TaskOptions};
 use ndarray::{Array2, Axis};
+use sparq_core::{Ranks, message};
 
 /// Most prompts that are continued together: beyond, caches grow and speed does not.
 const MOST_TOGETHER: usize = 64;
+/// Prompts of a group. A finished text makes room for the next prompt of its group only.
+const GROUP: usize = 256;
 
 /// When generation ends.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ pub(crate) struct Limits<'a> {
 pub fn continue_greedily<M: LanguageModel>(model: &M, prompts: &[&str], max_new_tokens: usize) -> Result<Vec<String>> {
     let prompts = prompts.iter().map(|prompt| encode_prompt(model, prompt, true)).collect::<Result<Vec<_>>>()?;
     let limits = Limits { max_new_tokens, stop: &[], batch_tokens: TaskOptions::default().batch_tokens };
-    greedy(model, &prompts, &limits, &|_, _| {})
+    greedy(&Ranks::default(), model, &prompts, &limits, &|_, _| {})
 }
 
 /// Tokens of a prompt, at least one. White space at its end is kept: it is part of the template.
@@ -49,7 +53,39 @@ pub(crate) fn encode_prompt<M: LanguageModel>(model: &M, prompt: &str, special_t
 }
 
 /// Continues each prompt with the most likely tokens until a token or a string ends it; the texts written.
+///
+/// Groups of prompts are written one after the other, and shared by processes.
 pub(crate) fn greedy<M: LanguageModel>(
+    ranks: &Ranks,
+    model: &M,
+    prompts: &[Vec<u32>],
+    limits: &Limits<'_>,
+    progress: &dyn Fn(usize, usize),
+) -> Result<Vec<String>> {
+    let groups: Vec<&[Vec<u32>]> = prompts.chunks(GROUP).collect();
+    let mut before = 0;
+    let messages = dealt(ranks, groups.len(), |index| {
+        let of_group =
+            |done: usize, _: usize| progress((before + done * ranks.size()).min(prompts.len()), prompts.len());
+        let mut bytes = Vec::new();
+        for text in write(model, groups[index], limits, &of_group)? {
+            message::put_count(&mut bytes, text.len() as u64);
+            bytes.extend(text.into_bytes());
+        }
+        before += groups[index].len() * ranks.size();
+        Ok(bytes)
+    })?;
+    let messages = messages.concat();
+    let mut rest = messages.as_slice();
+    let mut of = |_: &Vec<u32>| {
+        let length = message::take_count(&mut rest)? as usize;
+        String::from_utf8(message::take_bytes(&mut rest, length)?.to_vec()).map_err(|_| garbled())
+    };
+    prompts.iter().map(&mut of).collect()
+}
+
+/// Writes one group.
+fn write<M: LanguageModel>(
     model: &M,
     prompts: &[Vec<u32>],
     limits: &Limits<'_>,

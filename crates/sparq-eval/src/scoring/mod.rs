@@ -5,6 +5,7 @@ mod continuation;
 pub(crate) mod generate;
 mod head;
 
+pub(crate) use batch::score_by;
 pub use batch::score_continuations;
 pub use continuation::{Continuation, ContinuationScore};
 pub use generate::continue_greedily;

@@ -107,7 +107,10 @@ fn damaged_models_are_an_error() {
     let items = [vec![continuation("a", "b")]];
     assert!(matches!(score_continuations(&damaged, &items, 10, &|_, _| {}), Err(Error::NotFinite { .. })));
     let limits = generate::Limits { max_new_tokens: 3, stop: &[], batch_tokens: 10 };
-    assert!(matches!(generate::greedy(&damaged, &[vec![1]], &limits, &|_, _| {}), Err(Error::NotFinite { .. })));
+    assert!(matches!(
+        generate::greedy(&sparq_core::Ranks::default(), &damaged, &[vec![1]], &limits, &|_, _| {}),
+        Err(Error::NotFinite { .. })
+    ));
 }
 
 /// One prompt, one token at a time.
@@ -136,7 +139,7 @@ fn writing_together_agrees_with_writing_alone() {
     let stop = ["\n".to_owned(), " ".to_owned(), "0".to_owned(), String::new()];
     for batch_tokens in [1, 7, 1000] {
         let limits = generate::Limits { max_new_tokens: 40, stop: &stop, batch_tokens };
-        let texts = generate::greedy(&model, &prompts, &limits, &|_, _| {}).unwrap();
+        let texts = generate::greedy(&sparq_core::Ranks::default(), &model, &prompts, &limits, &|_, _| {}).unwrap();
         for (prompt, text) in prompts.iter().zip(&texts) {
             assert_eq!(*text, slow_greedy(&model, prompt, 40, &stop[..3]));
         }
@@ -146,7 +149,10 @@ fn writing_together_agrees_with_writing_alone() {
         assert!(lengths.len() > 5, "{lengths:?}");
     }
     let none = generate::Limits { max_new_tokens: 0, stop: &[], batch_tokens: 10 };
-    assert_eq!(generate::greedy(&model, &prompts[..2], &none, &|_, _| {}).unwrap(), ["", ""]);
+    assert_eq!(
+        generate::greedy(&sparq_core::Ranks::default(), &model, &prompts[..2], &none, &|_, _| {}).unwrap(),
+        ["", ""]
+    );
 }
 
 proptest! {

@@ -1,9 +1,9 @@
 use super::{Content, Item, ItemResult, Task, TaskResult};
-use crate::scoring::{Continuation, ContinuationScore, generate, score_continuations};
+use crate::scoring::{Continuation, ContinuationScore, generate, score_by};
 use crate::{LanguageModel, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sparq_core::Observer;
+use sparq_core::{Observer, Ranks};
 
 /// How tasks are run.
 ///
@@ -52,8 +52,19 @@ impl Task {
         options: &TaskOptions,
         observer: &dyn Observer,
     ) -> Result<TaskResult> {
-        let scored = self.score(model, options, observer)?;
-        let generated = self.generate(model, options, observer)?;
+        self.evaluate_by(&Ranks::default(), model, options, observer)
+    }
+
+    /// The same, shared by processes.
+    pub(crate) fn evaluate_by<M: LanguageModel>(
+        &self,
+        ranks: &Ranks,
+        model: &M,
+        options: &TaskOptions,
+        observer: &dyn Observer,
+    ) -> Result<TaskResult> {
+        let scored = self.score(ranks, model, options, observer)?;
+        let generated = self.generate(ranks, model, options, observer)?;
         let (mut scored, mut generated) = (scored.into_iter(), generated.into_iter());
         let items = self.items.iter().map(|item| match &item.content {
             Content::Generated { answer, .. } => {
@@ -87,6 +98,7 @@ impl Task {
     /// Log-likelihoods of all continuations of the items that have some, in order.
     fn score<M: LanguageModel>(
         &self,
+        ranks: &Ranks,
         model: &M,
         options: &TaskOptions,
         observer: &dyn Observer,
@@ -101,12 +113,13 @@ impl Task {
         };
         let items = self.items.par_iter().filter_map(encode).collect::<Result<Vec<_>>>()?;
         let progress = |done, total| observer.progress(done, total, &self.name());
-        score_continuations(model, &items, options.batch_tokens, &progress)
+        score_by(ranks, model, &items, options.batch_tokens, &progress)
     }
 
     /// What the model writes for the items that ask for it, in order.
     fn generate<M: LanguageModel>(
         &self,
+        ranks: &Ranks,
         model: &M,
         options: &TaskOptions,
         observer: &dyn Observer,
@@ -124,7 +137,7 @@ impl Task {
             batch_tokens: options.batch_tokens,
         };
         let progress = |done, total| observer.progress(done, total, &self.name());
-        generate::greedy(model, &prompts, &limits, &progress)
+        generate::greedy(ranks, model, &prompts, &limits, &progress)
     }
 }
 

@@ -1,13 +1,14 @@
 use super::{TextEvaluation, TextScores, Window, WindowComparison, WindowScores};
+use crate::dealt::{dealt, put, take};
 use crate::numerics::Softmax;
 use crate::{Error, LanguageModel, Result};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
-use sparq_core::Observer;
+use sparq_core::{Observer, Ranks, message};
 
 /// Tokens per forward pass: a model that is read from disk block by block is read once per pass, and the hidden states of
-/// one pass are held in memory.
-const BATCH: usize = 16_384;
+/// one pass are held in memory. Processes share passes, so the size also says how even the shares are.
+const BATCH: usize = 4096;
 
 /// Rows of logits held at once, per model.
 const TILE: usize = 256;
@@ -57,22 +58,51 @@ impl TextEvaluation {
     /// # Ok(()) }
     /// ```
     pub fn baseline<M: LanguageModel>(&self, base: &M, observer: &dyn Observer) -> Result<TextBaseline<M>> {
+        self.baseline_by(&Ranks::default(), base, observer)
+    }
+
+    /// The same, shared by processes.
+    pub(crate) fn baseline_by<M: LanguageModel>(
+        &self,
+        ranks: &Ranks,
+        base: &M,
+        observer: &dyn Observer,
+    ) -> Result<TextBaseline<M>> {
         let mut kept: Option<Array2<f32>> = None;
         let total = self.tokens_scored();
-        let scores = self.run(base, None, observer, |row, hidden| {
-            if kept.is_none() {
-                let width = hidden.ncols();
-                let bytes = total.checked_mul(width).and_then(|elements| elements.checked_mul(size_of::<f32>()));
-                if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
-                    return Err(Error::TooLarge { tokens: total, width });
-                }
-                kept = Some(Array2::zeros((total, width)));
+        let new = |width: usize| {
+            let bytes = total.checked_mul(width).and_then(|elements| elements.checked_mul(size_of::<f32>()));
+            match bytes.filter(|&bytes| isize::try_from(bytes).is_ok()) {
+                Some(_) => Ok(Array2::zeros((total, width))),
+                None => Err(Error::TooLarge { tokens: total, width }),
             }
-            if let Some(kept) = &mut kept {
-                kept.slice_mut(s![row..row + hidden.nrows(), ..]).assign(hidden);
-            }
+        };
+        let scores = self.run(ranks, base, None, observer, |row, hidden| {
+            let kept = match &mut kept {
+                Some(kept) => kept,
+                none => none.insert(new(hidden.ncols())?),
+            };
+            kept.slice_mut(s![row..row + hidden.nrows(), ..]).assign(hidden);
             Ok(())
         })?;
+        if !ranks.is_alone() {
+            // Each process has the states of its own passes.
+            let batches = batches(&self.windows);
+            for (index, batch) in batches.iter().enumerate() {
+                let (owner, mut bytes) = (ranks.owner(index, batches.len()), Vec::new());
+                let first = rows_before(&self.windows, batch.start);
+                let rows = rows(&self.windows[batch.clone()]);
+                if let (Some(kept), true) = (&kept, owner == ranks.rank()) {
+                    message::put(&mut bytes, kept.slice(s![first..first + rows, ..]));
+                }
+                let bytes = ranks.broadcast(owner, bytes)?;
+                let kept = match &mut kept {
+                    Some(kept) => kept,
+                    none => none.insert(new(bytes.len() / size_of::<f32>() / rows.max(1))?),
+                };
+                message::take(&mut bytes.as_slice(), kept.slice_mut(s![first..first + rows, ..]))?;
+            }
+        }
         Ok(TextBaseline { model: base.output_layer(), hidden: kept.unwrap_or_default(), scores })
     }
 
@@ -82,18 +112,26 @@ impl TextEvaluation {
     /// # Errors
     /// [`Error::Baseline`] if their number is not that of the scored tokens; those of [`baseline`](Self::baseline).
     pub fn restore_baseline<M: LanguageModel>(&self, base: &M, hidden: Array2<f32>) -> Result<TextBaseline<M>> {
+        self.restore_baseline_by(&Ranks::default(), base, hidden)
+    }
+
+    /// The same, shared by processes.
+    pub(crate) fn restore_baseline_by<M: LanguageModel>(
+        &self,
+        ranks: &Ranks,
+        base: &M,
+        hidden: Array2<f32>,
+    ) -> Result<TextBaseline<M>> {
         if hidden.nrows() != self.tokens_scored() {
             let reason = format!("{} hidden states for {} scored tokens", hidden.nrows(), self.tokens_scored());
             return Err(Error::Baseline { reason });
         }
-        let mut tally = Tally::new(&self.windows, false);
-        for batch in batches(&self.windows) {
+        let scores = self.tally(ranks, false, |batch| {
             let rows = rows(&self.windows[batch.clone()]);
             let first = rows_before(&self.windows, batch.start);
-            let batch_hidden = hidden.slice(s![first..first + rows, ..]);
-            self.score_batch(base, &batch_hidden, None, batch, &mut tally)?;
-        }
-        Ok(TextBaseline { model: base.output_layer(), hidden, scores: tally.finish(&self.fingerprint) })
+            self.score_batch(base, &hidden.slice(s![first..first + rows, ..]), None, batch)
+        })?;
+        Ok(TextBaseline { model: base.output_layer(), hidden, scores })
     }
 
     /// Scores a model on the text: perplexity, and with a baseline KL(base ‖ model) and top-1 agreement.
@@ -112,47 +150,90 @@ impl TextEvaluation {
         baseline: Option<&TextBaseline<M>>,
         observer: &dyn Observer,
     ) -> Result<TextScores> {
+        self.evaluate_by(&Ranks::default(), model, baseline, observer)
+    }
+
+    /// The same, shared by processes.
+    pub(crate) fn evaluate_by<M: LanguageModel>(
+        &self,
+        ranks: &Ranks,
+        model: &M,
+        baseline: Option<&TextBaseline<M>>,
+        observer: &dyn Observer,
+    ) -> Result<TextScores> {
         if let Some(baseline) = baseline
             && baseline.scores.fingerprint != self.fingerprint
         {
             return Err(Error::Baseline { reason: "it was made from another text or with other settings".to_owned() });
         }
-        self.run(model, baseline, observer, |_, _| Ok(()))
+        self.run(ranks, model, baseline, observer, |_, _| Ok(()))
     }
 
+    /// Runs a model over the text. `keep` gets the hidden states of this process's passes with the row they begin at.
     fn run<M: LanguageModel>(
         &self,
+        ranks: &Ranks,
         model: &M,
         baseline: Option<&TextBaseline<M>>,
         observer: &dyn Observer,
         mut keep: impl FnMut(usize, &ArrayView2<'_, f32>) -> Result<()>,
     ) -> Result<TextScores> {
-        let mut tally = Tally::new(&self.windows, baseline.is_some());
         let (mut done, total) = (0, self.tokens_scored());
-        for batch in batches(&self.windows) {
+        self.tally(ranks, baseline.is_some(), |batch| {
             let windows = &self.windows[batch.clone()];
             let sequences: Vec<&[u32]> = windows.iter().map(|window| &self.tokens[window.start..window.end]).collect();
             let predicting = predicting_rows(&model.hidden(&sequences)?, windows);
-            keep(done, &predicting.view())?;
+            let first = rows_before(&self.windows, batch.start);
+            keep(first, &predicting.view())?;
             let base = baseline
-                .map(|baseline| (&baseline.model, baseline.hidden.slice(s![done..done + predicting.nrows(), ..])));
-            self.score_batch(model, &predicting.view(), base, batch, &mut tally)?;
-            done += predicting.nrows();
-            observer.progress(done, total, &"text");
-        }
-        Ok(tally.finish(&self.fingerprint))
+                .map(|baseline| (&baseline.model, baseline.hidden.slice(s![first..first + predicting.nrows(), ..])));
+            let scores = self.score_batch(model, &predicting.view(), base, batch)?;
+            done += predicting.nrows() * ranks.size();
+            observer.progress(done.min(total), total, &"text");
+            Ok(scores)
+        })
     }
 
-    /// Scores the windows of one batch given the hidden states that predict their tokens, `[rows, hidden]`.
+    /// Scores of all windows from those of batches, which the processes share.
+    fn tally(
+        &self,
+        ranks: &Ranks,
+        compares: bool,
+        mut score: impl FnMut(std::ops::Range<usize>) -> Result<Vec<(f64, WindowComparison)>>,
+    ) -> Result<TextScores> {
+        let batches = batches(&self.windows);
+        let messages = dealt(ranks, batches.len(), |index| {
+            let mut bytes = Vec::new();
+            for (nll, comparison) in score(batches[index].clone())? {
+                put(&mut bytes, nll);
+                put(&mut bytes, comparison.kl);
+                message::put_count(&mut bytes, comparison.agreements as u64);
+                put(&mut bytes, comparison.base_nll);
+            }
+            Ok(bytes)
+        })?;
+        let messages = messages.concat();
+        let mut rest = messages.as_slice();
+        let (mut windows, mut comparisons) = (Vec::new(), Vec::new());
+        for window in &self.windows {
+            windows.push(WindowScores { tokens: window.scored(), nll: take(&mut rest)? });
+            let (kl, agreements) = (take(&mut rest)?, message::take_count(&mut rest)? as usize);
+            comparisons.push(WindowComparison { kl, agreements, base_nll: take(&mut rest)? });
+        }
+        Ok(TextScores::new(windows, compares.then_some(comparisons), &self.fingerprint))
+    }
+
+    /// Scores the windows of one batch given the hidden states that predict their tokens, `[rows, hidden]`: the sum of
+    /// negative log-likelihoods of each, and how it compares with the base.
     fn score_batch<M: LanguageModel>(
         &self,
         model: &M,
         hidden: &ArrayView2<'_, f32>,
         base: Option<(&M, ArrayView2<'_, f32>)>,
         batch: std::ops::Range<usize>,
-        tally: &mut Tally,
-    ) -> Result<()> {
-        let windows = &self.windows[batch.clone()];
+    ) -> Result<Vec<(f64, WindowComparison)>> {
+        let (windows, first) = (&self.windows[batch.clone()], batch.start);
+        let mut sums = vec![(0.0, WindowComparison::default()); windows.len()];
         let owners: Vec<(usize, u32)> = (batch.zip(windows))
             .flat_map(|(index, window)| {
                 self.tokens[window.first_scored..window.end].iter().map(move |token| (index, *token))
@@ -170,10 +251,16 @@ impl TextEvaluation {
                 if !scores.is_finite() {
                     return Err(Error::NotFinite { what: format!("window {window} of the text") });
                 }
-                tally.add(*window, scores);
+                let (nll, comparison) = &mut sums[window - first];
+                *nll += scores.nll;
+                if let Some((kl, agrees, base_nll)) = scores.base {
+                    comparison.kl += kl;
+                    comparison.agreements += usize::from(agrees);
+                    comparison.base_nll += base_nll;
+                }
             }
         }
-        Ok(())
+        Ok(sums)
     }
 }
 
@@ -213,34 +300,6 @@ fn score_tile(
         TokenScores { nll: -softmax.log_probability(row, *token), base }
     };
     Ok(owners.par_iter().enumerate().map(|(row, owner)| score((row, owner))).collect())
-}
-
-/// Sums per window.
-struct Tally {
-    windows: Vec<WindowScores>,
-    comparison: Option<Vec<WindowComparison>>,
-}
-
-impl Tally {
-    fn new(windows: &[Window], compare: bool) -> Self {
-        let comparison = compare.then(|| vec![WindowComparison::default(); windows.len()]);
-        let windows = windows.iter().map(|window| WindowScores { tokens: window.scored(), nll: 0.0 }).collect();
-        Self { windows, comparison }
-    }
-
-    fn add(&mut self, window: usize, scores: TokenScores) {
-        self.windows[window].nll += scores.nll;
-        if let (Some(comparison), Some((kl, agrees, base_nll))) = (&mut self.comparison, scores.base) {
-            let comparison = &mut comparison[window];
-            comparison.kl += kl;
-            comparison.agreements += usize::from(agrees);
-            comparison.base_nll += base_nll;
-        }
-    }
-
-    fn finish(self, fingerprint: &str) -> TextScores {
-        TextScores::new(self.windows, self.comparison, fingerprint)
-    }
 }
 
 /// Index ranges of consecutive windows of at most [`BATCH`] tokens together, or one longer window.

@@ -60,6 +60,12 @@ pub trait Sink {
     }
 }
 
+/// Keeps nothing: for a process that does not write.
+#[derive(Debug)]
+pub(crate) struct Nowhere;
+
+impl Sink for Nowhere {}
+
 /// How far a run has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {

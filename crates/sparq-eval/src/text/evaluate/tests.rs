@@ -126,8 +126,8 @@ fn short_texts_are_refused() {
 
 #[test]
 fn batches_hold_whole_windows() {
-    let evaluation = TextEvaluation::new(tokens(40_000), settings(5_000, None)).unwrap();
+    let evaluation = TextEvaluation::new(tokens(10_400), settings(1_300, None)).unwrap();
     assert_eq!(batches(evaluation.windows()), [0..3, 3..6, 6..8]);
-    let long = TextEvaluation::new(tokens(40_000), settings(20_000, None)).unwrap();
+    let long = TextEvaluation::new(tokens(10_000), settings(5_000, None)).unwrap();
     assert_eq!(batches(long.windows()), [0..1, 1..2]);
 }
