@@ -13,6 +13,7 @@ pub(crate) mod solver;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use ndarray::Array2;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 pub(crate) use sparq::model::read_text;
@@ -22,6 +23,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// Runs `main` and turns an error into one line and exit code 1.
 pub(crate) fn run(main: impl FnOnce() -> Result<()>) -> ExitCode {
@@ -94,6 +96,19 @@ pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
 #[cfg(not(unix))]
 pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     Ok(Arc::default())
+}
+
+/// Floating-point operations a second of an `f32` product with as many tokens as a batch has, on all threads.
+pub(crate) fn product_rate() -> f64 {
+    let (a, b) = (Array2::<f32>::ones((2048, 1024)), Array2::<f32>::ones((1024, 1024)));
+    let mut c = Array2::zeros((2048, 1024));
+    let mut once = || {
+        let start = Instant::now();
+        sparq::linalg::gemm(1.0, a.view(), b.view(), 0.0, c.view_mut());
+        start.elapsed().as_secs_f64()
+    };
+    let fastest = (0..3).map(|_| once()).fold(f64::INFINITY, f64::min);
+    2.0 * 2048.0 * 1024.0 * 1024.0 / fastest
 }
 
 /// A number that must be at least 1.

@@ -522,7 +522,7 @@ mod tests {
             }
         }
         // One after the other is another sum: the order matters.
-        let row: f32 = (0..100).map(|batch| value(batch)).sum();
+        let row: f32 = (0..100).map(value).sum();
         assert_ne!(sum(&Ranks::default(), 100)[0], row);
     }
 

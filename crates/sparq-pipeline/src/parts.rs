@@ -10,7 +10,7 @@ use sparq_core::{
 use std::ops::Range;
 
 /// Rows that are solved to the same bits without those around them ([`LayerCompressor::is_by_row`](sparq_core::LayerCompressor::is_by_row)).
-const UNIT: usize = 256;
+pub(crate) const UNIT: usize = 256;
 
 /// Rows of a layer with so many that this process solves. `turn` moves the shares, so that small layers in a row are not all
 /// the first process's.

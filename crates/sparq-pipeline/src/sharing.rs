@@ -4,7 +4,7 @@ use crate::compressors::Compressors;
 use crate::damping_choice::HeldOut;
 use crate::stage_drift::StageDrift;
 use crate::targets::Matcher;
-use crate::{Recipe, Result};
+use crate::{Recipe, Result, parts};
 use serde::{Deserialize, Serialize};
 use sparq_core::{PARTS, Statistics};
 use sparq_model::Model;
@@ -20,9 +20,12 @@ pub struct Sharing {
     pub processes: usize,
     /// Fraction of the calibration tokens whose activations it holds and runs.
     pub token_share: f64,
-    /// Floating-point operations of products with tokens: the forward pass and statistics. Solving comes on top.
-    pub operations: f64,
-    /// Bytes that it sends or receives: sums over tokens on their way up a tree and back, and solved rows.
+    /// Floating-point operations of products with tokens: the forward pass and statistics.
+    pub token_operations: f64,
+    /// The same of solving: its rows, and factors, which every process makes. Those of `f64` count twice.
+    pub solve_operations: f64,
+    /// Bytes that it sends or receives: sums over tokens on their way up a tree and back, solved rows, and what the first
+    /// process writes after each block, so that another run can go on.
     pub exchanged_bytes: u64,
     /// Of these, the most for one stage of a block.
     pub stage_bytes: u64,
@@ -50,7 +53,8 @@ impl Sharing {
         let mut sharing = Self {
             processes,
             token_share: token_share(processes),
-            operations: 0.0,
+            token_operations: 0.0,
+            solve_operations: 0.0,
             exchanged_bytes: 0,
             stage_bytes: 0,
             messages: 0,
@@ -61,7 +65,7 @@ impl Sharing {
                 let linears: Vec<_> = plan.stage_linears(stage).iter().map(|id| &plan.linears()[*id]).collect();
                 let weights: usize = linears.iter().map(|linear| linear.weights()).sum();
                 let streams = if drifts { 2.0 } else { 1.0 };
-                sharing.operations += 2.0 * own * weights as f64 * streams;
+                sharing.token_operations += 2.0 * own * weights as f64 * streams;
                 let solved: Vec<_> = linears
                     .iter()
                     .filter(|linear| targets.contains(&linear.name) && compressors.of(&linear.name).is_some())
@@ -74,9 +78,19 @@ impl Sharing {
                     Statistics::ChannelNorms => (4 * width, width),
                     _ => (0, 0),
                 };
-                sharing.operations += own * (squares + 2 * drift) as f64;
+                sharing.token_operations += own * (squares + 2 * drift) as f64;
                 let chooses = recipe.held_out > 0.0 && HeldOut::serves(plan, stage);
                 let (sums, solves) = if chooses { (2, 1 + TRIES) } else { (1, 1) };
+                if needs == Statistics::Hessian {
+                    let squares = (width * width) as f64;
+                    // A Cholesky factor and its inverse.
+                    sharing.solve_operations += 8.0 / 3.0 * squares * width as f64 * solves as f64;
+                    let largest: f64 = solved.iter().map(|linear| own_rows(linear.out_features, processes)).sum();
+                    let pruned = solved.iter().any(|linear| !recipe.budget(&linear.name).sparsity.is_dense());
+                    let once = passes(recipe, pruned, drifts);
+                    let tried = passes(&recipe.sketch(), pruned, drifts);
+                    sharing.solve_operations += largest * squares * (once + (solves - 1) as f64 * tried);
+                }
                 let rows: u64 = solved
                     .iter()
                     .map(|linear| {
@@ -98,19 +112,38 @@ impl Sharing {
                 sharing.messages += sums * (rises + 1) + of_layers;
             }
         }
+        let others = (tokens as f64 * (1.0 - token_share(processes))) as u64;
+        let commits = model.block_count().saturating_sub(1) as u64;
+        sharing.exchanged_bytes += commits * others * model.memory_estimate().residual_per_token;
         Ok(sharing)
     }
+}
+
+/// Rows of a layer that the process with most of them solves.
+fn own_rows(rows: usize, processes: usize) -> f64 {
+    let units = (rows / parts::UNIT).max(1);
+    units.div_ceil(processes) as f64 / units as f64 * rows as f64
+}
+
+/// Operations of solving a layer, for each of its rows and squares of its width.
+fn passes(recipe: &Recipe, pruned: bool, drifts: bool) -> f64 {
+    let refit = if pruned && recipe.refit > 0 { 2 * (recipe.refit + 1) * recipe.mask_rounds.max(1) } else { 0 };
+    let sweep = if pruned && recipe.act_order { 2 } else { 1 };
+    let descent = if recipe.descent > 0 { 2 + 4 * recipe.descent } else { 0 };
+    let (drift, errors) = (if drifts { 6 } else { 0 }, 2);
+    (sweep + refit + descent + drift + errors) as f64
 }
 
 impl fmt::Display for Sharing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "each of {} processes at most: {:.1} % of the tokens, {:.3} TFLOP with them, {:.1} MB to exchange ({:.1} MB for a \
-             stage) in {} messages",
+            "each of {} processes at most: {:.1} % of the tokens, {:.2} TFLOP with them, {:.2} TFLOP of solving, {:.1} MB to \
+             exchange ({:.1} MB for a stage) in {} messages",
             self.processes,
             100.0 * self.token_share,
-            self.operations / 1e12,
+            self.token_operations / 1e12,
+            self.solve_operations / 1e12,
             self.exchanged_bytes as f64 / 1e6,
             self.stage_bytes as f64 / 1e6,
             self.messages,

@@ -1,11 +1,13 @@
 //! Several processes, here threads that speak only by messages, make the bytes that one makes.
 
-use sparq_core::Ranks;
+use sparq_core::{Communicator, Ranks};
 use sparq_export::Dense;
 use sparq_model::Model;
-use sparq_pipeline::{Calibration, Compress, Done, Error, Recipe, Result, Sampling};
+use sparq_pipeline::{Calibration, Compress, Done, Error, Plan, Recipe, Result, Sampling};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A model and the text it is calibrated on.
 struct Subject {
@@ -125,4 +127,60 @@ fn what_the_first_refuses_ends_all() {
     for refused in subject.compress(RECIPES[0], directory.path(), 3, None) {
         assert!(refused.is_err());
     }
+}
+
+/// Counts what a process sends and receives.
+#[derive(Debug)]
+struct Counted {
+    ranks: Ranks,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Communicator for Counted {
+    fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.ranks.size()
+    }
+
+    fn send(&self, to: usize, bytes: &[u8]) -> sparq_core::Result<()> {
+        self.bytes.fetch_add(bytes.len() as u64, Relaxed);
+        self.ranks.send(to, bytes)
+    }
+
+    fn receive(&self, from: usize) -> sparq_core::Result<Vec<u8>> {
+        let message = self.ranks.receive(from)?;
+        self.bytes.fetch_add(message.len() as u64, Relaxed);
+        Ok(message)
+    }
+}
+
+#[test]
+fn the_plan_says_what_travels() {
+    let subject = Subject::demo();
+    let directory = tempfile::tempdir().expect("a directory");
+    let recipe: Recipe = "s=0,q=4,group=32,preset=reference,drift=0.5".parse().expect("valid");
+    let bytes = Arc::new(AtomicU64::new(0));
+    let run = |ranks: Ranks| {
+        let bytes = Arc::clone(&bytes);
+        let ranks = if ranks.is_first() { Ranks::new(Counted { ranks, bytes }) } else { ranks };
+        let job = Compress::new(&subject.model).recipe(recipe.clone()).calibration(&subject.calibration);
+        job.ranks(ranks).to(directory.path().join("out"), &Dense).expect("compressed")
+    };
+    let done: Vec<Done> = std::thread::scope(|scope| {
+        let threads: Vec<_> = Ranks::in_threads(2).into_iter().map(|ranks| scope.spawn(|| run(ranks))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let planned = done[0].compression.plan.sharing.expect("two share");
+    let found = bytes.load(Relaxed) as f64;
+    assert!((planned.exchanged_bytes as f64 / found - 1.0).abs() < 0.2, "{} planned, {found}", planned.exchanged_bytes);
+    let by = |processes| {
+        let plan = Plan::shared(&subject.model, &recipe, Some(&subject.calibration), processes).expect("plans");
+        (plan.sharing.map(|sharing| (sharing.token_share, sharing.token_operations)), plan.activation_bytes)
+    };
+    let (Some((half, of_two)), Some((quarter, of_four))) = (by(2).0, by(4).0) else { panic!("several share") };
+    assert_eq!((by(1).0, half, quarter, of_two), (None, 0.5, 0.25, 2.0 * of_four));
+    assert!(by(4).1 < by(2).1 && by(2).1 < by(1).1);
 }
