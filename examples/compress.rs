@@ -111,7 +111,7 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
         let allocation = Allocation::parse(&common::read_text(file)?);
         recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
     }
-    let recipe = common::on_first(ranks, || {
+    let recipe = sparq::pipeline::on_first(ranks, || {
         let of_search = Found { searches, has_rate, sized_codes };
         complete(arguments, &model, recipe, calibration.as_ref(), of_search, &out)
     })?;

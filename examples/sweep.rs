@@ -103,10 +103,10 @@ fn sweep(arguments: &Arguments, ranks: &Ranks) -> Result<()> {
         let search = Search::new(recipe.clone()).widths(&arguments.search.widths(&[3, 4, 8])?);
         let targets: Vec<Target<'_>> = arguments.target_tcr.iter().copied().map(Target::Tcr).collect();
         let (targets, source) = (&targets, &source);
-        recipes.extend(common::on_first(ranks, || {
+        recipes.extend(sparq::pipeline::on_first(ranks, || {
             let (searches, out) = (&arguments.search, &arguments.out);
             let found = searches.allocate(search, &model, source, &calibration, targets, out, &bar)?;
-            Ok(found.iter().map(|found| found.recipe(&recipe)).collect::<Vec<_>>())
+            anyhow::Ok(found.iter().map(|found| found.recipe(&recipe)).collect::<Vec<_>>())
         })?);
     }
     let sweep = Sweep {

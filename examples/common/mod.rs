@@ -14,8 +14,6 @@ pub(crate) mod solver;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::Array2;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 pub(crate) use sparq::model::read_text;
 use sparq::{Model, Observer, Ranks};
 use std::fmt::Display;
@@ -44,6 +42,13 @@ pub(crate) fn run_shared(main: impl FnOnce(Ranks) -> Result<u8>) -> ExitCode {
     let ranks = job.ranks();
     #[cfg(not(feature = "mpi"))]
     let ranks = Ranks::default();
+    #[cfg(not(feature = "mpi"))]
+    let main = |ranks| {
+        let started = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].iter().find_map(|name| std::env::var(name).ok());
+        let alone = started.is_none_or(|processes| processes == "1");
+        ensure!(alone, "several processes were started, but this program was built without --features mpi");
+        main(ranks)
+    };
     let rank = if ranks.is_alone() { String::new() } else { format!("rank {}: ", ranks.rank()) };
     match main(ranks) {
         Ok(code) => ExitCode::from(code),
@@ -61,18 +66,6 @@ pub(crate) fn run_shared(main: impl FnOnce(Ranks) -> Result<u8>) -> ExitCode {
 /// `observer` on the first process, none on others.
 pub(crate) fn observer<'a>(ranks: &Ranks, observer: &'a dyn Observer) -> &'a dyn Observer {
     if ranks.is_first() { observer } else { &() }
-}
-
-/// What the first process finds, for all of them.
-pub(crate) fn on_first<T: Serialize + DeserializeOwned>(ranks: &Ranks, find: impl FnOnce() -> Result<T>) -> Result<T> {
-    let found = if ranks.is_first() { Some(find()?) } else { None };
-    match found {
-        Some(found) if ranks.is_alone() => Ok(found),
-        found => {
-            let message = found.map_or_else(|| Ok(Vec::new()), |found| serde_json::to_vec(&found))?;
-            Ok(serde_json::from_slice(&ranks.broadcast(0, message)?)?)
-        }
-    }
 }
 
 /// Exit code of a program that a signal asked to stop: what shells give for SIGINT.

@@ -1,4 +1,4 @@
-use crate::driver::broadcast;
+use crate::agreement::on_first;
 use crate::partial::{self, CHECKPOINT, TUNED, TUNING, UNTUNED};
 use crate::sink::{Nowhere, SOLUTION};
 use crate::tuning::{Subject, Tuned, tune};
@@ -236,8 +236,7 @@ impl<'a> Compress<'a> {
         }
         self.ranks.barrier()?; // the directory for unfinished work is there
         self.within(&partial).into_sink(&mut Nowhere)?;
-        broadcast(&self.ranks, &None)?
-            .ok_or_else(|| Error::Activations { what: "the first process made nothing".into() })
+        on_first(&self.ranks, || Err(Error::Activations { what: "only another process can say what was made".into() }))
     }
 
     /// What [`to`](Self::to) does on the process that writes.
@@ -271,11 +270,7 @@ impl<'a> Compress<'a> {
         export.path = destination.to_path_buf();
         drop(lock);
         partial::remove(partial)?;
-        let done = Done { compression, export };
-        if !self.ranks.is_alone() {
-            broadcast(&self.ranks, &Some(done.clone()))?;
-        }
-        Ok(done)
+        on_first(&self.ranks, || Ok(Done { compression, export }))
     }
 
     /// The same, with a place in `partial` for activations that wait in a file.

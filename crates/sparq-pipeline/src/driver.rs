@@ -1,3 +1,4 @@
+use crate::agreement::on_first;
 use crate::compressors::Compressors;
 use crate::damping_choice::HeldOut;
 use crate::dense_stream::{DenseBlock, DenseStream};
@@ -5,9 +6,8 @@ use crate::gather::gather;
 use crate::plan::batch_tokens;
 use crate::stream::{Residence, Stream};
 use crate::{Activations, Compress, CompressionReport, Error, LayerReport, Phase, Profile, Progress, Result, Sink};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sparq_core::{CompressError, Hessian, LayerCompressor, LayerProblem, Ranks, Statistics, relative_output_error};
+use sparq_core::{Hessian, LayerCompressor, LayerProblem, Ranks, Statistics, relative_output_error};
 use sparq_model::{Block, LinearId, Model};
 use sparq_quant::RowStep;
 use std::sync::Arc;
@@ -176,16 +176,14 @@ impl Compress<'_> {
 
 /// What the sink of the first process left to go on from, for all of them; that process has the activations.
 fn resume(sink: &mut dyn Sink, ranks: &Ranks) -> Result<(Option<Committed>, Waiting)> {
-    let (mut committed, mut activations) = (None, None);
-    if ranks.is_first()
-        && let Some(resumed) = sink.resume()?
-    {
-        committed = Some(Committed { blocks: resumed.blocks, layers: resumed.layers, seconds: resumed.seconds });
-        activations = Some(resumed.activations);
-    }
-    if !ranks.is_alone() {
-        committed = broadcast(ranks, &committed)?;
-    }
+    let mut activations = None;
+    let committed = on_first(ranks, || {
+        let resumed = sink.resume()?;
+        Ok::<_, crate::Error>(resumed.map(|resumed| {
+            activations = Some(resumed.activations);
+            Committed { blocks: resumed.blocks, layers: resumed.layers, seconds: resumed.seconds }
+        }))
+    })?;
     Ok((committed, activations))
 }
 
@@ -198,13 +196,6 @@ struct Committed {
     blocks: usize,
     layers: Vec<LayerReport>,
     seconds: f64,
-}
-
-/// The first process's value, for all of them.
-pub(crate) fn broadcast<T: Serialize + DeserializeOwned>(ranks: &Ranks, value: &T) -> Result<T> {
-    let unreadable = |error: serde_json::Error| CompressError::Ranks { rank: ranks.rank(), what: error.to_string() };
-    let message = if ranks.is_first() { serde_json::to_vec(value).map_err(unreadable)? } else { Vec::new() };
-    Ok(serde_json::from_slice(&ranks.broadcast(0, message)?).map_err(unreadable)?)
 }
 
 /// Floating-point operations of a stage's linears, for all tokens; 0 if the tokens go to experts.

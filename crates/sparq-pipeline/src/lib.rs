@@ -12,6 +12,7 @@
 //! Through `sparq`, unless you drive the blocks yourself.
 #![deny(unsafe_code)]
 
+mod agreement;
 mod calibration;
 mod compress;
 mod compressors;
@@ -40,6 +41,7 @@ mod targets;
 mod tuning;
 mod unmatched;
 
+pub use agreement::on_first;
 pub use calibration::{Calibration, Sampling};
 pub use compress::{Compress, Done, planned_size, rate_for_size};
 pub use error::{Error, Result};

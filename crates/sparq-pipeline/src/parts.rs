@@ -23,6 +23,9 @@ pub(crate) fn rows(ranks: &Ranks, turn: usize, rows: usize, by_row: bool) -> Ran
     row(start)..row(end)
 }
 
+/// The message of a process whose rows are not finite; shorter than any other.
+const NOT_FINITE: &[u8] = &[0];
+
 /// Some rows of a layer, solved.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
@@ -32,14 +35,23 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The layer from its parts on all processes, in the order of rows. A process without rows has none.
-    pub(crate) fn gather(mine: Option<Self>, ranks: &Ranks, turn: usize) -> Result<Self> {
-        let mine = match (mine, ranks.is_alone()) {
-            (Some(mine), true) => return Ok(mine),
-            (mine, _) => mine.map_or(Ok(Vec::new()), |part| part.encode())?,
+    /// The layer from its parts on all processes, in the order of rows; a process without rows has none. None if a part of one
+    /// is not finite.
+    pub(crate) fn gather(mine: Option<Self>, ranks: &Ranks, turn: usize) -> Result<Option<Self>> {
+        let finite = mine.iter().flat_map(|part| &part.layer.weight).all(|value| value.is_finite());
+        if ranks.is_alone() {
+            return Ok(mine.filter(|_| finite));
+        }
+        let message = match &mine {
+            Some(part) if finite => part.encode()?,
+            Some(_) => NOT_FINITE.to_vec(),
+            None => Vec::new(),
         };
+        let messages = ranks.gather(message)?;
+        if messages.iter().any(|message| message == NOT_FINITE) {
+            return Ok(None);
+        }
         let mut parts = Vec::new();
-        let messages = ranks.gather(mine)?;
         // Whoever is at place 0 has the first rows.
         for place in 0..ranks.size() {
             let rank = (place + ranks.size() - turn % ranks.size()) % ranks.size();
@@ -47,7 +59,7 @@ impl Part {
                 parts.push(Self::decode(message)?);
             }
         }
-        Self::join(parts)
+        Self::join(parts).map(Some)
     }
 
     /// One below the other.
@@ -271,7 +283,7 @@ mod tests {
                             scope.spawn(move || {
                                 let rows = rows(ranks, 1, height, true);
                                 let mine = (!rows.is_empty()).then(|| solve(rows));
-                                Part::gather(mine, ranks, 1).expect("gathered")
+                                Part::gather(mine, ranks, 1).expect("gathered").expect("finite")
                             })
                         })
                         .collect();

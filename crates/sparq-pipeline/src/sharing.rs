@@ -107,8 +107,8 @@ impl Sharing {
                 let stage_bytes = sums * sum * (rises + 1) + solves * rows;
                 sharing.exchanged_bytes += stage_bytes;
                 sharing.stage_bytes = sharing.stage_bytes.max(stage_bytes);
-                // Up the tree and back; of each layer the decision to go on, two checks and its rows.
-                let of_layers = solved.len() as u64 * solves * (1 + 3 * processes as u64);
+                // Up the tree and back; of each layer the decision to go on, a check of its target and its rows.
+                let of_layers = solved.len() as u64 * solves * (1 + (1 + u64::from(drifts)) * processes as u64);
                 sharing.messages += sums * (rises + 1) + of_layers;
             }
         }

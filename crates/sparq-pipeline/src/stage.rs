@@ -2,7 +2,7 @@
 
 use crate::parts::{self, Part};
 use crate::stage_drift::StageDrift;
-use crate::{Error, LayerReport, Result};
+use crate::{LayerReport, Result};
 use ndarray::{Array1, Array2, s};
 use sparq_core::{
     CompressError, CompressedLayer, Curvature, Fallback, Hessian, LayerCompressor, LayerProblem, OutputError, Ranks,
@@ -58,30 +58,27 @@ impl StageStatistics {
             target = None;
         }
         let weight = target.as_ref().map_or(dense, |target| target.view());
+        let hessian = self.curvature.hessian();
         let solved = if self.lacks_tokens(solver) {
-            Err(Fallback::NoTokens)
+            None
         } else {
-            let solve =
-                || Ok::<_, Error>(solver.compress(&LayerProblem::new(&linear.name, weight, &self.curvature)?)?);
-            let layer = if rows.is_empty() { None } else { Some(solve()?) };
-            let overflowed = layer.iter().flat_map(|layer| &layer.weight).any(|value| !value.is_finite());
-            if ranks.any(overflowed)? { Err(Fallback::NotFinite) } else { Ok(layer) }
+            let mut mine = None;
+            if !rows.is_empty() {
+                let layer = solver.compress(&LayerProblem::new(&linear.name, weight, &self.curvature)?)?;
+                let errors = OutputError::of_bands(weight, layer.weight.view(), hessian);
+                mine = Some(Part { layer, errors });
+            }
+            Part::gather(mine, ranks, turn)?
         };
-        let mut part = match solved {
-            Ok(layer) => {
-                let hessian = self.curvature.hessian();
-                let part = |layer: CompressedLayer| {
-                    let errors = OutputError::of_bands(weight, layer.weight.view(), hessian);
-                    Part { layer, errors }
-                };
-                Part::gather(layer.map(part), ranks, turn)?
-            }
-            Err(fallback) => {
-                let hessian = if self.lacks_tokens(solver) { &Hessian::None } else { self.curvature.hessian() };
-                let layer = self.without_curvature(linear, solver, fallback)?;
-                let errors = OutputError::of_bands(linear.weight.view(), layer.weight.view(), hessian);
-                Part { layer, errors }
-            }
+        let mut part = if let Some(solved) = solved {
+            solved
+        } else {
+            let no_tokens = (Fallback::NoTokens, &Hessian::None);
+            let (fallback, hessian) =
+                if self.lacks_tokens(solver) { no_tokens } else { (Fallback::NotFinite, hessian) };
+            let layer = self.without_curvature(linear, solver, fallback)?;
+            let errors = OutputError::of_bands(linear.weight.view(), layer.weight.view(), hessian);
+            Part { layer, errors }
         };
         if self.skipped > 0 {
             part.layer.report.fallbacks.insert(0, Fallback::SkippedTokens { count: self.skipped });

@@ -8,7 +8,6 @@ use crate::store::{Store, fingerprint};
 
 use crate::verdict::{comparisons, verdicts};
 use crate::{Error, Result};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sparq_core::{Observer, Ranks, Sparsity};
 use sparq_eval::{
@@ -17,7 +16,7 @@ use sparq_eval::{
 };
 use sparq_metric::{Bootstrap, SrcrForm, retention};
 use sparq_model::Model;
-use sparq_pipeline::{Calibration, Compress, CompressionReport, Recipe};
+use sparq_pipeline::{Calibration, Compress, CompressionReport, Recipe, on_first};
 use sparq_tensor::write_file;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -175,18 +174,12 @@ impl Sweep {
         let mut baseline: Option<Baseline<Model>> = None;
         let total = recipes.len();
         let first = self.ranks.is_first();
-        let base = if first { self.stored(&store, &common, &"the base")? } else { None };
-        let base = self.shared(base)?;
+        let base = on_first(&self.ranks, || self.stored(&store, &common, &"the base"))?;
         // Without the base's own results nothing else is taken from the store.
-        let stored: Vec<Option<Measurement>> = match &base {
-            Some(_) if first => keys
-                .iter()
-                .zip(&recipes)
-                .map(|(key, recipe)| self.stored(&store, key, recipe))
-                .collect::<Result<_>>()?,
-            _ => keys.iter().map(|_| None).collect(),
-        };
-        let stored = self.shared(stored)?;
+        let stored = on_first(&self.ranks, || match &base {
+            Some(_) => keys.iter().zip(&recipes).map(|(key, recipe)| self.stored(&store, key, recipe)).collect(),
+            None => Ok(keys.iter().map(|_| None).collect::<Vec<Option<Measurement>>>()),
+        })?;
         let left: Vec<usize> = (0..total).filter(|&index| stored[index].is_none()).collect();
         let base = if left.is_empty() && base.is_some() {
             base
@@ -207,7 +200,7 @@ impl Sweep {
                 store.put(&common, &measurement)?;
             }
             baseline = Some(fresh);
-            self.shared(Some(measurement))?
+            on_first(&self.ranks, || Ok::<_, Error>(Some(measurement)))?
         };
         let Some(base) = base else { return Err(Error::NoConfigurations) };
         let own: Vec<usize> = left.iter().copied().skip(self.ranks.rank()).step_by(self.ranks.size()).collect();
@@ -241,15 +234,6 @@ impl Sweep {
             write_file(directory.join("results.json"), &serde_json::to_vec_pretty(&results)?)?;
         }
         Ok(results)
-    }
-
-    /// The first process's value, for all of them.
-    fn shared<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<T> {
-        if self.ranks.is_alone() {
-            return Ok(value);
-        }
-        let message = if self.ranks.is_first() { serde_json::to_vec(&value)? } else { Vec::new() };
-        Ok(serde_json::from_slice(&self.ranks.broadcast(0, message)?)?)
     }
 
     /// What the other processes have measured.
