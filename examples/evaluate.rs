@@ -51,6 +51,9 @@ fn main() -> ExitCode {
 fn evaluate(arguments: &Arguments, ranks: Ranks) -> Result<()> {
     arguments.threads.start()?;
     let (model, demo) = arguments.model.open()?;
+    if ranks.is_first() {
+        common::arguments::print_remarks(&model);
+    }
     let seed = arguments.seed.seed;
     let evaluation = Evaluation::new().with_bootstrap(Bootstrap { seed, ..Bootstrap::default() });
     let evaluation = arguments.judging.add_to(evaluation, &model, demo.as_ref(), seed)?.with_ranks(ranks.clone());

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
     common::run(|| {
         arguments.threads.start()?;
         let (mut model, _demo) = arguments.model.open()?;
+        common::arguments::print_remarks(&model);
         if arguments.in_memory {
             model.make_resident()?;
         } else {
@@ -85,6 +86,9 @@ fn main() -> ExitCode {
             }
             ControlFlow::Continue(())
         })?;
+        if prompt.len() + tokens.len() == model.config().max_positions {
+            eprintln!("\nstopped at the last of the model's {} positions", model.config().max_positions);
+        }
         let decoding = first.map_or(0.0, |first| first.elapsed().as_secs_f64());
         let speed = if decoding > 0.0 { tokens.len().saturating_sub(1) as f64 / decoding } else { 0.0 };
         let answer = serde_json::json!({

@@ -73,6 +73,9 @@ fn main() -> ExitCode {
 fn sweep(arguments: &Arguments, ranks: &Ranks) -> Result<()> {
     arguments.threads.start()?;
     let (mut model, demo) = arguments.model.open()?;
+    if ranks.is_first() {
+        common::arguments::print_remarks(&model);
+    }
     let demo = demo.as_ref();
     let seed = arguments.seed.seed;
     let drawn = arguments.calibration.draw(&model, demo, &arguments.seed)?;

@@ -41,6 +41,11 @@ impl ModelArgs {
     }
 }
 
+/// Says what of a checkpoint is not as usual; programs that export have it in their report.
+pub(crate) fn print_remarks(model: &Model) {
+    model.checkpoint().remarks().iter().for_each(|remark| eprintln!("note: {remark}"));
+}
+
 /// A warning if the tokenizer has tokens that the model has no embedding for.
 pub(crate) fn beyond(model: &Model) -> Option<String> {
     let (embeddings, tokens) =

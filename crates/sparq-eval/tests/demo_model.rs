@@ -3,7 +3,7 @@
 
 use sparq_core::Ranks;
 use sparq_eval::{Evaluation, ResultCache, Task, TaskOptions, TextEvaluation, TextSettings};
-use sparq_model::Model;
+use sparq_model::{GenerateOptions, Model, Sampler};
 use std::path::PathBuf;
 
 fn demo() -> (PathBuf, Model) {
@@ -117,6 +117,27 @@ fn results_do_not_depend_on_the_number_of_processes() {
         });
         assert!(together.iter().all(|report| *report == alone), "{size} processes");
     }
+}
+
+#[test]
+fn prompts_beyond_the_positions_are_refused_and_texts_end_there() {
+    let (_, model) = demo();
+    let long = "Ann has the ring. ".repeat(130);
+    for record in [
+        format!(r#"{{"question": "{long}", "choices": ["one", "two"], "answer": 0}}"#),
+        format!(r#"{{"question": "{long}", "answer": "4"}}"#),
+    ] {
+        let task = Task::from_jsonl("t", &record).unwrap();
+        let error = task.evaluate(&model, &TaskOptions::default(), &()).unwrap_err();
+        assert!(error.to_string().contains("512 positions"), "{error}");
+    }
+    let options = GenerateOptions { max_tokens: 9, stop: Vec::new(), sampler: Sampler::Greedy };
+    let prompt = |length: usize| vec![5_u32; length];
+    let generate = |length| model.generate(&prompt(length), &options, |_| std::ops::ControlFlow::Continue(()));
+    assert_eq!(generate(500).unwrap().len(), 9);
+    assert_eq!(generate(510).unwrap().len(), 2);
+    assert_eq!(generate(512).unwrap().len(), 0);
+    assert!(generate(513).unwrap_err().to_string().contains("512 positions"));
 }
 
 #[test]

@@ -40,9 +40,11 @@ impl Model {
     /// `observer` sees each token as it is chosen and may end the generation. Calling
     /// [`make_resident`](Self::make_resident) first is advised: otherwise each token reads the whole model from disk.
     ///
+    /// Ends where the model's positions do.
+    ///
     /// # Errors
-    /// [`Error::Generation`] if the prompt is empty or the sampler's settings are out of range; those of
-    /// [`extend`](Self::extend).
+    /// [`Error::Generation`] if the prompt is empty or the sampler's settings are out of range; a prompt longer than the model's
+    /// positions ([`check_length`](crate::ModelConfig::check_length)); those of [`extend`](Self::extend).
     ///
     /// # Examples
     /// ```no_run
@@ -66,11 +68,13 @@ impl Model {
         if prompt.is_empty() {
             return Err(Error::Generation { setting: "prompt", reason: "at least one token is needed".to_owned() });
         }
+        self.config().check_length(prompt.len())?;
+        let room = self.config().max_positions - prompt.len();
         let mut chooser = Chooser::new(options.sampler)?;
         let mut cache = self.new_cache();
         let mut generated = Vec::new();
         let mut new = prompt.to_vec();
-        while generated.len() < options.max_tokens {
+        while generated.len() < options.max_tokens.min(room) {
             let hidden = self.extend(std::slice::from_mut(&mut cache), &[&new])?;
             let logits = self.logits(hidden.slice(s![-1.., ..]))?;
             let token = chooser.choose(logits.row(0));

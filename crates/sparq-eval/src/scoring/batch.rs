@@ -51,6 +51,7 @@ pub(crate) fn score_by<M: LanguageModel>(
     if batch_tokens == 0 {
         return Err(Error::setting("batch_tokens", "at least 1 is needed"));
     }
+    model.check_length(items.iter().flatten().map(|choice| choice.inputs().len()).max().unwrap_or(0))?;
     let (root_length, root) = root(model, items)?;
     let plans: Vec<Plan<'_>> = items.iter().map(|item| Plan::new(item, root_length)).collect();
     let (mut batches, mut rest) = (Vec::new(), plans.as_slice());

@@ -94,6 +94,7 @@ fn write<M: LanguageModel>(
     if prompts.is_empty() || limits.max_new_tokens == 0 {
         return Ok(vec![String::new(); prompts.len()]);
     }
+    model.check_length(prompts.iter().map(Vec::len).max().unwrap_or(0))?;
     let ends = model.end_tokens()?;
     // The beginning that all prompts share (worked examples, say) is run once; the last token must stay outside.
     let shortest = prompts.iter().map(|prompt| prompt.len() - 1).min().unwrap_or(0);
@@ -106,6 +107,7 @@ fn write<M: LanguageModel>(
         model,
         limits,
         ends,
+        lengths: prompts.iter().map(Vec::len).collect(),
         texts: vec![String::new(); prompts.len()],
         active: Vec::new(),
         caches: Vec::new(),
@@ -139,6 +141,8 @@ struct Writer<'a, M: LanguageModel> {
     model: &'a M,
     limits: &'a Limits<'a>,
     ends: Vec<u32>,
+    /// Tokens of each prompt.
+    lengths: Vec<usize>,
     texts: Vec<String>,
     /// Index and tokens written of each text that is not finished.
     active: Vec<(usize, Vec<u32>)>,
@@ -162,7 +166,8 @@ impl<M: LanguageModel> Writer<'_, M> {
                 let text = self.model.decode(written)?;
                 let stops = self.limits.stop.iter().filter(|stop| !stop.is_empty());
                 let stop = stops.filter_map(|stop| text.find(stop.as_str())).min();
-                ended = stop.is_some() || written.len() == self.limits.max_new_tokens;
+                let is_full = self.model.check_length(self.lengths[*index] + written.len() + 1).is_err();
+                ended = stop.is_some() || written.len() == self.limits.max_new_tokens || is_full;
                 self.texts[*index] = stop.map_or_else(|| text.clone(), |at| text[..at].to_owned());
             }
             going.push(!ended);
