@@ -129,15 +129,19 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
         .keep_solution(!arguments.no_solution)
         .memory_budget(arguments.memory_budget.map(|budget| budget.saturating_sub(held)))
         .stop_after(arguments.stop_after.map(|blocks| blocks as usize));
-    if let Some(sharing) = job.plan()?.sharing.filter(|_| ranks.is_first()) {
+    if !ranks.is_alone()
+        && let Some(sharing) = job.plan()?.sharing
+    {
+        // All at once: processes on one machine slow each other.
+        ranks.barrier()?;
         let rate = common::product_rate();
-        eprintln!(
+        common::observer(ranks, &bar).note(&format!(
             "about {:.0} s of products and factors in each process at {:.0} GFLOP/s as measured here, and {:.0} s for what it \
              exchanges at 1 Gbit/s",
             (sharing.token_operations + sharing.solve_operations) / rate,
             rate / 1e9,
             sharing.exchanged_bytes as f64 / 125e6,
-        );
+        ));
     }
     let done = match job.to(&out, format.as_ref()) {
         Err(sparq::pipeline::Error::Stopped { done, of }) => {
