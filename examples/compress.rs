@@ -79,6 +79,23 @@ struct Arguments {
     json: JsonArgs,
 }
 
+impl Arguments {
+    /// Bytes that a file of coded weights may take.
+    fn sized_codes(&self) -> Option<u64> {
+        self.target_size.filter(|_| self.format.is_coded())
+    }
+
+    /// Whether layers have rates.
+    fn has_rate(&self) -> bool {
+        self.solver.rate().is_some() || self.sized_codes().is_some()
+    }
+
+    /// Whether sparsity and bits of layers are to be found.
+    fn searches(&self) -> bool {
+        (self.target_tcr.is_some() || self.target_size.is_some()) && !self.has_rate()
+    }
+}
+
 /// Stands for a rate until it is known.
 const ANY_RATE: f64 = 3.0;
 
@@ -90,10 +107,7 @@ fn main() -> ExitCode {
 fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
     arguments.threads.start()?;
     let out = arguments.format.destination("compressed")?;
-    let sized_codes = arguments.target_size.filter(|_| arguments.format.is_coded());
-    let has_rate = arguments.solver.rate().is_some() || sized_codes.is_some();
-    let searches = (arguments.target_tcr.is_some() || arguments.target_size.is_some()) && !has_rate;
-    if !searches && !has_rate {
+    if !arguments.searches() && !arguments.has_rate() {
         arguments.search.check_unused("--target-tcr, --target-size or --bits-per-weight")?;
     }
     let format = arguments.format.format()?;
@@ -105,15 +119,14 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
     if !arguments.targets.is_empty() {
         targets.include.clone_from(&arguments.targets);
     }
-    let mut recipe = arguments.solver.recipe(targets, sized_codes.map(|_| ANY_RATE))?;
+    let mut recipe = arguments.solver.recipe(targets, arguments.sized_codes().map(|_| ANY_RATE))?;
     let calibration = arguments.calibration.draw(&model, demo.as_ref(), &arguments.seed)?;
     if let Some(file) = &arguments.allocation {
         let allocation = Allocation::parse(&common::read_text(file)?);
         recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
     }
     let recipe = sparq::pipeline::on_first(ranks, || {
-        let of_search = Found { searches, has_rate, sized_codes };
-        complete(arguments, &model, recipe, calibration.as_ref(), of_search, &out)
+        complete(arguments, &model, recipe, calibration.as_ref(), format.as_ref(), &out)
     })?;
     let calibration = calibration.as_ref().map(|(_, calibration)| calibration);
     let held = sparq::pipeline::resident_bytes().unwrap_or(0);
@@ -167,38 +180,27 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
     Ok(0)
 }
 
-/// What of the recipe is still to be found.
-#[derive(Clone, Copy)]
-struct Found {
-    /// Sparsity and bits of layers.
-    searches: bool,
-    /// Layers have rates.
-    has_rate: bool,
-    /// Bytes that a file of coded weights may take.
-    sized_codes: Option<u64>,
-}
-
 /// The recipe with what a search finds.
 fn complete(
     arguments: &Arguments,
     model: &Model,
     mut recipe: Recipe,
     calibration: Option<&(Source, Calibration)>,
-    Found { searches, has_rate, sized_codes }: Found,
+    format: &dyn ExportFormat,
     out: &Path,
 ) -> Result<Recipe> {
-    if searches {
+    if arguments.searches() {
         let (source, calibration) = calibration.context("a search needs text: give --calibration FILE")?;
-        let found = search(arguments, model, &recipe, (source, calibration), arguments.format.format()?.as_ref(), out)?;
+        let found = search(arguments, model, &recipe, (source, calibration), format, out)?;
         recipe.allocation = Some(found);
     }
-    if let (true, None, Some((source, _))) = (has_rate, &recipe.allocation, calibration) {
+    if let (true, None, Some((source, _))) = (arguments.has_rate(), &recipe.allocation, calibration) {
         // A coded file holds embedding and output matrix at a rate as well.
         let embeddings = arguments.format.is_coded() && recipe.embeddings.is_none();
         if embeddings {
             recipe.embeddings = Some(ANY_RATE);
         }
-        let rate = match sized_codes {
+        let rate = match arguments.sized_codes() {
             Some(bytes) => sparq::pipeline::rate_for_size(model, &recipe, bytes, &arguments.format.settings())?,
             None => arguments.solver.rate().unwrap_or(ANY_RATE),
         };
