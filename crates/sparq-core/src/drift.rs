@@ -1,5 +1,5 @@
 use crate::hessian::finite_rows;
-use crate::{CompressError, Curvature, Result, Summand, message};
+use crate::{CompressError, Curvature, Result};
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 /// Sums up how far a layer's inputs have drifted from those of the dense model, to let layers undo some of it.
@@ -45,6 +45,16 @@ impl InputDrift {
     /// Nothing yet, for layers of `width` input channels.
     pub fn new(width: usize) -> Self {
         Self { sum: Array2::zeros((width, width)) }
+    }
+
+    /// The sum so far, which is added to that of other tokens.
+    pub fn sum_mut(&mut self) -> &mut Array2<f32> {
+        &mut self.sum
+    }
+
+    /// The sum so far.
+    pub fn sum(&self) -> &Array2<f32> {
+        &self.sum
     }
 
     /// Adds tokens by their inputs in the dense model and in the compressed one, both `[tokens, in]`. Tokens that are
@@ -114,6 +124,16 @@ impl OutputDrift {
         Self { sum: Array2::zeros((rows, width)) }
     }
 
+    /// The sum so far, which is added to that of other tokens.
+    pub fn sum_mut(&mut self) -> &mut Array2<f32> {
+        &mut self.sum
+    }
+
+    /// The sum so far.
+    pub fn sum(&self) -> &Array2<f32> {
+        &self.sum
+    }
+
     /// Adds tokens: the dense `weight`, `[out, in]`; their `inputs` in the dense model and in the compressed one,
     /// `[tokens, in]`; and the residual stream of both before the layer's outputs are added, `[tokens, out]`, if they go
     /// there as they are. Tokens that are not finite in any of these are left out.
@@ -168,34 +188,6 @@ impl OutputDrift {
         let rows = self.sum.nrows().saturating_sub(first).min(weight.nrows());
         check("weight", weight.dim(), (rows, self.sum.ncols()))?;
         target(weight, share * &self.sum.slice(s![first..first + rows, ..]), curvature)
-    }
-}
-
-impl Summand for InputDrift {
-    fn join(&mut self, later: &Self) {
-        sparq_linalg::add(self.sum.view_mut(), later.sum.view());
-    }
-
-    fn write(&self, message: &mut Vec<u8>) {
-        message::put(message, &self.sum);
-    }
-
-    fn read(&mut self, message: &mut &[u8]) -> Result<()> {
-        message::take(message, &mut self.sum)
-    }
-}
-
-impl Summand for OutputDrift {
-    fn join(&mut self, later: &Self) {
-        sparq_linalg::add(self.sum.view_mut(), later.sum.view());
-    }
-
-    fn write(&self, message: &mut Vec<u8>) {
-        message::put(message, &self.sum);
-    }
-
-    fn read(&mut self, message: &mut &[u8]) -> Result<()> {
-        message::take(message, &mut self.sum)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Processes that work on one problem together.
 
 use crate::{CompressError, Result};
+use ndarray::Array2;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -107,22 +108,6 @@ pub trait Summand {
     fn read(&mut self, message: &mut &[u8]) -> Result<()>;
 }
 
-/// A part of the tree that a sum is made of: 2 to the power of `level` parts from `start` on, whole on rank `owner`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Node {
-    level: usize,
-    start: usize,
-    owner: usize,
-}
-
-impl Node {
-    /// The node above it and its right sibling `right`, if they are that.
-    fn above(self, right: Self) -> Option<Self> {
-        let siblings = self.level == right.level && self.start.is_multiple_of(2 << self.level);
-        siblings.then_some(Self { level: self.level + 1, ..self })
-    }
-}
-
 impl Ranks {
     /// Of a job whose processes reach each other like this.
     pub fn new(communicator: impl Communicator + 'static) -> Self {
@@ -191,11 +176,8 @@ impl Ranks {
 
     /// Which process holds the thing at `index` of `count` that belong to parts.
     pub fn holder(&self, index: usize, count: usize) -> usize {
-        let holds = |rank: usize| {
-            let parts = self.share_of(rank, PARTS);
-            (parts.start * count / PARTS..parts.end * count / PARTS).contains(&index)
-        };
-        (0..self.size()).find(|&rank| holds(rank)).unwrap_or(0)
+        let part = (0..PARTS).find(|&part| Self::part(part, count).contains(&index)).unwrap_or(0);
+        self.owner(part, PARTS)
     }
 
     /// Sends a message to another process.
@@ -269,40 +251,8 @@ impl Ranks {
         new: impl Fn() -> std::result::Result<T, E>,
         mut fill: impl FnMut(usize, &mut T) -> std::result::Result<bool, E>,
     ) -> std::result::Result<T, E> {
-        let mut held: Vec<(Node, Option<T>)> = Vec::new();
-        for part in self.share(PARTS) {
-            let mut sum = new()?;
-            let sum = fill(part, &mut sum)?.then_some(sum);
-            held.push((Node { level: 0, start: part, owner: self.rank() }, sum));
-            while let [.., (left, _), (right, _)] = &held[..]
-                && let Some(above) = left.above(*right)
-                && let (Some((_, right)), Some((left, sum))) = (held.pop(), held.last_mut())
-            {
-                *left = above;
-                join(sum, right);
-            }
-        }
-        let mut tree = self.tree();
-        for level in 0.. {
-            if tree.len() < 2 {
-                break;
-            }
-            let mut at = 0;
-            while at + 1 < tree.len() {
-                let (left, right) = (tree[at], tree[at + 1]);
-                if let Some(above) = left.above(right).filter(|_| left.level == level) {
-                    self.exchange(&new, &mut held, left, right)?;
-                    tree[at] = above;
-                    tree.remove(at + 1);
-                }
-                at += 1;
-            }
-        }
-        let root = tree.first().map_or(0, |whole| whole.owner);
-        let mut total = match held.into_iter().next() {
-            Some((_, Some(sum))) if root == self.rank() => sum,
-            _ => new()?,
-        };
+        let (root, sum) = (self.owner(0, PARTS), self.subtree(PARTS.ilog2(), 0, &new, &mut fill)?);
+        let mut total = sum.map_or_else(&new, Ok)?;
         if !self.is_alone() {
             let mut message = Vec::new();
             if root == self.rank() {
@@ -316,64 +266,41 @@ impl Ranks {
         Ok(total)
     }
 
-    /// Adds a node to its left sibling, where that is.
-    fn exchange<T: Summand, E: From<CompressError>>(
+    /// The sum of 2 to the power of `level` parts from `start` on, if there is anything in them. It is made on the process that
+    /// owns the first of them; others have nothing.
+    fn subtree<T: Summand, E: From<CompressError>>(
         &self,
+        level: u32,
+        start: usize,
         new: &impl Fn() -> std::result::Result<T, E>,
-        held: &mut Vec<(Node, Option<T>)>,
-        left: Node,
-        right: Node,
-    ) -> std::result::Result<(), E> {
-        let mut take = |node: Node| held.iter().position(|(held, _)| *held == node).map(|at| held.remove(at).1);
-        let mine = |node: Node| node.owner == self.rank();
-        match (mine(left), mine(right)) {
-            (true, true) => {
-                let (mut sum, later) = (take(left).flatten(), take(right).flatten());
-                join(&mut sum, later);
-                held.push((Node { level: left.level + 1, ..left }, sum));
+        fill: &mut impl FnMut(usize, &mut T) -> std::result::Result<bool, E>,
+    ) -> std::result::Result<Option<T>, E> {
+        let owner = self.owner(start, PARTS);
+        if level == 0 {
+            if owner != self.rank() {
+                return Ok(None);
             }
-            (true, false) => {
-                let message = self.receive(right.owner)?;
-                let later = if message.is_empty() {
-                    None
-                } else {
-                    let mut later = new()?;
-                    later.read(&mut message.as_slice())?;
-                    Some(later)
-                };
-                let mut sum = take(left).flatten();
-                join(&mut sum, later);
-                held.push((Node { level: left.level + 1, ..left }, sum));
-            }
-            (false, true) => {
-                let mut message = Vec::new();
-                if let Some(sum) = take(right).flatten() {
-                    sum.write(&mut message);
-                }
-                self.send(left.owner, &message)?;
-            }
-            (false, false) => {}
+            let mut sum = new()?;
+            return Ok(fill(start, &mut sum)?.then_some(sum));
         }
-        Ok(())
-    }
-
-    /// What all processes hold once each has added up what it can by itself, in order.
-    fn tree(&self) -> Vec<Node> {
-        let mut tree: Vec<Node> = Vec::new();
-        for owner in 0..self.size() {
-            let mut own: Vec<Node> = Vec::new();
-            for start in self.share_of(owner, PARTS) {
-                own.push(Node { level: 0, start, owner });
-                while let [.., left, right] = own[..]
-                    && let Some(above) = left.above(right)
-                {
-                    own.truncate(own.len() - 2);
-                    own.push(above);
-                }
+        let middle = start + (1 << (level - 1));
+        let mut sum = self.subtree(level - 1, start, new, fill)?;
+        let mut later = self.subtree(level - 1, middle, new, fill)?;
+        let (here, there) = (self.rank(), self.owner(middle, PARTS));
+        if owner != there && there == here {
+            let mut message = Vec::new();
+            if let Some(later) = later.take() {
+                later.write(&mut message);
             }
-            tree.extend(own);
+            self.send(owner, &message)?;
+        } else if owner != there && owner == here {
+            let message = self.receive(there)?;
+            if !message.is_empty() {
+                later.insert(new()?).read(&mut message.as_slice())?;
+            }
         }
-        tree
+        join(&mut sum, later);
+        Ok(sum)
     }
 }
 
@@ -383,6 +310,20 @@ fn join<T: Summand>(sum: &mut Option<T>, later: Option<T>) {
         (Some(sum), Some(later)) => sum.join(&later),
         (None, later) => *sum = later,
         (Some(_), None) => {}
+    }
+}
+
+impl Summand for Array2<f32> {
+    fn join(&mut self, later: &Self) {
+        sparq_linalg::add(self.view_mut(), later.view());
+    }
+
+    fn write(&self, message: &mut Vec<u8>) {
+        message::put(message, self);
+    }
+
+    fn read(&mut self, message: &mut &[u8]) -> Result<()> {
+        message::take(message, self)
     }
 }
 
@@ -424,6 +365,7 @@ impl Communicator for Thread {
 /// Numbers in messages: as they are in memory, the lowest byte first.
 pub mod message {
     use super::{CompressError, Result};
+    use ndarray::{Array2, ArrayView2};
 
     /// Appends numbers.
     pub fn put<'a>(message: &mut Vec<u8>, values: impl IntoIterator<Item = &'a f32>) {
@@ -466,6 +408,46 @@ pub mod message {
         let (first, rest) = message.split_at_checked(count).ok_or_else(short)?;
         *message = rest;
         Ok(first)
+    }
+
+    /// Appends a number of 64 bits.
+    pub fn put_number(message: &mut Vec<u8>, value: f64) {
+        put_count(message, value.to_bits());
+    }
+
+    /// Takes such a number.
+    ///
+    /// # Errors
+    /// [`CompressError::Ranks`] if the message is too short.
+    pub fn take_number(message: &mut &[u8]) -> Result<f64> {
+        take_count(message).map(f64::from_bits)
+    }
+
+    /// Appends a matrix: its shape and its values.
+    pub fn put_matrix(message: &mut Vec<u8>, matrix: ArrayView2<'_, f32>) {
+        put_count(message, matrix.nrows() as u64);
+        put_count(message, matrix.ncols() as u64);
+        put(message, matrix);
+    }
+
+    /// Takes a matrix.
+    ///
+    /// # Errors
+    /// [`CompressError::Ranks`] if the message is too short.
+    pub fn take_matrix(message: &mut &[u8]) -> Result<Array2<f32>> {
+        let (rows, width) = (take_count(message)? as usize, take_count(message)? as usize);
+        if rows.checked_mul(width).is_none_or(|count| count > message.len() / size_of::<f32>()) {
+            return Err(short());
+        }
+        let mut matrix = Array2::zeros((rows, width));
+        take(message, &mut matrix)?;
+        Ok(matrix)
+    }
+
+    /// The error of a message that is not what it should be.
+    pub fn garbled() -> CompressError {
+        let what = "a message is not what it should be: all processes must run one program".into();
+        CompressError::Ranks { rank: 0, what }
     }
 
     fn short() -> CompressError {

@@ -1,7 +1,7 @@
 //! Work in units that the processes of a job share.
 
-use crate::{Error, Result};
-use sparq_core::{CompressError, Ranks, message};
+use crate::Result;
+use sparq_core::{Ranks, message};
 
 /// Does each of `count` units of work on the process whose it is, and returns what all of them give, in order, on every
 /// process.
@@ -25,20 +25,4 @@ pub(crate) fn dealt(
         }
     }
     Ok(all)
-}
-
-/// Appends a number.
-pub(crate) fn put(message: &mut Vec<u8>, value: f64) {
-    message::put_count(message, value.to_bits());
-}
-
-/// Takes a number.
-pub(crate) fn take(message: &mut &[u8]) -> Result<f64> {
-    Ok(f64::from_bits(message::take_count(message)?))
-}
-
-/// A result of another process that is not what it should be.
-pub(crate) fn garbled() -> Error {
-    let what = "a message is not what it should be: all processes must run one program".into();
-    CompressError::Ranks { rank: 0, what }.into()
 }

@@ -1,4 +1,3 @@
-use crate::dealt::garbled;
 use crate::fingerprint::fingerprint;
 use crate::{
     Error, LanguageModel, PooledResult, Result, ResultCache, Task, TaskOptions, TaskResult, TextBaseline,
@@ -213,7 +212,7 @@ impl Evaluation {
             return Ok(found);
         }
         let message = self.ranks.broadcast(0, serde_json::to_vec(&found).unwrap_or_default())?;
-        serde_json::from_slice(&message).map_err(|_| garbled())
+        serde_json::from_slice(&message).map_err(|_| message::garbled().into())
     }
 
     /// The same of hidden states.
@@ -229,17 +228,13 @@ impl Evaluation {
         }
         let mut bytes = Vec::new();
         if let Some(found) = &found {
-            message::put_count(&mut bytes, found.ncols() as u64);
-            message::put(&mut bytes, found);
+            message::put_matrix(&mut bytes, found.view());
         }
         let bytes = self.ranks.broadcast(0, bytes)?;
         if self.ranks.is_first() || bytes.is_empty() {
             return Ok(found);
         }
-        let mut rest = bytes.as_slice();
-        let mut hidden = Array2::zeros((text.tokens_scored(), message::take_count(&mut rest)? as usize));
-        message::take(&mut rest, &mut hidden)?;
-        Ok(Some(hidden))
+        Ok(Some(message::take_matrix(&mut bytes.as_slice())?))
     }
 
     /// The base model's own report. It has no divergence and no Sr, because it is not compared with itself.

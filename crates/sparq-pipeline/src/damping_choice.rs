@@ -6,7 +6,7 @@ use crate::stage::StageStatistics;
 use crate::stream::Stream;
 use crate::{Phase, Profile, Recipe, Result};
 use ndarray::{Array2, Zip};
-use sparq_core::Ranks;
+use sparq_core::{Ranks, message};
 use sparq_model::{Block, BlockPlan, LinearId};
 use sparq_quant::Clip;
 
@@ -90,12 +90,16 @@ impl DampingChoice<'_> {
             let mut errors = Vec::with_capacity(8 * held.len());
             for (&batch, reference) in held.iter().zip(&references) {
                 let found = profile.time(Phase::Forward, 0, || stream.after(batch, block, self.stage))?;
-                errors.extend(relative_error(&found, reference).to_le_bytes());
+                message::put_number(&mut errors, relative_error(&found, reference));
             }
             swap(block, before);
             // Processes hold batches in their order.
             let errors = ranks.gather(errors)?.concat();
-            Ok(errors.as_chunks().0.iter().fold(0.0, |sum, error| sum + f64::from_le_bytes(*error)))
+            let (mut rest, mut sum) = (errors.as_slice(), 0.0);
+            while !rest.is_empty() {
+                sum += message::take_number(&mut rest)?;
+            }
+            Ok(sum)
         })?;
         Ok(FACTORS[least])
     }

@@ -1,21 +1,21 @@
 //! A layer whose rows are solved by several processes.
 
-use crate::{Error, Result};
+use crate::Result;
 use ndarray::{Array2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 use sparq_core::{
-    CodeLayout, Codes, CompressError, CompressedLayer, Grid, Mask, OutputError, QuantScheme, Quantized, Ranks,
-    SolveReport, Stepped, message,
+    CodeLayout, Codes, CompressedLayer, Grid, Mask, OutputError, QuantScheme, Quantized, Ranks, SolveReport, Stepped,
+    message,
 };
 use std::ops::Range;
 
 /// Rows that are solved to the same bits without those around them ([`LayerCompressor::is_by_row`](sparq_core::LayerCompressor::is_by_row)).
-pub(crate) const UNIT: usize = 256;
+const UNIT: usize = 256;
 
 /// Rows of a layer with so many that this process solves. `turn` moves the shares, so that small layers in a row are not all
 /// the first process's.
 pub(crate) fn rows(ranks: &Ranks, turn: usize, rows: usize, by_row: bool) -> Range<usize> {
-    let units = if by_row { (rows / UNIT).max(1) } else { 1 };
+    let units = if by_row { units(rows) } else { 1 };
     let size = ranks.size();
     let place = (ranks.rank() + turn) % size;
     let (start, end) = (place * units / size, (place + 1) * units / size);
@@ -25,6 +25,11 @@ pub(crate) fn rows(ranks: &Ranks, turn: usize, rows: usize, by_row: bool) -> Ran
 
 /// The message of a process whose rows are not finite; shorter than any other.
 const NOT_FINITE: &[u8] = &[0];
+
+/// Units of so many rows; what is left over belongs to the last.
+pub(crate) fn units(rows: usize) -> usize {
+    (rows / UNIT).max(1)
+}
 
 /// Some rows of a layer, solved.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,16 +75,19 @@ impl Part {
             return Ok(only);
         }
         let weights: Vec<_> = parts.iter().map(|part| part.layer.weight.view()).collect();
-        let weight = concatenate(Axis(0), &weights).map_err(|_| garbled())?;
+        let weight = concatenate(Axis(0), &weights).map_err(|_| message::garbled())?;
         let masks: Option<Vec<_>> = parts.iter().map(|part| part.layer.mask.as_ref().map(Mask::view)).collect();
-        let mask = masks.map(|masks| concatenate(Axis(0), &masks).map(Mask::new)).transpose().map_err(|_| garbled())?;
+        let mask = masks
+            .map(|masks| concatenate(Axis(0), &masks).map(Mask::new))
+            .transpose()
+            .map_err(|_| message::garbled())?;
         let of_parts: Option<Vec<&Quantized>> = parts.iter().map(|part| part.layer.quantized()).collect();
         let codes = match of_parts.as_deref() {
             Some(of_parts @ [first, ..]) => {
                 let codes: Vec<_> = of_parts.iter().map(|part| part.codes.view()).collect();
                 let grids: Vec<_> = of_parts.iter().map(|part| part.grids.view()).collect();
-                let codes = concatenate(Axis(0), &codes).map_err(|_| garbled())?;
-                let grids = concatenate(Axis(0), &grids).map_err(|_| garbled())?;
+                let codes = concatenate(Axis(0), &codes).map_err(|_| message::garbled())?;
+                let grids = concatenate(Axis(0), &grids).map_err(|_| message::garbled())?;
                 Some(Codes::Grid(Quantized { scheme: first.scheme, codes, grids }))
             }
             _ => None,
@@ -99,7 +107,7 @@ impl Part {
             bands: self.errors.len(),
             report: report.clone(),
         };
-        let head = serde_json::to_vec(&head).map_err(|_| garbled())?;
+        let head = serde_json::to_vec(&head).map_err(|_| message::garbled())?;
         let mut bytes = Vec::new();
         message::put_count(&mut bytes, head.len() as u64);
         bytes.extend(head);
@@ -119,7 +127,7 @@ impl Part {
             bytes.extend(pack(mask.view().iter().map(|&kept| u8::from(kept)), 1));
         }
         let numbers = self.errors.iter().flat_map(OutputError::to_array);
-        bytes.extend(numbers.flat_map(f64::to_le_bytes));
+        numbers.for_each(|number| message::put_number(&mut bytes, number));
         Ok(bytes)
     }
 
@@ -127,7 +135,7 @@ impl Part {
     fn decode(mut bytes: &[u8]) -> Result<Self> {
         let bytes = &mut bytes;
         let length = message::take_count(bytes)? as usize;
-        let head: Head = serde_json::from_slice(message::take_bytes(bytes, length)?).map_err(|_| garbled())?;
+        let head: Head = serde_json::from_slice(message::take_bytes(bytes, length)?).map_err(|_| message::garbled())?;
         let ((rows, width), count) = (head.shape, head.shape.0 * head.shape.1);
         let numbers = |bytes: &mut &[u8], count: usize| -> Result<Vec<f32>> {
             let mut values = vec![0.0; count];
@@ -149,7 +157,7 @@ impl Part {
                 let (of_rows, columns) = (numbers(bytes, rows)?, numbers(bytes, width)?);
                 Some(Codes::Steps(Stepped { codes: array((rows, width), codes)?, rows: of_rows, columns }))
             }
-            Some(_) => return Err(garbled()),
+            Some(_) => return Err(message::garbled().into()),
             None => None,
         };
         let weight = match &codes {
@@ -165,7 +173,7 @@ impl Part {
         for _ in 0..head.bands {
             let mut values = [0.0; OutputError::NUMBERS];
             for value in &mut values {
-                *value = f64::from_bits(message::take_count(bytes)?);
+                *value = message::take_number(bytes)?;
             }
             errors.push(OutputError::from_array(values));
         }
@@ -208,15 +216,7 @@ struct Head {
 }
 
 fn array<T>(shape: (usize, usize), values: Vec<T>) -> Result<Array2<T>> {
-    Array2::from_shape_vec(shape, values).map_err(|_| garbled())
-}
-
-fn garbled() -> Error {
-    CompressError::Ranks {
-        rank: 0,
-        what: "a message is not what it should be: all processes must run one program".into(),
-    }
-    .into()
+    Array2::from_shape_vec(shape, values).map_err(|_| message::garbled().into())
 }
 
 #[cfg(test)]
@@ -227,12 +227,9 @@ mod tests {
     use sparq_prune::Obs;
     use sparq_quant::{Gptq, Step};
 
-    fn random(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        Array2::from_shape_fn((rows, columns), |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
-        })
+    /// Values without a pattern.
+    fn noise(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
+        Array2::from_shape_fn((rows, columns), |(row, column)| ((seed * 7919 + row * 127 + column) as f32 * 12.9).sin())
     }
 
     #[test]
@@ -253,10 +250,10 @@ mod tests {
     #[test]
     fn rows_alone_have_the_bits_that_they_have_together() {
         let (height, width) = (1000, 96);
-        let inputs = random(400, 5, 1).dot(&random(5, width, 2)) + 0.3 * random(400, width, 3);
+        let inputs = noise(400, 5, 1).dot(&noise(5, width, 2)) + 0.3 * noise(400, width, 3);
         let curvature = Curvature::of_inputs(inputs.view()).expect("small");
         let curvature = curvature.with_damping(Damping::new(0.01).expect("valid")).act_order(true);
-        let weight = random(height, width, 4);
+        let weight = noise(height, width, 4);
         let scheme = QuantScheme::new(Bits::B3).group(32).expect("valid");
         let quarter = Sparsity::unstructured(0.25).expect("valid");
         let solvers = [
@@ -296,7 +293,7 @@ mod tests {
 
     #[test]
     fn codes_at_a_rate_come_back_from_a_message() {
-        let (weight, curvature) = (random(40, 64, 1), Curvature::of_inputs(random(200, 64, 2).view()).expect("small"));
+        let (weight, curvature) = (noise(40, 64, 1), Curvature::of_inputs(noise(200, 64, 2).view()).expect("small"));
         let solver = Solver::new().quantize(Step::new(2.5).expect("valid"));
         assert!(!solver.is_by_row());
         let layer = solver.compress(&LayerProblem::new("demo", weight.view(), &curvature).expect("fits"));

@@ -121,7 +121,7 @@ impl Sharing {
 
 /// Rows of a layer that the process with most of them solves.
 fn own_rows(rows: usize, processes: usize) -> f64 {
-    let units = (rows / parts::UNIT).max(1);
+    let units = parts::units(rows);
     units.div_ceil(processes) as f64 / units as f64 * rows as f64
 }
 

@@ -79,27 +79,33 @@ impl StageDrift {
     }
 }
 
+impl Sums {
+    fn matrix(&self) -> &Array2<f32> {
+        match self {
+            Self::Inputs(drift) => drift.sum(),
+            Self::Outputs { drift, .. } => drift.sum(),
+        }
+    }
+
+    fn matrix_mut(&mut self) -> &mut Array2<f32> {
+        match self {
+            Self::Inputs(drift) => drift.sum_mut(),
+            Self::Outputs { drift, .. } => drift.sum_mut(),
+        }
+    }
+}
+
 impl Summand for StageDrift {
     fn join(&mut self, later: &Self) {
-        match (&mut self.sums, &later.sums) {
-            (Sums::Inputs(sum), Sums::Inputs(later)) => sum.join(later),
-            (Sums::Outputs { drift, .. }, Sums::Outputs { drift: later, .. }) => drift.join(later),
-            _ => {}
-        }
+        self.sums.matrix_mut().join(later.sums.matrix());
     }
 
     fn write(&self, message: &mut Vec<u8>) {
-        match &self.sums {
-            Sums::Inputs(drift) => drift.write(message),
-            Sums::Outputs { drift, .. } => drift.write(message),
-        }
+        self.sums.matrix().write(message);
     }
 
     fn read(&mut self, message: &mut &[u8]) -> sparq_core::Result<()> {
-        match &mut self.sums {
-            Sums::Inputs(drift) => drift.read(message),
-            Sums::Outputs { drift, .. } => drift.read(message),
-        }
+        self.sums.matrix_mut().read(message)
     }
 }
 

@@ -60,14 +60,13 @@ impl Stream {
     /// process holds the batches of its parts of a sum.
     pub(crate) fn embed(&mut self, model: &Model, calibration: &Calibration, batch_tokens: usize) -> Result<()> {
         let sequences = calibration.sequences();
-        let batches = batches(sequences, batch_tokens);
+        let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
+        let batches = BatchLayout::cut(&lengths, batch_tokens);
         let own = self.ranks.share_of_parts(batches.len());
         (self.count, self.first) = (batches.len(), own.start);
         for batch in &batches[own] {
-            let sequences = &sequences[batch.clone()];
-            let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
-            let layout = BatchLayout::new(&lengths);
-            let embedded = model.embed(&sequences.concat(), &layout)?;
+            let layout = BatchLayout::new(&lengths[batch.clone()]);
+            let embedded = model.embed(&sequences[batch.clone()].concat(), &layout)?;
             self.push(layout, embedded)?;
         }
         Ok(())
@@ -122,7 +121,6 @@ impl Stream {
     /// Replaces what enters the next block, `hidden` wide, batch by batch, by what an earlier run left, which the first
     /// process has.
     pub(crate) fn replace(&mut self, residuals: Option<&dyn Activations>, hidden: usize) -> Result<()> {
-        let foreign = || Error::Activations { what: "the saved activations are not those of this text".into() };
         if residuals.is_some_and(|residuals| residuals.batches() != self.count) {
             return Err(foreign());
         }
@@ -138,7 +136,7 @@ impl Stream {
                 }
                 Some(residual) => self.put(index, residual.into_owned(), hidden)?,
                 None if holder == self.ranks.rank() => {
-                    let residual = of_message(&self.ranks.receive(0)?)?;
+                    let residual = message::take_matrix(&mut self.ranks.receive(0)?.as_slice())?;
                     self.put(index, residual, hidden)?;
                 }
                 None => {}
@@ -151,7 +149,7 @@ impl Stream {
     fn put(&mut self, index: usize, residual: Array2<f32>, hidden: usize) -> Result<()> {
         let at = self.at(index)?;
         if residual.dim() != (self.batches[at].layout.tokens(), hidden) {
-            return Err(Error::Activations { what: "the saved activations are not those of this text".into() });
+            return Err(foreign());
         }
         self.batches[at].place = Place::Before(residual);
         self.put_away(at)
@@ -268,6 +266,10 @@ impl Stream {
     }
 }
 
+fn foreign() -> Error {
+    Error::Activations { what: "the saved activations are not those of this text".into() }
+}
+
 fn lost() -> Error {
     Error::Activations { what: "a waiting batch of activations is not where it was left".into() }
 }
@@ -286,40 +288,12 @@ impl Activations for Stream {
         let mut asked = Vec::new();
         message::put_count(&mut asked, index as u64);
         self.ranks.send(holder, &asked)?;
-        Ok(of_message(&self.ranks.receive(holder)?)?.into())
+        Ok(message::take_matrix(&mut self.ranks.receive(holder)?.as_slice())?.into())
     }
 }
 
-/// Runs of sequences, each of at most so many tokens or of one longer sequence.
-fn batches(sequences: &[Vec<u32>], batch_tokens: usize) -> Vec<Range<usize>> {
-    let (mut batches, mut start, mut tokens) = (Vec::new(), 0, 0);
-    for (index, sequence) in sequences.iter().enumerate() {
-        if index > start && tokens + sequence.len() > batch_tokens {
-            batches.push(start..index);
-            (start, tokens) = (index, 0);
-        }
-        tokens += sequence.len();
-    }
-    if start < sequences.len() {
-        batches.push(start..sequences.len());
-    }
-    batches
-}
-
-/// Shape and values.
 fn to_message(matrix: ArrayView2<'_, f32>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(16 + 4 * matrix.len());
-    message::put_count(&mut bytes, matrix.nrows() as u64);
-    message::put_count(&mut bytes, matrix.ncols() as u64);
-    message::put(&mut bytes, matrix);
-    bytes
-}
-
-/// Undoes [`to_message`].
-fn of_message(mut bytes: &[u8]) -> Result<Array2<f32>> {
-    let bytes = &mut bytes;
-    let shape = (message::take_count(bytes)? as usize, message::take_count(bytes)? as usize);
-    let mut values = vec![0.0; bytes.len() / 4];
-    message::take(bytes, &mut values)?;
-    Array2::from_shape_vec(shape, values).map_err(|_| lost())
+    let mut message = Vec::new();
+    message::put_matrix(&mut message, matrix);
+    message
 }

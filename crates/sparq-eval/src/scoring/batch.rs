@@ -1,7 +1,7 @@
 use super::common_prefix;
 use super::continuation::{Continuation, ContinuationScore};
 use super::head::{Query, ask};
-use crate::dealt::{dealt, put, take};
+use crate::dealt::dealt;
 use crate::{Error, LanguageModel, Result};
 use ndarray::Array2;
 use sparq_core::{Ranks, message};
@@ -70,7 +70,7 @@ pub(crate) fn score_by<M: LanguageModel>(
     let messages = dealt(ranks, batches.len(), |index| {
         let mut bytes = Vec::new();
         for score in score_batch(model, batches[index], root_length, &root)?.into_iter().flatten() {
-            put(&mut bytes, score.log_likelihood);
+            message::put_number(&mut bytes, score.log_likelihood);
             bytes.push(u8::from(score.greedy));
         }
         done += batches[index].len() * ranks.size();
@@ -80,7 +80,7 @@ pub(crate) fn score_by<M: LanguageModel>(
     let messages = messages.concat();
     let mut rest = messages.as_slice();
     let mut of = |_: &Continuation| {
-        let log_likelihood = take(&mut rest)?;
+        let log_likelihood = message::take_number(&mut rest)?;
         Ok(ContinuationScore { log_likelihood, greedy: message::take_bytes(&mut rest, 1)? == [1] })
     };
     items.iter().map(|item| item.iter().map(&mut of).collect()).collect()

@@ -2,7 +2,7 @@
 
 use super::common_prefix;
 use super::head::most_likely;
-use crate::dealt::{dealt, garbled};
+use crate::dealt::dealt;
 use crate::{Error, LanguageModel, Result, TaskOptions};
 use ndarray::{Array2, Axis};
 use sparq_core::{Ranks, message};
@@ -79,7 +79,7 @@ pub(crate) fn greedy<M: LanguageModel>(
     let mut rest = messages.as_slice();
     let mut of = |_: &Vec<u32>| {
         let length = message::take_count(&mut rest)? as usize;
-        String::from_utf8(message::take_bytes(&mut rest, length)?.to_vec()).map_err(|_| garbled())
+        String::from_utf8(message::take_bytes(&mut rest, length)?.to_vec()).map_err(|_| message::garbled().into())
     };
     prompts.iter().map(&mut of).collect()
 }

@@ -1,10 +1,11 @@
 use super::{TextEvaluation, TextScores, Window, WindowComparison, WindowScores};
-use crate::dealt::{dealt, put, take};
+use crate::dealt::dealt;
 use crate::numerics::Softmax;
 use crate::{Error, LanguageModel, Result};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use sparq_core::{Observer, Ranks, message};
+use sparq_model::BatchLayout;
 
 /// Tokens per forward pass: a model that is read from disk block by block is read once per pass, and the hidden states of
 /// one pass are held in memory. Processes share passes, so the size also says how even the shares are.
@@ -205,10 +206,10 @@ impl TextEvaluation {
         let messages = dealt(ranks, batches.len(), |index| {
             let mut bytes = Vec::new();
             for (nll, comparison) in score(batches[index].clone())? {
-                put(&mut bytes, nll);
-                put(&mut bytes, comparison.kl);
+                message::put_number(&mut bytes, nll);
+                message::put_number(&mut bytes, comparison.kl);
                 message::put_count(&mut bytes, comparison.agreements as u64);
-                put(&mut bytes, comparison.base_nll);
+                message::put_number(&mut bytes, comparison.base_nll);
             }
             Ok(bytes)
         })?;
@@ -216,9 +217,9 @@ impl TextEvaluation {
         let mut rest = messages.as_slice();
         let (mut windows, mut comparisons) = (Vec::new(), Vec::new());
         for window in &self.windows {
-            windows.push(WindowScores { tokens: window.scored(), nll: take(&mut rest)? });
-            let (kl, agreements) = (take(&mut rest)?, message::take_count(&mut rest)? as usize);
-            comparisons.push(WindowComparison { kl, agreements, base_nll: take(&mut rest)? });
+            windows.push(WindowScores { tokens: window.scored(), nll: message::take_number(&mut rest)? });
+            let (kl, agreements) = (message::take_number(&mut rest)?, message::take_count(&mut rest)? as usize);
+            comparisons.push(WindowComparison { kl, agreements, base_nll: message::take_number(&mut rest)? });
         }
         Ok(TextScores::new(windows, compares.then_some(comparisons), &self.fingerprint))
     }
@@ -302,20 +303,10 @@ fn score_tile(
     Ok(owners.par_iter().enumerate().map(|(row, owner)| score((row, owner))).collect())
 }
 
-/// Index ranges of consecutive windows of at most [`BATCH`] tokens together, or one longer window.
+/// Index ranges of the windows that run together.
 fn batches(windows: &[Window]) -> Vec<std::ops::Range<usize>> {
-    let mut ranges = Vec::new();
-    let (mut start, mut tokens) = (0, 0);
-    for (index, window) in windows.iter().enumerate() {
-        let length = window.end - window.start;
-        if index > start && tokens + length > BATCH {
-            ranges.push(start..index);
-            (start, tokens) = (index, 0);
-        }
-        tokens += length;
-    }
-    ranges.push(start..windows.len());
-    ranges
+    let lengths: Vec<usize> = windows.iter().map(|window| window.end - window.start).collect();
+    BatchLayout::cut(&lengths, BATCH)
 }
 
 fn rows(windows: &[Window]) -> usize {

@@ -28,6 +28,26 @@ impl BatchLayout {
         Self::continuing(lengths.iter().map(|length| (0, *length)))
     }
 
+    /// Which consecutive sequences of these lengths run together: at most so many tokens, or one longer sequence.
+    ///
+    /// ```
+    /// assert_eq!(sparq_model::BatchLayout::cut(&[3, 3, 9, 1], 6), [0..2, 2..3, 3..4]);
+    /// ```
+    pub fn cut(lengths: &[usize], most: usize) -> Vec<Range<usize>> {
+        let (mut runs, mut start, mut tokens) = (Vec::new(), 0, 0);
+        for (index, &length) in lengths.iter().enumerate() {
+            if index > start && tokens + length > most {
+                runs.push(start..index);
+                (start, tokens) = (index, 0);
+            }
+            tokens += length;
+        }
+        if start < lengths.len() {
+            runs.push(start..lengths.len());
+        }
+        runs
+    }
+
     /// Sequences given as (tokens seen before, new tokens).
     pub(crate) fn continuing(sequences: impl Iterator<Item = (usize, usize)>) -> Self {
         let (mut offsets, mut positions) = (vec![0], Vec::new());
