@@ -6,13 +6,12 @@ mod common;
 
 use anyhow::Result;
 use clap::Parser;
-use common::arguments::{JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
+use common::arguments::{ForwardArgs, JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
 use common::judging::JudgingArgs;
 use indicatif::ProgressBar;
 use sparq::Ranks;
 use sparq::eval::{Evaluation, EvaluationReport, ResultCache, pool};
 use sparq::metric::Bootstrap;
-use sparq::model::Precision;
 use sparq::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,9 +35,8 @@ struct Arguments {
     seed: SeedArgs,
     #[command(flatten)]
     threads: ThreadArgs,
-    /// What linear layers are multiplied in: f32, or bf16 (faster where the processor multiplies bfloat16, and rougher)
-    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = precision)]
-    forward: Precision,
+    #[command(flatten)]
+    forward: ForwardArgs,
     #[command(flatten)]
     json: JsonArgs,
 }
@@ -65,7 +63,7 @@ fn evaluate(arguments: &Arguments, ranks: Ranks) -> Result<()> {
         Some(path) => {
             let mut base = Model::open(common::hub::resolve(path)?)?;
             base.run_as_stored()?;
-            let base = base.with_precision(arguments.forward);
+            let base = base.with_precision(arguments.forward.forward);
             Some(match &cache {
                 Some(cache) => {
                     evaluation.baseline_cached(&base, &base.checkpoint().content_hash()?, cache, observer)?
@@ -75,7 +73,7 @@ fn evaluate(arguments: &Arguments, ranks: Ranks) -> Result<()> {
         }
         None => None,
     };
-    let mut model = model.with_precision(arguments.forward);
+    let mut model = model.with_precision(arguments.forward.forward);
     model.run_as_stored()?;
     let report = match &cache {
         Some(cache) => {
@@ -89,10 +87,6 @@ fn evaluate(arguments: &Arguments, ranks: Ranks) -> Result<()> {
         arguments.json.report(&report, || print(&report))?;
     }
     Ok(())
-}
-
-fn precision(text: &str) -> Result<Precision, String> {
-    serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
 fn print(report: &EvaluationReport) {

@@ -5,7 +5,7 @@
 mod common;
 
 use clap::Parser;
-use common::arguments::{JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
+use common::arguments::{ForwardArgs, JsonArgs, ModelArgs, SeedArgs, ThreadArgs};
 use sparq::model::{GenerateOptions, Sampler};
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -37,6 +37,8 @@ struct Arguments {
     #[arg(long)]
     in_memory: bool,
     #[command(flatten)]
+    forward: ForwardArgs,
+    #[command(flatten)]
     seed: SeedArgs,
     #[command(flatten)]
     threads: ThreadArgs,
@@ -48,7 +50,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::run(|| {
         arguments.threads.start()?;
-        let (mut model, _demo) = arguments.model.open()?;
+        let (model, _demo) = arguments.model.open()?;
+        let mut model = model.with_precision(arguments.forward.forward);
         common::arguments::print_remarks(&model);
         if arguments.in_memory {
             model.make_resident()?;

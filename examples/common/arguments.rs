@@ -4,6 +4,7 @@ use super::demo::Demo;
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use sparq::model::Precision;
 use sparq::{Calibration, Model, Sampling};
 use std::path::PathBuf;
 
@@ -100,6 +101,19 @@ pub(crate) struct SeedArgs {
     /// Seed of everything drawn at random: sequences of a text, subsets of tasks, resamples, sampled tokens
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
+}
+
+/// How a model runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ForwardArgs {
+    /// What linear layers are multiplied in: f32; bf16 (faster where the processor multiplies bfloat16, and rougher); int8 (inputs
+    /// rounded to 8 bits: faster for one token at a time of a GGUF file, and rougher)
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = precision)]
+    pub(crate) forward: Precision,
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
 /// Where a result goes.

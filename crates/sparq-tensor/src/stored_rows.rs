@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::arrangement::{Arrangement, HeadInterleaving};
 use crate::codec::packed::{Grid, PackedWeight};
-use crate::codec::tensor;
+use crate::codec::{Affine, ggml, tensor};
 use crate::entry::Entry;
 use crate::read::{check_decodable, non_finite};
 use crate::{Checkpoint, Result};
@@ -114,6 +114,24 @@ impl fmt::Debug for OpenRows<'_> {
 }
 
 impl OpenRows<'_> {
+    /// How many elements share a scale, if the rows are stored as integers that [`read_codes`](Self::read_codes) reads: those of
+    /// ggml's blocks are.
+    pub fn unit(&self) -> Option<usize> {
+        ggml::unit(self.entry.info.dtype).filter(|_| matches!(self.rows.form, Form::Rows { .. }))
+    }
+
+    /// Reads row `row` as integers, on the calling thread: `codes`, `[in]`, and for each [`unit`](Self::unit) of them an
+    /// element of `units` that makes values of them, those that [`decode`](Self::decode) gives. Both stay as they are if
+    /// there is no such row or it is not stored so.
+    pub fn read_codes(&self, row: usize, codes: &mut [i8], units: &mut [Affine]) {
+        let row = self.rows.first + row;
+        let &Form::Rows { bytes, interleaving } = &self.rows.form else { return };
+        let at = bytes * interleaving.map_or(row, |interleaving| interleaving.source_row(row));
+        if let Some(stored) = self.bytes.get(at..at + bytes) {
+            ggml::read_codes(self.entry.info.dtype, stored, codes, units);
+        }
+    }
+
     /// Decodes as many rows as `out` holds, from row `first` on, on the calling thread: the values that
     /// [`Checkpoint::read_part`] gives. Rows beyond the last leave their part of `out` as it is.
     pub fn decode(&self, first: usize, out: &mut [f32]) {

@@ -5,6 +5,7 @@ use sparq::export::{
     Coded, CodedLayers, CompressedTensors, Dense, Error, ExportFormat, ExportReport, ExportSettings, FloatType, Gguf,
     GgufTypes, GptqCheckpoint, SolvedInMemory, SolvedLayers, export,
 };
+use sparq::model::Precision;
 use sparq::pipeline::{Allocation, LayerBudget, Sink};
 use sparq::tensor::{Checkpoint, DType, Importance, Packing};
 use sparq::{Calibration, Compress, CompressedLayer, Model, Recipe, Sampling, ScaleType};
@@ -71,6 +72,11 @@ fn logits(model: &Model) -> Array2<f32> {
     model.logits(model.hidden(&[&TOKENS]).expect("hidden states").view()).expect("logits")
 }
 
+/// Those of the first token alone, whose products are others than those of many tokens.
+fn first_logits(model: &Model) -> Array2<f32> {
+    model.logits(model.hidden(&[&TOKENS[..1]]).expect("hidden states").view()).expect("logits")
+}
+
 /// Largest difference, relative to the largest logit.
 fn relative_difference(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
     let largest = b.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
@@ -93,6 +99,10 @@ impl Solved {
         let mut stored = model.clone();
         stored.run_as_stored().expect("ready");
         assert!(relative_difference(&logits(&stored), &logits(&model)) < 1e-6, "{}", format.name());
+        for precision in [Precision::F32, Precision::Int8] {
+            let [stored, model] = [&stored, &model].map(|model| first_logits(&model.clone().with_precision(precision)));
+            assert!(relative_difference(&stored, &model) < 1e-5, "{}, {precision:?}", format.name());
+        }
         (report, model, directory)
     }
 

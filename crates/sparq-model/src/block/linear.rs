@@ -1,9 +1,10 @@
-use crate::ops::{Workspace, wide};
+use crate::ops::{UnitInputs, Workspace, rounded_to_8_bits, wide};
 use crate::{Precision, Result};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use sparq_linalg::{gemm, linear_bf16};
-use sparq_tensor::{StoredRows, TensorPart};
+use sparq_tensor::codec::Affine;
+use sparq_tensor::{OpenRows, StoredRows, TensorPart};
 
 /// A linear layer `y = W x + b` and its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,10 +87,14 @@ pub(crate) fn multiply(
 ) {
     match precision {
         Precision::Bf16 if input.nrows() >= FEW_TOKENS => linear_bf16(input, weight, beta, output),
+        Precision::Int8 => gemm(1.0, rounded_to_8_bits(input).view(), weight.t(), beta, output),
         _ => gemm(1.0, input, weight.t(), beta, output),
     }
 }
 
+/// Fewer tokens than this are multiplied with integers, row by row, where weights are stored as such: faster than decoding
+/// them.
+const FEW_FOR_INTEGERS: usize = 4;
 /// Fewer tokens than this are multiplied with a tile of rows while it is in the cache.
 const DECODED_AT_ONCE: usize = 128;
 /// Weights in such a tile: 128 KiB.
@@ -110,6 +115,17 @@ pub(crate) fn multiply_stored(
     workspace: &Workspace,
 ) -> Result<()> {
     let ([_, width], weight) = (weight.shape(), weight.open()?);
+    if let Some(unit) = weight.unit()
+        && input.nrows() < FEW_FOR_INTEGERS
+    {
+        multiply_integers(input, (&weight, unit), precision, beta, output);
+        return Ok(());
+    }
+    let (rounded, precision) = match precision {
+        Precision::Int8 => (Some(rounded_to_8_bits(input)), Precision::F32),
+        _ => (None, precision),
+    };
+    let input = rounded.as_ref().map_or(input, |rounded| rounded.view());
     let tile = (TILE / width.max(1)).max(1);
     if input.nrows() < DECODED_AT_ONCE {
         let product = |rows: &mut Vec<f32>, (at, output): (usize, ArrayViewMut2<'_, f32>)| {
@@ -134,4 +150,35 @@ pub(crate) fn multiply_stored(
         workspace.put(rows);
     }
     Ok(())
+}
+
+/// Weights that one task multiplies with few tokens.
+const TASK: usize = 1 << 17;
+
+/// As [`multiply_stored`], for weights that are stored as integers, of which each `unit` shares a scale.
+fn multiply_integers(
+    input: ArrayView2<'_, f32>,
+    (weight, unit): (&OpenRows<'_>, usize),
+    precision: Precision,
+    beta: f32,
+    mut output: ArrayViewMut2<'_, f32>,
+) {
+    let width = input.ncols();
+    let inputs = input.rows().into_iter().map(|row| match precision {
+        Precision::Int8 => UnitInputs::rounded(&row.to_vec(), unit),
+        _ => UnitInputs::exact(row.to_vec(), unit),
+    });
+    let inputs: Vec<_> = inputs.collect();
+    let at_once = (TASK / width.max(1)).max(1);
+    let tasks: Vec<_> = output.axis_chunks_iter_mut(Axis(1), at_once).enumerate().collect();
+    tasks.into_par_iter().for_each(|(task, mut output)| {
+        let (mut codes, mut units) = (vec![0; width], vec![Affine::default(); width / unit]);
+        for (row, mut output) in output.columns_mut().into_iter().enumerate() {
+            weight.read_codes(task * at_once + row, &mut codes, &mut units);
+            for (input, output) in inputs.iter().zip(&mut output) {
+                let product = input.dot(&codes, &units);
+                *output = if beta == 0.0 { product } else { product + beta * *output };
+            }
+        }
+    });
 }

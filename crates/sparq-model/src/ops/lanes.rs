@@ -67,9 +67,10 @@ pub(crate) fn map_and_sum(values: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(lanes) + rest
 }
 
+/// The sum, halves added first; of a power of two.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
+pub(super) fn fold<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];

@@ -194,7 +194,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     solver(
         "forward",
-        "number type the model runs in on calibration text: f32, bf16",
+        "number type the model runs in on calibration text: f32, bf16, int8",
         |r| name_of(&r.forward),
         |r, value| named(value).map(|forward| r.forward = forward),
     ),

@@ -2,7 +2,47 @@
 
 use half::f16;
 
+/// How codes become values: `scale · code + offset`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Affine {
+    /// What a code is multiplied with.
+    pub scale: f32,
+    /// What is added.
+    pub offset: f32,
+}
+
+impl Affine {
+    /// Without an offset.
+    #[inline(always)]
+    pub(super) fn scaled(scale: f32) -> Self {
+        Self { scale, offset: 0.0 }
+    }
+
+    /// The values of `codes`.
+    #[inline(always)]
+    pub(super) fn values(self, codes: &[i8], out: &mut [f32]) {
+        for (out, code) in out.iter_mut().zip(codes) {
+            *out = f32::from(*code) * self.scale + self.offset;
+        }
+    }
+
+    /// As [`values`](Self::values), of a multiple of eight codes. Left to itself the compiler makes scalars of loops whose length
+    /// it knows.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn values_avx2(self, simd: pulp::x86::V3, codes: &[i8], out: &mut [f32]) {
+        let (avx, avx2) = (simd.avx, simd.avx2);
+        let (scale, offset) = (avx._mm256_set1_ps(self.scale), avx._mm256_set1_ps(self.offset));
+        for (out, codes) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<8>().0) {
+            let codes = avx2._mm256_cvtepi8_epi32(pulp::cast([pulp::cast::<_, u64>(*codes), 0]));
+            let scaled = avx._mm256_mul_ps(avx._mm256_cvtepi32_ps(codes), scale);
+            *out = pulp::cast(avx._mm256_add_ps(scaled, offset));
+        }
+    }
+}
+
 /// The half-precision number at byte `at`.
+#[inline(always)]
 pub(super) fn half(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }
@@ -19,9 +59,70 @@ pub(super) fn write_fifth_bits(codes: &[u8; 32], out: &mut Vec<u8>) {
     out.extend(fifth.to_le_bytes());
 }
 
-/// A code from its nibble and a word whose lowest bit is its fifth.
-pub(super) fn five_bits(nibble: u8, fifth: u32) -> i32 {
-    i32::from(nibble) | ((fifth & 1) << 4) as i32
+/// `byte` eight times.
+#[inline(always)]
+pub(super) const fn every(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Takes `bytes` apart into fields of `bits`, the lowest first: the first fields of all bytes, then the second fields, and so on.
+#[inline(always)]
+pub(super) fn split(bytes: &[u8], bits: usize, codes: &mut [i8]) {
+    let field = every(u8::MAX >> (8 - bits));
+    for (at, codes) in codes.chunks_exact_mut(bytes.len()).enumerate() {
+        combine(codes, bytes, |_, bytes| bytes >> (at * bits) & field);
+    }
+}
+
+/// Replaces codes by a function of them and of as many bytes, eight at a time.
+#[inline(always)]
+pub(super) fn combine(codes: &mut [i8], bytes: &[u8], function: impl Fn(u64, u64) -> u64) {
+    for (codes, bytes) in codes.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        let old = u64::from_le_bytes(pulp::cast(*codes));
+        *codes = pulp::cast(function(old, u64::from_le_bytes(*bytes)).to_le_bytes());
+    }
+}
+
+/// Subtracts `amount`, from codes that are at most 127.
+#[inline(always)]
+pub(super) fn subtract(codes: &mut [i8], amount: u8) {
+    // No byte overflows: the sum is at most 255, and changing its highest bit takes away the 128 that were too many.
+    map(codes, |codes| (codes + every(128 - amount)) ^ every(128));
+}
+
+/// Adds 16 to each code whose bit is set.
+#[inline(always)]
+pub(super) fn add_fifth_bits(bits: &[u8], codes: &mut [i8]) {
+    for (codes, bits) in codes.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
+        // Byte `i` keeps bit `i`; a byte that is not zero has its highest bit set by adding 127.
+        let apart = every(*bits) & 0x8040_2010_0804_0201;
+        map(codes, |codes| codes | ((apart + every(127)) & every(128)) >> 3);
+    }
+}
+
+#[inline(always)]
+fn map(codes: &mut [i8], function: impl Fn(u64) -> u64) {
+    for codes in codes.as_chunks_mut::<8>().0 {
+        *codes = pulp::cast(function(u64::from_le_bytes(pulp::cast(*codes))).to_le_bytes());
+    }
+}
+
+/// Values of whole blocks, as many as `out` holds; `values` makes those of codes that share a scale.
+#[inline(always)]
+pub(super) fn decode<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
+    read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+    values: impl Fn(Affine, &[i8], &mut [f32]),
+    bytes: &[u8],
+    out: &mut [f32],
+) {
+    let mut codes = [0; ELEMENTS];
+    for (out, block) in out.as_chunks_mut::<ELEMENTS>().0.iter_mut().zip(bytes.as_chunks::<BYTES>().0) {
+        let unit = ELEMENTS / UNITS;
+        let units = read(block, &mut codes);
+        for ((out, codes), affine) in out.chunks_exact_mut(unit).zip(codes.chunks_exact(unit)).zip(units) {
+            values(affine, codes, out);
+        }
+    }
 }
 
 /// `1 / d`, and 0 for 0.
@@ -54,6 +155,16 @@ pub(super) fn affine(x: &[f32; 32], most: u8) -> (f16, f16, [u8; 32]) {
     let inverse = reciprocal(d);
     let codes = x.map(|value| (((value - least) * inverse + 0.5) as u8).min(most));
     (f16::from_f32(d), f16::from_f32(least), codes)
+}
+
+/// Values of a test's block.
+#[cfg(test)]
+pub(super) fn block_values<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
+    read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+    bytes: &[u8],
+    out: &mut [f32],
+) {
+    decode(read, Affine::values, bytes, out);
 }
 
 /// Codes for test blocks.

@@ -4,6 +4,7 @@ use half::f16;
 use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
+use super::block::{self, Affine};
 use super::{iq4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 use crate::DType;
 
@@ -144,30 +145,128 @@ pub fn quantize_rows(
 
 /// Reads whole blocks, one thread. Of other types `out` stays as it is.
 pub(super) fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    match dtype {
-        DType::Q4_0 => blocks(bytes, out, q4_0::decode),
-        DType::Q4_1 => blocks(bytes, out, q4_1::decode),
-        DType::Q5_0 => blocks(bytes, out, q5_0::decode),
-        DType::Q5_1 => blocks(bytes, out, q5_1::decode),
-        DType::Q8_0 => blocks(bytes, out, q8_0::decode),
-        DType::Q2_K => blocks(bytes, out, q2_k::decode),
-        DType::Q3_K => blocks(bytes, out, q3_k::decode),
-        DType::Q4_K => blocks(bytes, out, q4_k::decode),
-        DType::Q5_K => blocks(bytes, out, q5_k::decode),
-        DType::Q6_K => blocks(bytes, out, q6_k::decode),
-        DType::IQ4_NL => blocks(bytes, out, iq4::decode_nl),
-        DType::IQ4_XS => blocks(bytes, out, iq4::decode_xs),
-        _ => {}
+    with_blocks(dtype, Values { bytes, out });
+}
+
+/// How many elements share a scale; `None` for types that are no ggml blocks.
+pub(crate) fn unit(dtype: DType) -> Option<usize> {
+    with_blocks(dtype, Unit)
+}
+
+/// Reads the integers of whole blocks, as many as `codes` holds, one thread; `units` has an element for each
+/// [`unit`] of them. Of other types both stay as they are.
+pub(crate) fn read_codes(dtype: DType, bytes: &[u8], codes: &mut [i8], units: &mut [Affine]) {
+    with_blocks(dtype, Integers { bytes, codes, units });
+}
+
+/// What is done with blocks, whatever their type.
+trait ForBlocks {
+    type Result;
+
+    /// `read` reads a block: a code for each element, and for each unit of them what makes values of codes.
+    fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
+        self,
+        read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+    ) -> Self::Result;
+}
+
+/// Every type's reader.
+fn with_blocks<T: ForBlocks>(dtype: DType, task: T) -> Option<T::Result> {
+    // Closures that are inlined where they are called, and so compiled for the processor found there.
+    macro_rules! run {
+        ($read:expr) => {
+            task.run(
+                #[inline(always)]
+                |block, codes| $read(block, codes),
+            )
+        };
+    }
+    Some(match dtype {
+        DType::Q4_0 => run!(q4_0::read),
+        DType::Q4_1 => run!(q4_1::read),
+        DType::Q5_0 => run!(q5_0::read),
+        DType::Q5_1 => run!(q5_1::read),
+        DType::Q8_0 => run!(q8_0::read),
+        DType::Q2_K => run!(q2_k::read),
+        DType::Q3_K => run!(q3_k::read),
+        DType::Q4_K => run!(q4_k::read),
+        DType::Q5_K => run!(q5_k::read),
+        DType::Q6_K => run!(q6_k::read),
+        DType::IQ4_NL => run!(iq4::read_nl),
+        DType::IQ4_XS => run!(iq4::read_xs),
+        _ => return None,
+    })
+}
+
+struct Values<'a> {
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl ForBlocks for Values<'_> {
+    type Result = ();
+
+    fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
+        self,
+        read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            return simd.vectorize(
+                #[inline(always)]
+                || {
+                    block::decode(
+                        read,
+                        #[inline(always)]
+                        |affine: Affine, codes: &[i8], out: &mut [f32]| affine.values_avx2(simd, codes, out),
+                        self.bytes,
+                        self.out,
+                    );
+                },
+            );
+        }
+        block::decode(read, Affine::values, self.bytes, self.out);
     }
 }
 
-fn blocks<const BYTES: usize, const ELEMENTS: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    decode: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
-) {
-    for (out, block) in out.as_chunks_mut::<ELEMENTS>().0.iter_mut().zip(bytes.as_chunks::<BYTES>().0) {
-        decode(block, out);
+struct Integers<'a> {
+    bytes: &'a [u8],
+    codes: &'a mut [i8],
+    units: &'a mut [Affine],
+}
+
+impl ForBlocks for Integers<'_> {
+    type Result = ();
+
+    fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
+        self,
+        read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+    ) {
+        let (codes, units) = (self.codes.as_chunks_mut::<ELEMENTS>().0, self.units.as_chunks_mut::<UNITS>().0);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for ((block, codes), units) in self.bytes.as_chunks::<BYTES>().0.iter().zip(codes).zip(units) {
+                    // What is local stays in registers.
+                    let mut local = [0; ELEMENTS];
+                    *units = read(block, &mut local);
+                    *codes = local;
+                }
+            },
+        );
+    }
+}
+
+struct Unit;
+
+impl ForBlocks for Unit {
+    type Result = usize;
+
+    fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
+        self,
+        _: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+    ) -> usize {
+        ELEMENTS / UNITS
     }
 }
 

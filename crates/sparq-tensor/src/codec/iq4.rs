@@ -3,30 +3,37 @@
 //! Bytes of `IQ4_XS`: `d`, a word of the upper two bits of each of 8 scales, 4 bytes of their lower four, then nibbles.
 //! Scales are stored plus 32.
 
-use super::block::half;
+use super::block::{Affine, half};
 
 const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Reads a block of `IQ4_NL`.
-pub(super) fn decode_nl(block: &[u8; 18], out: &mut [f32; 32]) {
-    nibbles(half(block, 0), &block[2..], out);
+#[inline(always)]
+pub(super) fn read_nl(block: &[u8; 18], codes: &mut [i8; 32]) -> [Affine; 1] {
+    nibbles(&block[2..], codes);
+    [Affine::scaled(half(block, 0))]
 }
 
 /// Reads a block of `IQ4_XS`.
-pub(super) fn decode_xs(block: &[u8; 136], out: &mut [f32; 256]) {
-    let (d, high) = (half(block, 0), u16::from_le_bytes([block[2], block[3]]));
-    for (part, (out, bytes)) in out.as_chunks_mut::<32>().0.iter_mut().zip(block[8..].chunks_exact(16)).enumerate() {
-        let low = block[4 + part / 2] >> (4 * (part % 2)) & 15;
-        let scale = i32::from(low) | i32::from(high >> (2 * part) & 3) << 4;
-        nibbles(d * (scale - 32) as f32, bytes, out);
+#[inline(always)]
+pub(super) fn read_xs(block: &[u8; 136], codes: &mut [i8; 256]) -> [Affine; 8] {
+    for (codes, bytes) in codes.as_chunks_mut::<32>().0.iter_mut().zip(block[8..].chunks_exact(16)) {
+        nibbles(bytes, codes);
     }
+    let (d, high) = (half(block, 0), u16::from_le_bytes([block[2], block[3]]));
+    std::array::from_fn(|sub| {
+        let low = block[4 + sub / 2] >> (4 * (sub % 2)) & 15;
+        let scale = i32::from(low) | i32::from(high >> (2 * sub) & 3) << 4;
+        Affine::scaled(d * (scale - 32) as f32)
+    })
 }
 
-fn nibbles(scale: f32, bytes: &[u8], out: &mut [f32; 32]) {
-    let (low, high) = out.split_at_mut(16);
+#[inline(always)]
+fn nibbles(bytes: &[u8], codes: &mut [i8; 32]) {
+    let (low, high) = codes.split_at_mut(16);
     for ((low, high), &byte) in low.iter_mut().zip(high).zip(bytes) {
-        *low = scale * f32::from(VALUES[usize::from(byte & 15)]);
-        *high = scale * f32::from(VALUES[usize::from(byte >> 4)]);
+        *low = VALUES[usize::from(byte & 15)];
+        *high = VALUES[usize::from(byte >> 4)];
     }
 }
 
@@ -34,6 +41,7 @@ fn nibbles(scale: f32, bytes: &[u8], out: &mut [f32; 32]) {
 mod tests {
     use half::f16;
 
+    use super::super::block::block_values;
     use super::*;
 
     #[test]
@@ -42,7 +50,7 @@ mod tests {
         block[..2].copy_from_slice(&f16::from_f32(0.5).to_le_bytes());
         (0..16).for_each(|at| block[2 + usize::from(at)] = at | (15 - at) << 4);
         let mut out = [0.0; 32];
-        decode_nl(&block, &mut out);
+        block_values(read_nl, &block, &mut out);
         let (first, second) = out.split_at(16);
         assert_eq!(
             first,
@@ -61,7 +69,7 @@ mod tests {
         block[2..4].copy_from_slice(&high.to_le_bytes());
         (0..4).for_each(|at| block[4 + at] = scales[2 * at] & 15 | scales[2 * at + 1] << 4);
         let mut out = [0.0; 256];
-        decode_xs(&block, &mut out);
+        block_values(read_xs, &block, &mut out);
         for (at, scale) in scales.iter().enumerate() {
             assert_eq!(out[32 * at..][..32], [2.0 * (f32::from(*scale) - 32.0); 32]);
         }

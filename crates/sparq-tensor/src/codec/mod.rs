@@ -3,6 +3,8 @@
 //! Codes are unsigned everywhere, `0..2^bits`, and matrices `[out, in]` or `[out, groups]`, as `sparq_core::Quantized` has
 //! them. Words are the `i32` that safetensors stores.
 
+#![allow(clippy::inline_always, reason = "blocks are read in loops that are compiled for the processor found")]
+
 mod block;
 pub mod coded;
 pub mod compressed_tensors;
@@ -29,4 +31,5 @@ mod settings;
 mod stream;
 pub(crate) mod tensor;
 
+pub use block::Affine;
 pub use tensor::decode_rows;

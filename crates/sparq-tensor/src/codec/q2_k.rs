@@ -1,24 +1,23 @@
 //! `Q2_K`: 256 elements in 16 sub-blocks `d·scale·q − dmin·minimum`. Bytes: 16 of (scale, minimum) nibbles, 64 of 2-bit
 //! codes, `d`, `dmin`. Only read.
 
-use super::block::half;
+use super::block::{Affine, half, split};
 
 /// Reads a block.
-pub(super) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
+#[inline(always)]
+pub(super) fn read(block: &[u8; 84], codes: &mut [i8; 256]) -> [Affine; 16] {
+    two_bit_codes(&block[16..80], codes);
     let (scale, minimum) = (half(block, 80), half(block, 82));
-    for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let packed = block[sub];
-        let scale = scale * f32::from(packed & 15);
-        let minimum = minimum * f32::from(packed >> 4);
-        let (codes, shift) = two_bit_codes(&block[16..80], sub);
-        for (out, &byte) in out.iter_mut().zip(codes) {
-            *out = scale * f32::from((byte >> shift) & 3) - minimum;
-        }
-    }
+    std::array::from_fn(|sub| Affine {
+        scale: scale * f32::from(block[sub] & 15),
+        offset: -(minimum * f32::from(block[sub] >> 4)),
+    })
 }
 
-/// The bytes that hold the 2-bit codes of sub-block `sub` (of 16), and their position in the bytes.
-pub(super) fn two_bit_codes(codes: &[u8], sub: usize) -> (&[u8], usize) {
-    let (half_block, quarter) = (sub / 8, sub % 8 / 2);
-    (&codes[32 * half_block + 16 * (sub % 2)..][..16], 2 * quarter)
+/// The 2-bit codes of a block, 32 bytes for 128 of them.
+#[inline(always)]
+pub(super) fn two_bit_codes(bytes: &[u8], codes: &mut [i8; 256]) {
+    for (codes, bytes) in codes.as_chunks_mut::<128>().0.iter_mut().zip(bytes.as_chunks::<32>().0) {
+        split(bytes, 2, codes);
+    }
 }

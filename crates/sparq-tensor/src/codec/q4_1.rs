@@ -2,16 +2,13 @@
 
 use half::f16;
 
-use super::block::{affine, half, write_nibbles};
+use super::block::{Affine, affine, half, split, write_nibbles};
 
 /// Reads a block.
-pub(super) fn decode(block: &[u8; 20], out: &mut [f32; 32]) {
-    let (scale, minimum) = (half(block, 0), half(block, 2));
-    let (low, high) = out.split_at_mut(16);
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(&block[4..]) {
-        *low = f32::from(byte & 15) * scale + minimum;
-        *high = f32::from(byte >> 4) * scale + minimum;
-    }
+#[inline(always)]
+pub(super) fn read(block: &[u8; 20], codes: &mut [i8; 32]) -> [Affine; 1] {
+    split(&block[4..], 4, codes);
+    [Affine { scale: half(block, 0), offset: half(block, 2) }]
 }
 
 /// Writes a block.
@@ -29,14 +26,14 @@ pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::test_codes;
+    use super::super::block::{block_values, test_codes};
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
         let (mut out, mut values) = (Vec::new(), [0.0; 32]);
         encode(f16::from_f32(0.25), f16::from_f32(-1.5), &test_codes(16), &mut out);
-        decode(out.as_slice().try_into().unwrap(), &mut values);
+        block_values(read, &out, &mut values);
         assert_eq!(values, test_codes::<32>(16).map(|code| 0.25 * f32::from(code) - 1.5));
     }
 }

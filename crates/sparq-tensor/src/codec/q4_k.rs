@@ -3,26 +3,25 @@
 
 use half::f16;
 
-use super::block::{half, range, reciprocal};
+use super::block::{Affine, half, range, reciprocal, split};
 use super::search::{squared_error, weights};
 
 /// Reads a block.
-pub(super) fn decode(block: &[u8; 144], out: &mut [f32; 256]) {
-    let grids = sub_grids(block);
-    for (sub, (out, (scale, minimum))) in out.as_chunks_mut::<32>().0.iter_mut().zip(grids).enumerate() {
-        let shift = 4 * (sub % 2);
-        for (out, &byte) in out.iter_mut().zip(&block[16 + 32 * (sub / 2)..]) {
-            *out = scale * f32::from((byte >> shift) & 15) - minimum;
-        }
+#[inline(always)]
+pub(super) fn read(block: &[u8; 144], codes: &mut [i8; 256]) -> [Affine; 8] {
+    for (codes, bytes) in codes.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0) {
+        split(bytes, 4, codes);
     }
+    sub_grids(block)
 }
 
-/// Scale and minimum of each sub-block, from the first 16 bytes of a block.
-pub(super) fn sub_grids(block: &[u8]) -> [(f32, f32); 8] {
+/// Scale and offset of each sub-block, from the first 16 bytes of a block.
+#[inline(always)]
+pub(super) fn sub_grids(block: &[u8]) -> [Affine; 8] {
     let (scale, minimum) = (half(block, 0), half(block, 2));
     std::array::from_fn(|sub| {
         let (sub_scale, sub_minimum) = six_bit_pair(&block[4..16], sub);
-        (scale * f32::from(sub_scale), minimum * f32::from(sub_minimum))
+        Affine { scale: scale * f32::from(sub_scale), offset: -(minimum * f32::from(sub_minimum)) }
     })
 }
 
@@ -130,7 +129,7 @@ fn affine_fit<const N: usize>(x: &[f32; N], w: &[f32; N], most: u8) -> (f32, f32
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::test_codes;
+    use super::super::block::{block_values, test_codes};
     use super::*;
 
     #[test]
@@ -138,7 +137,7 @@ mod tests {
         let (scales, minima) = ([63, 1, 17, 32, 40, 5, 62, 33], [0, 63, 31, 16, 15, 48, 7, 63]);
         let (mut out, mut values) = (Vec::new(), [0.0; 256]);
         encode(f16::from_f32(0.5), f16::from_f32(0.25), scales, minima, &test_codes(16), &mut out);
-        decode(out.as_slice().try_into().unwrap(), &mut values);
+        block_values(read, &out, &mut values);
         let expected: [f32; 256] = std::array::from_fn(|i| {
             0.5 * f32::from(scales[i / 32]) * f32::from(test_codes::<256>(16)[i]) - 0.25 * f32::from(minima[i / 32])
         });

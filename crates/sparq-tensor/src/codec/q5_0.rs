@@ -2,17 +2,15 @@
 
 use half::f16;
 
-use super::block::{five_bits, half, symmetric, write_fifth_bits, write_nibbles};
+use super::block::{Affine, add_fifth_bits, half, split, subtract, symmetric, write_fifth_bits, write_nibbles};
 
 /// Reads a block.
-pub(super) fn decode(block: &[u8; 22], out: &mut [f32; 32]) {
-    let scale = half(block, 0);
-    let fifth = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-    let (low, high) = out.split_at_mut(16);
-    for (j, ((low, high), &byte)) in low.iter_mut().zip(high).zip(&block[6..]).enumerate() {
-        *low = (five_bits(byte & 15, fifth >> j) - 16) as f32 * scale;
-        *high = (five_bits(byte >> 4, fifth >> (j + 16)) - 16) as f32 * scale;
-    }
+#[inline(always)]
+pub(super) fn read(block: &[u8; 22], codes: &mut [i8; 32]) -> [Affine; 1] {
+    split(&block[6..], 4, codes);
+    add_fifth_bits(&block[2..6], codes);
+    subtract(codes, 16);
+    [Affine::scaled(half(block, 0))]
 }
 
 /// Writes a block.
@@ -30,14 +28,14 @@ pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::test_codes;
+    use super::super::block::{block_values, test_codes};
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
         let (mut out, mut values) = (Vec::new(), [0.0; 32]);
         encode(f16::from_f32(0.25), &test_codes(32), &mut out);
-        decode(out.as_slice().try_into().unwrap(), &mut values);
+        block_values(read, &out, &mut values);
         assert_eq!(values, test_codes::<32>(32).map(|code| 0.25 * (f32::from(code) - 16.0)));
     }
 }

@@ -2,17 +2,14 @@
 
 use half::f16;
 
-use super::block::{affine, five_bits, half, write_fifth_bits, write_nibbles};
+use super::block::{Affine, add_fifth_bits, affine, half, split, write_fifth_bits, write_nibbles};
 
 /// Reads a block.
-pub(super) fn decode(block: &[u8; 24], out: &mut [f32; 32]) {
-    let (scale, minimum) = (half(block, 0), half(block, 2));
-    let fifth = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
-    let (low, high) = out.split_at_mut(16);
-    for (j, ((low, high), &byte)) in low.iter_mut().zip(high).zip(&block[8..]).enumerate() {
-        *low = five_bits(byte & 15, fifth >> j) as f32 * scale + minimum;
-        *high = five_bits(byte >> 4, fifth >> (j + 16)) as f32 * scale + minimum;
-    }
+#[inline(always)]
+pub(super) fn read(block: &[u8; 24], codes: &mut [i8; 32]) -> [Affine; 1] {
+    split(&block[8..], 4, codes);
+    add_fifth_bits(&block[4..8], codes);
+    [Affine { scale: half(block, 0), offset: half(block, 2) }]
 }
 
 /// Writes a block.
@@ -31,14 +28,14 @@ pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::test_codes;
+    use super::super::block::{block_values, test_codes};
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
         let (mut out, mut values) = (Vec::new(), [0.0; 32]);
         encode(f16::from_f32(0.25), f16::from_f32(-1.5), &test_codes(32), &mut out);
-        decode(out.as_slice().try_into().unwrap(), &mut values);
+        block_values(read, &out, &mut values);
         assert_eq!(values, test_codes::<32>(32).map(|code| 0.25 * f32::from(code) - 1.5));
     }
 }

@@ -3,24 +3,22 @@
 
 use half::f16;
 
-use super::block::{half, reciprocal, signed_largest};
+use super::block::{Affine, combine, every, half, reciprocal, signed_largest, split, subtract};
 use super::search::{squared_error, weights};
 
 /// Reads a block.
-pub(super) fn decode(block: &[u8; 210], out: &mut [f32; 256]) {
-    let factor = half(block, 208);
-    for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let scale = factor * f32::from(block[192 + sub] as i8);
-        let (half_block, quarter) = (sub / 8, sub % 8 / 2); // 128 elements each, 32 elements each
-        let column = 16 * (sub % 2);
-        let low = &block[64 * half_block + 32 * (quarter % 2) + column..];
-        let high = &block[128 + 32 * half_block + column..];
-        let (low_shift, high_shift) = (4 * (quarter / 2), 2 * quarter);
-        for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
-            let code = ((low >> low_shift) & 15) | ((high >> high_shift & 3) << 4);
-            *out = scale * (i32::from(code) - 32) as f32;
+#[inline(always)]
+pub(super) fn read(block: &[u8; 210], codes: &mut [i8; 256]) -> [Affine; 16] {
+    let (low, high) = (block.as_chunks::<64>().0, block[128..].as_chunks::<32>().0);
+    for ((codes, low), high) in codes.as_chunks_mut::<128>().0.iter_mut().zip(low).zip(high) {
+        split(low, 4, codes);
+        for (run, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            combine(codes, high, |code, high| code | (high >> (2 * run) & every(3)) << 4);
         }
     }
+    subtract(codes, 32);
+    let factor = half(block, 208);
+    std::array::from_fn(|sub| Affine::scaled(factor * f32::from(block[192 + sub].cast_signed())))
 }
 
 /// Writes a block.
@@ -93,7 +91,7 @@ fn symmetric_fit<const N: usize>(x: &[f32; N], w: &[f32; N], most: u8) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::test_codes;
+    use super::super::block::{block_values, test_codes};
     use super::*;
 
     #[test]
@@ -101,7 +99,7 @@ mod tests {
         let (mut out, mut values) = (Vec::new(), [0.0; 256]);
         let scales: [i8; 16] = std::array::from_fn(|sub| (sub as i8 - 8) * 15);
         encode(f16::from_f32(0.5), scales, &test_codes(64), &mut out);
-        decode(out.as_slice().try_into().unwrap(), &mut values);
+        block_values(read, &out, &mut values);
         let expected: [f32; 256] =
             std::array::from_fn(|i| 0.5 * f32::from(scales[i / 16]) * (f32::from(test_codes::<256>(64)[i]) - 32.0));
         assert_eq!(values, expected);

@@ -2,14 +2,13 @@
 
 use half::f16;
 
-use super::block::{half, reciprocal};
+use super::block::{Affine, half, reciprocal, split};
 
 /// Reads a block.
-pub(super) fn decode(block: &[u8; 34], out: &mut [f32; 32]) {
-    let scale = half(block, 0);
-    for (out, &code) in out.iter_mut().zip(&block[2..]) {
-        *out = f32::from(code as i8) * scale;
-    }
+#[inline(always)]
+pub(super) fn read(block: &[u8; 34], codes: &mut [i8; 32]) -> [Affine; 1] {
+    split(&block[2..], 8, codes);
+    [Affine::scaled(half(block, 0))]
 }
 
 /// Writes a block.
@@ -27,14 +26,14 @@ pub(super) fn quantize(x: &[f32; 32], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::test_codes;
+    use super::super::block::{block_values, test_codes};
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
         let (mut out, mut values) = (Vec::new(), [0.0; 32]);
         encode(f16::from_f32(0.25), &test_codes(256).map(u8::cast_signed), &mut out);
-        decode(out.as_slice().try_into().unwrap(), &mut values);
+        block_values(read, &out, &mut values);
         assert_eq!(values, test_codes::<32>(256).map(|code| 0.25 * f32::from(code.cast_signed())));
     }
 }
