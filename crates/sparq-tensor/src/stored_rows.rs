@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::arrangement::{Arrangement, HeadInterleaving};
 use crate::codec::packed::{Grid, PackedWeight};
-use crate::codec::{Affine, ggml, tensor};
+use crate::codec::{ggml, tensor};
 use crate::entry::Entry;
 use crate::read::{check_decodable, non_finite};
 use crate::{Checkpoint, Result};
@@ -120,15 +120,29 @@ impl OpenRows<'_> {
         ggml::unit(self.entry.info.dtype).filter(|_| matches!(self.rows.form, Form::Rows { .. }))
     }
 
-    /// Reads row `row` as integers, on the calling thread: `codes`, `[in]`, and for each [`unit`](Self::unit) of them an
-    /// element of `units` that makes values of them, those that [`decode`](Self::decode) gives. Both stay as they are if
-    /// there is no such row or it is not stored so.
-    pub fn read_codes(&self, row: usize, codes: &mut [i8], units: &mut [Affine]) {
-        let row = self.rows.first + row;
-        let &Form::Rows { bytes, interleaving } = &self.rows.form else { return };
-        let at = bytes * interleaving.map_or(row, |interleaving| interleaving.source_row(row));
-        if let Some(stored) = self.bytes.get(at..at + bytes) {
-            ggml::read_codes(self.entry.info.dtype, stored, codes, units);
+    /// Reads as many rows as `codes`, `[rows, in]`, holds, from row `first` on, as integers, on the calling thread. For each
+    /// [`unit`](Self::unit) of them `scales` and `offsets` have an element; `scale · code + offset` are the values that
+    /// [`decode`](Self::decode) gives. Rows that are not there, or not stored so, leave their part as it is.
+    pub fn read_codes(&self, first: usize, codes: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
+        let [rows, width] = self.rows.shape;
+        let count = rows.saturating_sub(first).min(codes.len().checked_div(width).unwrap_or(0));
+        let (dtype, first) = (self.entry.info.dtype, self.rows.first + first);
+        match &self.rows.form {
+            &Form::Rows { bytes, interleaving: None } => {
+                let stored = &self.bytes[first * bytes..][..count * bytes];
+                ggml::read_codes(dtype, stored, codes, scales, offsets);
+            }
+            &Form::Rows { bytes, interleaving: Some(interleaving) } => {
+                let units = (width / ggml::unit(dtype).unwrap_or(width)).max(1);
+                let grids = scales.chunks_exact_mut(units).zip(offsets.chunks_exact_mut(units));
+                for (row, (codes, (scales, offsets))) in
+                    codes.chunks_exact_mut(width).zip(grids).take(count).enumerate()
+                {
+                    let at = interleaving.source_row(first + row) * bytes;
+                    ggml::read_codes(dtype, &self.bytes[at..at + bytes], codes, scales, offsets);
+                }
+            }
+            Form::Codes { .. } => {}
         }
     }
 

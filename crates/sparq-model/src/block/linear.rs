@@ -1,9 +1,8 @@
-use crate::ops::{UnitInputs, Workspace, rounded_to_8_bits, wide};
+use crate::ops::{UnitInputs, UnitRows, Workspace, rounded_to_8_bits, wide};
 use crate::{Precision, Result};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use sparq_linalg::{gemm, linear_bf16};
-use sparq_tensor::codec::Affine;
 use sparq_tensor::{OpenRows, StoredRows, TensorPart};
 
 /// A linear layer `y = W x + b` and its name.
@@ -154,6 +153,8 @@ pub(crate) fn multiply_stored(
 
 /// Weights that one task multiplies with few tokens.
 const TASK: usize = 1 << 17;
+/// Rows that are read at a time.
+const ROWS: usize = 8;
 
 /// As [`multiply_stored`], for weights that are stored as integers, of which each `unit` shares a scale.
 fn multiply_integers(
@@ -169,15 +170,18 @@ fn multiply_integers(
         _ => UnitInputs::exact(row.to_vec(), unit),
     });
     let inputs: Vec<_> = inputs.collect();
-    let at_once = (TASK / width.max(1)).max(1);
+    let at_once = (TASK / width.max(1)).max(1).next_multiple_of(ROWS);
     let tasks: Vec<_> = output.axis_chunks_iter_mut(Axis(1), at_once).enumerate().collect();
     tasks.into_par_iter().for_each(|(task, mut output)| {
-        let (mut codes, mut units) = (vec![0; width], vec![Affine::default(); width / unit]);
-        for (row, mut output) in output.columns_mut().into_iter().enumerate() {
-            weight.read_codes(task * at_once + row, &mut codes, &mut units);
-            for (input, output) in inputs.iter().zip(&mut output) {
-                let product = input.dot(&codes, &units);
-                *output = if beta == 0.0 { product } else { product + beta * *output };
+        let mut rows = UnitRows::new(ROWS, width, unit);
+        let mut products = [0.0; ROWS];
+        for (at, mut output) in output.axis_chunks_iter_mut(Axis(1), ROWS).enumerate() {
+            weight.read_codes(task * at_once + at * ROWS, &mut rows.codes, &mut rows.scales, &mut rows.offsets);
+            for (input, output) in inputs.iter().zip(output.rows_mut()) {
+                input.products(&rows, &mut products);
+                for (output, product) in output.into_iter().zip(products) {
+                    *output = if beta == 0.0 { product } else { product + beta * *output };
+                }
             }
         }
     });

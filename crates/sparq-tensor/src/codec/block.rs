@@ -3,12 +3,10 @@
 use half::f16;
 
 /// How codes become values: `scale · code + offset`.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Affine {
-    /// What a code is multiplied with.
-    pub scale: f32,
-    /// What is added.
-    pub offset: f32,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Affine {
+    pub(super) scale: f32,
+    pub(super) offset: f32,
 }
 
 impl Affine {
@@ -41,10 +39,15 @@ impl Affine {
     }
 }
 
-/// The half-precision number at byte `at`.
+/// The half-precision number at byte `at`. Written out because a call for every block takes two fifths of reading it.
 #[inline(always)]
 pub(super) fn half(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+    let bits = u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let sign = (bits & 0x8000) << 16;
+    // Exponents differ by 112. The largest one stands for infinity and NaN in both types.
+    let finite = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(finite.to_bits() | special | sign)
 }
 
 /// Appends 16 bytes: code `j` low, code `j + 16` high. Higher bits of a code are dropped.
@@ -171,4 +174,17 @@ pub(super) fn block_values<const BYTES: usize, const ELEMENTS: usize, const UNIT
 #[cfg(test)]
 pub(super) fn test_codes<const N: usize>(levels: usize) -> [u8; N] {
     std::array::from_fn(|i| ((i * 37 + i / 7) % levels) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_read() {
+        for bits in 0..=u16::MAX {
+            let (value, expected) = (half(&bits.to_le_bytes(), 0), f16::from_bits(bits).to_f32());
+            assert!(value.to_bits() == expected.to_bits() || (value.is_nan() && expected.is_nan()), "{bits:#x}");
+        }
+    }
 }

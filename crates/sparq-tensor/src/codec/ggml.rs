@@ -153,10 +153,10 @@ pub(crate) fn unit(dtype: DType) -> Option<usize> {
     with_blocks(dtype, Unit)
 }
 
-/// Reads the integers of whole blocks, as many as `codes` holds, one thread; `units` has an element for each
-/// [`unit`] of them. Of other types both stay as they are.
-pub(crate) fn read_codes(dtype: DType, bytes: &[u8], codes: &mut [i8], units: &mut [Affine]) {
-    with_blocks(dtype, Integers { bytes, codes, units });
+/// Reads the integers of whole blocks, as many as `codes` holds, one thread. Their values are `scale · code + offset`, with an
+/// element of `scales` and `offsets` for each [`unit`] of them. Of other types all stay as they are.
+pub(crate) fn read_codes(dtype: DType, bytes: &[u8], codes: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
+    with_blocks(dtype, Integers { bytes, codes, scales, offsets });
 }
 
 /// What is done with blocks, whatever their type.
@@ -232,7 +232,8 @@ impl ForBlocks for Values<'_> {
 struct Integers<'a> {
     bytes: &'a [u8],
     codes: &'a mut [i8],
-    units: &'a mut [Affine],
+    scales: &'a mut [f32],
+    offsets: &'a mut [f32],
 }
 
 impl ForBlocks for Integers<'_> {
@@ -242,15 +243,20 @@ impl ForBlocks for Integers<'_> {
         self,
         read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
     ) {
-        let (codes, units) = (self.codes.as_chunks_mut::<ELEMENTS>().0, self.units.as_chunks_mut::<UNITS>().0);
+        let codes = self.codes.as_chunks_mut::<ELEMENTS>().0.iter_mut();
+        let scales = self.scales.as_chunks_mut::<UNITS>().0.iter_mut();
+        let offsets = self.offsets.as_chunks_mut::<UNITS>().0.iter_mut();
+        let blocks = self.bytes.as_chunks::<BYTES>().0.iter().zip(codes).zip(scales.zip(offsets));
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
-                for ((block, codes), units) in self.bytes.as_chunks::<BYTES>().0.iter().zip(codes).zip(units) {
+                for ((block, codes), (scales, offsets)) in blocks {
                     // What is local stays in registers.
                     let mut local = [0; ELEMENTS];
-                    *units = read(block, &mut local);
+                    let units = read(block, &mut local);
                     *codes = local;
+                    *scales = units.map(|unit| unit.scale);
+                    *offsets = units.map(|unit| unit.offset);
                 }
             },
         );

@@ -31,5 +31,4 @@ mod settings;
 mod stream;
 pub(crate) mod tensor;
 
-pub use block::Affine;
 pub use tensor::decode_rows;
