@@ -9,9 +9,9 @@ use sparq_model::Model;
 use sparq_tensor::{CheckpointWriter, DType, TensorSpec, WriteOptions};
 use std::path::Path;
 
-/// A tiny model with random weights and the demo model's tokenizer, which can write any text.
+/// A tiny model with random weights and a tokenizer of 1,024 tokens, which can write any text.
 fn random_model(folder: &Path, seed: u64) -> Model {
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/assets/demo-model");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/demo-model");
     let (hidden, inner, head, vocabulary) = (32, 48, 16, 1024);
     let config = format!(
         r#"{{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": {hidden},

@@ -70,7 +70,7 @@ fn tensors_that_no_model_reads_are_carried_along_or_left_out() {
     let source = changed(|tensors| {
         let inv_freq = "model.layers.0.self_attn.rotary_emb.inv_freq";
         tensors.push(Raw::new(inv_freq, "F32", &[2], floats(&[1.0, 0.5])));
-        tensors.push(Raw::new("model.layers.0.mlp.up_proj.bias", "F32", &[384], floats(&[1.0; 384])));
+        tensors.push(Raw::new("model.layers.0.mlp.up_proj.bias", "F32", &[192], floats(&[1.0; 192])));
         tensors.push(Raw::new("model.mask", "F32", &[2], floats(&[0.0, f32::NEG_INFINITY])));
         tensors.push(Raw::new("mtp.weight", "F4", &[2, 3], vec![1, 2, 3]));
     });
@@ -94,8 +94,8 @@ fn tensors_that_no_model_reads_are_carried_along_or_left_out() {
 
 #[test]
 fn infinity_anywhere_is_found_before_the_first_block() {
-    let last = "model.layers.3.mlp.down_proj.weight";
-    for (name, at) in [("model.embed_tokens.weight", 2 * 128 * 1000), ("model.norm.weight", 6), (last, 0)] {
+    let last = "model.layers.5.mlp.down_proj.weight";
+    for (name, at) in [("model.embed_tokens.weight", 2 * 64 * 1000), ("model.norm.weight", 6), (last, 0)] {
         let source = changed(|tensors| {
             let tensor = tensors.iter_mut().find(|tensor| tensor.name == name).expect("there");
             tensor.bytes[at..at + 2].copy_from_slice(&[0x80, 0x7f]); // infinity in bf16
@@ -116,8 +116,8 @@ fn infinity_anywhere_is_found_before_the_first_block() {
 #[test]
 fn a_group_wider_than_a_layer_is_a_channel_to_others() {
     let source = changed(|_| ());
-    // Layers of 128 and of 384 channels.
-    let recipe = RTN.replace("group=32", "group=192");
+    // Layers of 64 and of 192 channels.
+    let recipe = RTN.replace("group=32", "group=96");
     let error = compress(source.path(), &recipe, &Dense).map(|_| ());
     assert!(error.is_ok(), "{error:?}");
     let (_, written) = compress(source.path(), &recipe, &CompressedTensors::default()).expect("compressed");
@@ -126,7 +126,7 @@ fn a_group_wider_than_a_layer_is_a_channel_to_others() {
     let groups = config["quantization_config"]["config_groups"].as_object().expect("groups");
     for group in groups.values() {
         let is_wide = group["targets"][0].as_str().is_some_and(|name| name.ends_with("down_proj"));
-        let expected = if is_wide { ("group", Some(192)) } else { ("channel", None) };
+        let expected = if is_wide { ("group", Some(96)) } else { ("channel", None) };
         let weights = &group["weights"];
         assert_eq!((weights["strategy"].as_str(), weights["group_size"].as_u64()), (Some(expected.0), expected.1));
     }
@@ -141,7 +141,7 @@ fn an_output_matrix_of_its_own_is_used_everywhere() {
         bytes.reverse();
         // Finite, and other numbers.
         bytes.as_chunks_mut::<2>().0.iter_mut().for_each(|half| half[1] &= 0x3f);
-        tensors.push(Raw::new("lm_head.weight", "BF16", &[1024, 128], bytes));
+        tensors.push(Raw::new("lm_head.weight", "BF16", &[1024, 64], bytes));
     });
     let logits = |model: &Model| {
         let hidden = model.hidden(&[&[5, 9, 300]]).expect("hidden states");

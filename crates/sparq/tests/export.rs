@@ -133,8 +133,8 @@ fn symmetric_four_bits_go_into_every_format() {
             "gguf" => assert_eq!(bits, 4.5),
             // Half of the codes are zero: 3.4 bits a code instead of 4, scales of 16 bits for 32 of them.
             "coded" => assert!((3.3..4.2).contains(&bits), "{bits}"),
-            "gptq" => assert!((4.5..4.9).contains(&bits), "{bits}"),
-            _ => assert!((5.0..5.1).contains(&bits), "{bits}"), // scales of an F32 checkpoint
+            "gptq" => assert!((4.5..5.1).contains(&bits), "{bits}"), // a group index for each channel
+            _ => assert!((5.0..5.1).contains(&bits), "{bits}"),      // scales of an F32 checkpoint
         }
         if report.format == "gptq" {
             let info = model.checkpoint().get("model.layers.0.mlp.up_proj.weight").expect("there");
@@ -192,7 +192,7 @@ fn eight_bits_by_channel_and_bfloat16() {
     let expected = logits(&solved.compressed);
     let (report, model, _directory) = solved.export(&CompressedTensors::default(), FloatType::Source);
     assert_eq!(report.zeros_lost, 0);
-    assert!((8.0..8.2).contains(&report.bits_per_weight()));
+    assert!((8.0..8.3).contains(&report.bits_per_weight()));
     assert!(relative_difference(&logits(&model), &expected) < 2e-2);
     let message = solved.refusal(&GptqCheckpoint, ExportSettings::default());
     assert!(message.contains("half precision") && message.contains("f16"), "{message}");
@@ -208,7 +208,7 @@ fn what_does_not_divide_is_refused_with_what_does() {
     let settings = ExportSettings::default();
     for format in [&CompressedTensors::default() as &dyn ExportFormat, &GptqCheckpoint] {
         let message = solved.refusal(format, settings);
-        assert!(message.contains("128 input channels") && message.contains("groups of 32"), "{message}");
+        assert!(message.contains("64 input channels") && message.contains("groups of 32"), "{message}");
     }
     assert!(solved.refusal(&Gguf::default(), settings).contains("groups of 48"));
     let pruned = solve("s=0.5,q=16", |_| {});
@@ -232,7 +232,7 @@ fn gguf_types_that_choose_codes_anew() {
     ] {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("out.gguf");
-        let importance = Importance { tensor: "blk.0.ffn_down.weight".into(), sums: vec![1.0; 384], tokens: 8 };
+        let importance = Importance { tensor: "blk.0.ffn_down.weight".into(), sums: vec![1.0; 192], tokens: 8 };
         let format = Gguf::new(types).importance([importance]);
         let none = SolvedInMemory::default();
         export(solved.source(), &none, &format, &path, &ExportSettings::default()).expect("exported");
@@ -414,7 +414,7 @@ fn codes_at_a_rate_go_into_the_coded_format_without_loss() {
     let solved = solve("rate=3,embeddings=5", |_| {});
     let expected = logits(&solved.compressed);
     let (report, model, _directory) = solved.export(&Coded, FloatType::F32);
-    assert_eq!((report.largest_difference, report.zeros_lost, report.layers.len()), (0.0, 0, 29));
+    assert_eq!((report.largest_difference, report.zeros_lost, report.layers.len()), (0.0, 0, 42 + 1));
     assert_eq!(logits(&model), expected, "the same bits");
     // What was asked for, what the report says, and what the file takes.
     let said = &solved.report;
@@ -425,7 +425,7 @@ fn codes_at_a_rate_go_into_the_coded_format_without_loss() {
         let info = model.checkpoint().get(&format!("{}.weight", layer.name)).expect("there");
         assert_eq!(info.packing, Some(Packing::Coded { bits: None }));
         taken += 8.0 * info.bytes as f64;
-        if layer.block == 4 {
+        if layer.name.ends_with("embed_tokens") {
             assert!((layer.coded_bits_per_weight / 5.0 - 1.0).abs() < 0.02, "{layer}");
         }
     }
