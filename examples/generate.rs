@@ -33,7 +33,8 @@ struct Arguments {
     /// Sample among the most likely tokens that reach this probability together
     #[arg(long, requires = "temperature", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Hold all weights in memory as f32: more tokens a second, in four bytes a weight instead of what the file has
+    /// Hold all weights in memory as f32, four bytes a weight instead of what the file has: more tokens a second where they are not
+    /// in the blocks of a GGUF file
     #[arg(long)]
     in_memory: bool,
     #[command(flatten)]

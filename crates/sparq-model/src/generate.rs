@@ -37,8 +37,8 @@ pub struct GenerateOptions {
 impl Model {
     /// Continues `prompt` token by token and returns the new tokens.
     ///
-    /// `observer` sees each token as it is chosen and may end the generation. Calling
-    /// [`make_resident`](Self::make_resident) first is advised: otherwise each token reads the whole model from disk.
+    /// `observer` sees each token as it is chosen and may end the generation. Calling [`run_as_stored`](Self::run_as_stored) or
+    /// [`make_resident`](Self::make_resident) first is advised: otherwise each token reads and decodes the whole model.
     ///
     /// Ends where the model's positions do.
     ///
