@@ -5,6 +5,7 @@ use crate::ops::{exp, layer_norm, rms_norm};
 use crate::{Error, Precision, Result};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Tokens per block pass: enough for efficient products, few enough for activations to stay small.
 const MICRO_BATCH: usize = 2048;
@@ -267,23 +268,7 @@ fn softcap(x: f32) -> f32 {
 
 /// Sequences in groups that run together, with their tokens one after the other.
 pub(super) fn groups(batch: &[&[u32]]) -> Vec<(BatchLayout, Vec<u32>)> {
-    let mut groups = Vec::new();
-    let mut rest = batch;
-    while !rest.is_empty() {
-        let (group, after) = rest.split_at(group_length(rest));
-        let lengths: Vec<usize> = group.iter().map(|tokens| tokens.len()).collect();
-        groups.push((BatchLayout::new(&lengths), group.concat()));
-        rest = after;
-    }
-    groups
-}
-
-/// How many of the first sequences make up one group: as many as fit, at least one.
-fn group_length(batch: &[&[u32]]) -> usize {
-    let mut tokens = 0;
-    let fitting = batch.iter().take_while(|sequence| {
-        tokens += sequence.len();
-        tokens <= MICRO_BATCH
-    });
-    fitting.count().max(1)
+    let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.len()).collect();
+    let group = |group: Range<usize>| (BatchLayout::new(&lengths[group.clone()]), batch[group].concat());
+    BatchLayout::cut(&lengths, MICRO_BATCH).into_iter().map(group).collect()
 }
