@@ -12,9 +12,9 @@ pub enum Precision {
     /// multiplies bfloat16, no faster elsewhere. Fewer tokens than 16 at a time are multiplied in `f32`: reading the
     /// weights takes longest then, and rounding them would only add to it.
     Bf16,
-    /// Inputs rounded to 8 bits: as many steps of a 127th of the largest magnitude of their block, 32 inputs of a token. Weights
-    /// that [stay as they are stored](crate::Model::run_as_stored) in ggml's blocks are then multiplied as integers when there are
-    /// few tokens at a time, which generates text faster; any other product is the same up to the rounding of sums. llama.cpp
-    /// rounds in this way.
+    /// Inputs rounded to 8 bits, as llama.cpp rounds them. Each becomes a multiple of a 127th of the largest magnitude in its
+    /// block of 32 inputs. With few tokens at a time, weights that [stay as they are stored](crate::Model::run_as_stored) in
+    /// ggml's blocks are multiplied as integers, which generates text faster. Elsewhere the rounded inputs are multiplied in
+    /// `f32`: the same numbers up to the rounding of sums.
     Int8,
 }

@@ -1,6 +1,7 @@
 //! Rows of a weight that stays as it is stored.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -117,55 +118,55 @@ impl OpenRows<'_> {
     /// How many elements share a scale, if the rows are stored as integers that [`read_codes`](Self::read_codes) reads: those of
     /// ggml's blocks are.
     pub fn unit(&self) -> Option<usize> {
-        ggml::unit(self.entry.info.dtype).filter(|_| matches!(self.rows.form, Form::Rows { .. }))
+        ggml::unit(self.entry.info.dtype)
     }
 
     /// Reads as many rows as `codes`, `[rows, in]`, holds, from row `first` on, as integers, on the calling thread. For each
     /// [`unit`](Self::unit) of them `scales` and `offsets` have an element; `scale · code + offset` are the values that
     /// [`decode`](Self::decode) gives. Rows that are not there, or not stored so, leave their part as it is.
     pub fn read_codes(&self, first: usize, codes: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
-        let [rows, width] = self.rows.shape;
-        let count = rows.saturating_sub(first).min(codes.len().checked_div(width).unwrap_or(0));
-        let (dtype, first) = (self.entry.info.dtype, self.rows.first + first);
-        match &self.rows.form {
-            &Form::Rows { bytes, interleaving: None } => {
-                let stored = &self.bytes[first * bytes..][..count * bytes];
-                ggml::read_codes(dtype, stored, codes, scales, offsets);
-            }
-            &Form::Rows { bytes, interleaving: Some(interleaving) } => {
-                let units = (width / ggml::unit(dtype).unwrap_or(width)).max(1);
-                let grids = scales.chunks_exact_mut(units).zip(offsets.chunks_exact_mut(units));
-                for (row, (codes, (scales, offsets))) in
-                    codes.chunks_exact_mut(width).zip(grids).take(count).enumerate()
-                {
-                    let at = interleaving.source_row(first + row) * bytes;
-                    ggml::read_codes(dtype, &self.bytes[at..at + bytes], codes, scales, offsets);
-                }
-            }
-            Form::Codes { .. } => {}
+        let ([_, width], Some(unit)) = (self.rows.shape, self.unit()) else { return };
+        for (rows, bytes) in self.runs(first, codes.len()) {
+            let elements = rows.start * width..rows.end * width;
+            let units = elements.start / unit..elements.end / unit;
+            let grids = (scales.get_mut(units.clone()), offsets.get_mut(units));
+            let (Some(codes), (Some(scales), Some(offsets))) = (codes.get_mut(elements), grids) else { return };
+            ggml::read_codes(self.entry.info.dtype, bytes, codes, scales, offsets);
         }
     }
 
     /// Decodes as many rows as `out` holds, from row `first` on, on the calling thread: the values that
     /// [`Checkpoint::read_part`] gives. Rows beyond the last leave their part of `out` as it is.
     pub fn decode(&self, first: usize, out: &mut [f32]) {
-        let [rows, width] = self.rows.shape;
-        let count = rows.saturating_sub(first).min(out.len().checked_div(width).unwrap_or(0));
-        let (out, first) = (&mut out[..count * width], self.rows.first + first);
-        let (bytes, dtype) = (self.bytes, self.entry.info.dtype);
-        match (&self.rows.form, self.packed) {
-            (&Form::Rows { bytes: row_bytes, interleaving: None }, _) => {
-                tensor::decode_serially(dtype, &bytes[first * row_bytes..][..count * row_bytes], out);
-            }
-            (&Form::Rows { bytes: row_bytes, interleaving: Some(interleaving) }, _) => {
-                for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                    let at = interleaving.source_row(first + row) * row_bytes;
-                    tensor::decode_serially(dtype, &bytes[at..at + row_bytes], out);
-                }
-            }
-            (Form::Codes { grid, rows }, Some(packed)) => packed.decode(bytes, grid, [*rows, width], first, out),
-            (Form::Codes { .. }, None) => {}
+        let width = self.rows.shape[1];
+        if let (Form::Codes { grid, rows }, Some(packed)) = (&self.rows.form, self.packed) {
+            let held = self.count(first, out.len()) * width;
+            packed.decode(self.bytes, grid, [*rows, width], self.rows.first + first, &mut out[..held]);
         }
+        for (rows, bytes) in self.runs(first, out.len()) {
+            tensor::decode_serially(self.entry.info.dtype, bytes, &mut out[rows.start * width..rows.end * width]);
+        }
+    }
+
+    /// How many of the rows from `first` on have room in `elements`.
+    fn count(&self, first: usize, elements: usize) -> usize {
+        let [rows, width] = self.rows.shape;
+        rows.saturating_sub(first).min(elements.checked_div(width).unwrap_or(0))
+    }
+
+    /// The bytes of as many rows from `first` on as have room in `elements`, in runs that lie together; each with its rows,
+    /// counted from `first`. There are none where rows are not whole on disk.
+    fn runs(&self, first: usize, elements: usize) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+        let (count, (row_bytes, interleaving)) = match self.rows.form {
+            Form::Rows { bytes, interleaving } => (self.count(first, elements), (bytes, interleaving)),
+            Form::Codes { .. } => (0, (0, None)),
+        };
+        let together = if interleaving.is_some() { 1 } else { count.max(1) };
+        (0..count).step_by(together).map(move |row| {
+            let on_disk = self.rows.first + first + row;
+            let at = interleaving.map_or(on_disk, |interleaving| interleaving.source_row(on_disk)) * row_bytes;
+            (row..row + together, &self.bytes[at..at + together * row_bytes])
+        })
     }
 }
 

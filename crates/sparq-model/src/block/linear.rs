@@ -113,23 +113,21 @@ pub(crate) fn multiply_stored(
     mut output: ArrayViewMut2<'_, f32>,
     workspace: &Workspace,
 ) -> Result<()> {
-    let ([_, width], weight) = (weight.shape(), weight.open()?);
-    if let Some(unit) = weight.unit()
+    let ([_, width], opened) = (weight.shape(), weight.open()?);
+    if let Some(unit) = opened.unit()
         && input.nrows() < FEW_FOR_INTEGERS
     {
-        multiply_integers(input, (&weight, unit), precision, beta, output);
+        multiply_integers(input, (&opened, unit), precision, beta, output);
         return Ok(());
     }
-    let (rounded, precision) = match precision {
-        Precision::Int8 => (Some(rounded_to_8_bits(input)), Precision::F32),
-        _ => (None, precision),
-    };
-    let input = rounded.as_ref().map_or(input, |rounded| rounded.view());
+    if precision == Precision::Int8 {
+        return multiply_stored(rounded_to_8_bits(input).view(), weight, Precision::F32, beta, output, workspace);
+    }
     let tile = (TILE / width.max(1)).max(1);
     if input.nrows() < DECODED_AT_ONCE {
         let product = |rows: &mut Vec<f32>, (at, output): (usize, ArrayViewMut2<'_, f32>)| {
             rows.resize(output.ncols() * width, 0.0);
-            weight.decode(at * tile, rows);
+            opened.decode(at * tile, rows);
             if let Ok(rows) = ArrayView2::from_shape((output.ncols(), width), rows) {
                 multiply(input, rows, precision, beta, output);
             }
@@ -143,7 +141,7 @@ pub(crate) fn multiply_stored(
         let mut rows = workspace.take(output.ncols(), width);
         if let Some(rows) = rows.as_slice_mut() {
             let tiles = rows.par_chunks_mut((tile * width).max(1)).enumerate();
-            tiles.for_each(|(tile_at, rows)| weight.decode(at * slab + tile_at * tile, rows));
+            tiles.for_each(|(tile_at, rows)| opened.decode(at * slab + tile_at * tile, rows));
         }
         multiply(input, rows.view(), precision, beta, output);
         workspace.put(rows);

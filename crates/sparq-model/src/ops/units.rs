@@ -11,20 +11,25 @@ use rayon::prelude::*;
 const BLOCK: usize = 32;
 const LANES: usize = 8;
 
-/// `input` with every element rounded to 8 bits: as many steps of a 127th of the largest magnitude of its block. Blocks are runs
-/// of 32 elements of a row, the last one perhaps shorter.
+/// `input`, `[tokens, in]`, rounded to 8 bits. A row is cut into blocks of 32, the last one perhaps shorter. Each element becomes a
+/// multiple of a 127th of the largest magnitude in its block.
 pub(crate) fn rounded_to_8_bits(input: ArrayView2<'_, f32>) -> Array2<f32> {
     let mut values = input.as_standard_layout().into_owned();
     let width = values.ncols().max(1);
     if let Some(values) = values.as_slice_mut() {
         values.par_chunks_mut(width).for_each(|row| {
-            for block in row.chunks_mut(BLOCK) {
-                let mut codes = [0; BLOCK];
-                let scale = round(block, &mut codes);
-                for (value, code) in block.iter_mut().zip(codes) {
-                    *value = scale * f32::from(code);
-                }
-            }
+            wide(
+                #[inline(always)]
+                || {
+                    for block in row.chunks_mut(BLOCK) {
+                        let mut codes = [0; BLOCK];
+                        let scale = round(block, &mut codes);
+                        for (value, code) in block.iter_mut().zip(codes) {
+                            *value = scale * f32::from(code);
+                        }
+                    }
+                },
+            );
         });
     }
     values
