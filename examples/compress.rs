@@ -12,9 +12,9 @@ use common::format::{FormatArgs, print_report};
 use common::search::{SearchArgs, SearchBar};
 use common::solver::SolverArgs;
 use sparq::Ranks;
-use sparq::pipeline::{Allocation, Done, LayerBudget, Targets};
+use sparq::pipeline::{Allocation, Done, LayerBudget, Targets, unfit_layers};
 use sparq::prelude::*;
-use sparq::sweep::{Search, Target};
+use sparq::sweep::{Search, Searched, Target};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -110,7 +110,7 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
     if !arguments.searches() && !arguments.has_rate() {
         arguments.search.check_unused("--target-tcr, --target-size or --bits-per-weight")?;
     }
-    let format = arguments.format.format()?;
+    let formats = arguments.format.formats()?;
     let (model, demo) = arguments.model.open()?;
     for (link, file) in model.checkpoint().links()? {
         eprintln!("{} is a link to {}", link.display(), file.display());
@@ -119,15 +119,19 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
     if !arguments.targets.is_empty() {
         targets.include.clone_from(&arguments.targets);
     }
-    let mut recipe = arguments.solver.recipe(targets, arguments.sized_codes().map(|_| ANY_RATE))?;
+    let mut recipe = arguments.solver.recipe(
+        targets,
+        arguments.sized_codes().map(|_| ANY_RATE),
+        arguments.format.keeps_gguf_codes(),
+    )?;
     let calibration = arguments.calibration.draw(&model, demo.as_ref(), &arguments.seed)?;
     if let Some(file) = &arguments.allocation {
         let allocation = Allocation::parse(&common::read_text(file)?);
         recipe.allocation = Some(allocation.with_context(|| format!("{}", file.display()))?);
     }
-    let recipe = sparq::pipeline::on_first(ranks, || {
-        complete(arguments, &model, recipe, calibration.as_ref(), format.as_ref(), &out)
-    })?;
+    let (recipe, format) =
+        sparq::pipeline::on_first(ranks, || complete(arguments, &model, recipe, calibration.as_ref(), &formats, &out))?;
+    let format = formats[format].as_ref();
     let calibration = calibration.as_ref().map(|(_, calibration)| calibration);
     let held = sparq::pipeline::resident_bytes().unwrap_or(0);
     let bar = CompressionBar::new(common::stop_on_signals()?);
@@ -156,7 +160,7 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
             sharing.exchanged_bytes as f64 / 125e6,
         ));
     }
-    let done = match job.to(&out, format.as_ref()) {
+    let done = match job.to(&out, format) {
         Err(sparq::pipeline::Error::Stopped { done, of }) => {
             bar.clear();
             if ranks.is_first() {
@@ -180,19 +184,20 @@ fn compress(arguments: &Arguments, ranks: &Ranks) -> Result<u8> {
     Ok(0)
 }
 
-/// The recipe with what a search finds.
+/// The recipe with what a search finds, and the index of the format.
 fn complete(
     arguments: &Arguments,
     model: &Model,
     mut recipe: Recipe,
     calibration: Option<&(Source, Calibration)>,
-    format: &dyn ExportFormat,
+    formats: &[Box<dyn ExportFormat>],
     out: &Path,
-) -> Result<Recipe> {
+) -> Result<(Recipe, usize)> {
+    let mut format = 0;
     if arguments.searches() {
         let (source, calibration) = calibration.context("a search needs text: give --calibration FILE")?;
-        let found = search(arguments, model, &recipe, (source, calibration), format, out)?;
-        recipe.allocation = Some(found);
+        let found = search(arguments, model, &recipe, (source, calibration), formats, out)?;
+        (recipe.allocation, format) = (Some(found.allocation), found.format);
     }
     if let (true, None, Some((source, _))) = (arguments.has_rate(), &recipe.allocation, calibration) {
         // A coded file holds embedding and output matrix at a rate as well.
@@ -211,7 +216,7 @@ fn complete(
         recipe.embeddings = found.embeddings.or(recipe.embeddings);
         recipe.allocation = Some(found.allocation);
     }
-    Ok(recipe)
+    Ok((recipe, format))
 }
 
 /// Searches sparsity and bits layer by layer. What is measured stays in `OUT.search`.
@@ -220,30 +225,44 @@ fn search(
     model: &Model,
     recipe: &Recipe,
     (source, calibration): (&Source, &Calibration),
-    format: &dyn ExportFormat,
+    formats: &[Box<dyn ExportFormat>],
     out: &Path,
-) -> Result<Allocation> {
+) -> Result<Searched> {
     let directory = beside(out, ".search");
     let settings = arguments.format.settings();
-    let widths = arguments.search.widths(arguments.format.widths())?;
+    let mut widths = arguments.search.widths(arguments.format.widths())?;
     let sparsity = if arguments.solver.prunes() { recipe.sparsity } else { Sparsity::DENSE };
     let of_width = |&bits: &Bits| LayerBudget { sparsity, bits: Some(bits), rate: None };
-    let candidates: Vec<LayerBudget> = widths.iter().map(of_width).collect();
-    // The search may choose any width, so a width that cannot be written is refused before it starts.
-    for &candidate in &candidates {
-        let job = Compress::new(model).recipe(recipe.with_budget(candidate)).calibration(calibration);
-        job.export(settings).check(out, format)?;
+    let formats: Vec<&dyn ExportFormat> = formats.iter().map(AsRef::as_ref).collect();
+    // The search may choose any width, so one that cannot be written is refused before it starts. A search for a size knows where
+    // only some layers cannot have it.
+    let mut everywhere = Vec::new();
+    for &bits in &widths {
+        let recipe = recipe.with_budget(of_width(&bits));
+        if !unfit_layers(model, &recipe, formats[0])?.is_empty()
+            && (arguments.target_size.is_some() || !arguments.search.names_widths())
+        {
+            continue;
+        }
+        Compress::new(model).recipe(recipe).calibration(calibration).export(settings).check(out, formats[0])?;
+        everywhere.push(bits);
     }
+    if arguments.target_size.is_none() {
+        widths = everywhere;
+    }
+    let candidates: Vec<LayerBudget> = widths.iter().map(of_width).collect();
     let search = Search::new(recipe.clone());
     let (search, target) = match (arguments.target_size, arguments.target_tcr) {
-        (Some(bytes), _) => (search.candidates(candidates), Target::File { bytes, format, settings: &settings }),
+        (Some(bytes), _) => {
+            (search.candidates(candidates), Target::File { bytes, formats: &formats, settings: &settings })
+        }
         (None, rate) => (search.widths(&widths), Target::Tcr(rate.unwrap_or_default())),
     };
     let bar = SearchBar::new();
     let found = arguments.search.allocate(search, model, source, calibration, &[target], &directory, &bar)?;
-    let allocation = found.into_iter().next().context("a search found nothing")?.allocation;
-    common::write_json(&directory.join("allocation.json"), &allocation)?;
-    Ok(allocation)
+    let found = found.into_iter().next().context("a search found nothing")?;
+    common::write_json(&directory.join("allocation.json"), &found.allocation)?;
+    Ok(found)
 }
 
 /// A path with this after its name.

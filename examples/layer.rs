@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             bail!("{key} concerns whole models; a single layer has neither layers before it nor text");
         }
         // A single layer has no drift and no text to hold out.
-        let mut recipe = arguments.solver.recipe(Targets::default(), None)?;
+        let mut recipe = arguments.solver.recipe(Targets::default(), None, false)?;
         (recipe.drift, recipe.held_out) = (0.0, 0.0);
         let Some(solver) = recipe.solver()? else {
             bail!("nothing to do: --sparsity 0 --bits 16 neither prunes nor quantizes");

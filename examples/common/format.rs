@@ -37,13 +37,15 @@ enum Dtype {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(non_camel_case_types, reason = "llama.cpp's names")]
 enum GgufType {
-    /// Codes as solved: grids of 4, 5 or 8 bits with groups of 32, 64, ...
+    /// Codes as solved: grids of 4, 5 or 8 bits with groups of 32, 64, ..., and those of ggml=true of 3 and 6 bits
     Exact,
     F32,
     F16,
     Bf16,
     #[value(name = "q8_0")]
     Q8_0,
+    #[value(name = "q5_1")]
+    Q5_1,
     #[value(name = "q5_0")]
     Q5_0,
     #[value(name = "q4_0")]
@@ -65,6 +67,7 @@ impl GgufType {
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
             Self::Q8_0 => DType::Q8_0,
+            Self::Q5_1 => DType::Q5_1,
             Self::Q5_0 => DType::Q5_0,
             Self::Q4_0 => DType::Q4_0,
             Self::Q4_K => DType::Q4_K,
@@ -91,9 +94,14 @@ pub(crate) struct FormatArgs {
     /// GGUF: types of the matrices; all but `exact` choose codes anew
     #[arg(long, value_enum, default_value = "exact")]
     gguf_type: GgufType,
-    /// GGUF: type of embedding and output matrix beside exact codes [default: q8_0, as the source has them if --dtype is given]
+    /// GGUF: type of embedding and output matrix beside exact codes [default: q8_0; what is best for --target-size; as the
+    /// source has them if --dtype is given]
     #[arg(long, value_enum, value_name = "GGUF_TYPE")]
     embedding_type: Option<GgufType>,
+    /// Most bytes of weights in one file, such as 2GB; with it a GGUF model is a directory of parts, which llama.cpp opens by the
+    /// first [default: 5GB; a GGUF model is one file]
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, allow_negative_numbers = true)]
+    max_shard_size: Option<u64>,
     /// GGUF: importance matrix that weighs the errors of q4_k, q4_k_m and q6_k
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
@@ -105,8 +113,24 @@ impl FormatArgs {
         match self.format {
             Format::Dense | Format::Coded | Format::Gptq => &[3, 4, 8],
             Format::CompressedTensors | Format::CompressedTensorsAnyWidth => &[4, 8],
-            Format::Gguf => &[4, 5, 8],
+            Format::Gguf => &[3, 4, 5, 6, 8],
         }
+    }
+
+    /// Whether layers go into a GGUF file as they are solved.
+    pub(crate) fn keeps_gguf_codes(&self) -> bool {
+        self.format == Format::Gguf && self.gguf_type == GgufType::Exact
+    }
+
+    /// The formats that a search for a size chooses among.
+    pub(crate) fn formats(&self) -> Result<Vec<Box<dyn ExportFormat>>> {
+        let asked = self.format()?;
+        if !self.keeps_gguf_codes() || self.embedding_type.is_some() || self.dtype != Dtype::Source {
+            return Ok(vec![asked]);
+        }
+        let gguf = Gguf::default().in_parts(self.max_shard_size.is_some());
+        let with = |dtype| -> Box<dyn ExportFormat> { Box::new(gguf.clone().vocabulary(dtype)) };
+        Ok([DType::Q8_0, DType::Q6_K, DType::Q5_1, DType::Q5_0].map(with).into())
     }
 
     /// The format. Flags that do not concern it are refused.
@@ -143,7 +167,7 @@ impl FormatArgs {
                 if let Some(file) = &self.imatrix {
                     gguf = gguf.importance(read_imatrix(file).context("importance matrix")?);
                 }
-                Box::new(gguf)
+                Box::new(gguf.in_parts(self.max_shard_size.is_some()))
             }
         })
     }
@@ -161,17 +185,22 @@ impl FormatArgs {
             Dtype::F16 => FloatType::F16,
             Dtype::Bf16 => FloatType::Bf16,
         };
-        ExportSettings { float_type, overwrite: self.overwrite, ..ExportSettings::default() }
+        let settings = ExportSettings { float_type, overwrite: self.overwrite, ..ExportSettings::default() };
+        let max_shard_bytes = self.max_shard_size.unwrap_or(settings.max_shard_bytes);
+        ExportSettings { max_shard_bytes, ..settings }
     }
 
     /// The destination, or `default`. Refuses names that readers would not open: a GGUF file is found by its ending.
     pub(crate) fn destination(&self, default: &str) -> Result<PathBuf> {
         let out = self.out.clone().unwrap_or_else(|| default.into());
         let is_gguf_name = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
-        match (self.format == Format::Gguf, is_gguf_name) {
+        match (self.format == Format::Gguf && self.max_shard_size.is_none(), is_gguf_name) {
             (true, false) => bail!("--out {}: a GGUF file needs a name that ends in .gguf", out.display()),
             (false, true) => {
-                bail!("--out {}: this format is a directory; .gguf goes with --format gguf", out.display())
+                bail!(
+                    "--out {}: the output is a directory; .gguf goes with --format gguf without --max-shard-size",
+                    out.display()
+                )
             }
             _ => Ok(out),
         }

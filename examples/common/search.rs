@@ -35,8 +35,8 @@ pub(crate) struct SearchArgs {
     /// calibration text, which may share parts with what is calibrated on]
     #[arg(long, value_name = "FILE")]
     search_text: Option<PathBuf>,
-    /// Bit widths that a search mixes; the format must hold all of them [default: 3,4,8; 4,5,8 for GGUF, 4,8 for
-    /// compressed-tensors]
+    /// Bit widths that a search mixes; the format must hold all of them [default: 3,4,8; 3,4,5,6,8 for GGUF, 4,8
+    /// for compressed-tensors]
     #[arg(long, value_name = "BITS", value_delimiter = ',', allow_negative_numbers = true)]
     search_bits: Vec<u8>,
     /// Models that a search or a sweep compresses at a time, each with its own memory: pays on many cores or a small model
@@ -55,6 +55,11 @@ impl SearchArgs {
             return Ok(());
         }
         anyhow::bail!("--search-text and --search-bits concern a search, which {flags} asks for")
+    }
+
+    /// Whether bit widths were asked for.
+    pub(crate) fn names_widths(&self) -> bool {
+        !self.search_bits.is_empty()
     }
 
     /// The bit widths that are mixed: those that were asked for, or else `default`.

@@ -22,7 +22,8 @@ pub(crate) struct SolverArgs {
     /// Bits a weight once codes are entropy-coded, such as 3.25, instead of a width; for --format coded
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, conflicts_with = "bits")]
     bits_per_weight: Option<f64>,
-    /// Input channels that share a scale, or `channel` (what others write as -1), `tensor` [default: 128]
+    /// Input channels that share a scale, or `channel` (what others write as -1), `tensor` [default: 128; those of
+    /// the block types for --format gguf]
     #[arg(long, allow_hyphen_values = true)]
     group_size: Option<String>,
     /// Give each group a zero point
@@ -55,7 +56,7 @@ fn every_key() -> String {
 /// Keys that say that weights are removed.
 const OF_PRUNING: [&str; 2] = ["s", "pruner"];
 /// Keys that say that weights are rounded.
-const OF_ROUNDING: [&str; 6] = ["q", "rate", "group", "asymmetric", "scale", "quantizer"];
+const OF_ROUNDING: [&str; 7] = ["q", "rate", "group", "asymmetric", "scale", "ggml", "quantizer"];
 /// Keys that concern whole models only.
 const OF_MODELS: [&str; 4] = ["drift", "held-out", "forward", "expert-tokens"];
 
@@ -99,8 +100,8 @@ impl SolverArgs {
         Ok(self.settings()?.into_iter().map(|(key, _)| key).find(|key| OF_MODELS.contains(key)))
     }
 
-    /// The recipe, checked; at `rate` if there is one.
-    pub(crate) fn recipe(&self, targets: Targets, rate: Option<f64>) -> Result<Recipe> {
+    /// The recipe, checked; at `rate` if there is one, on the grids of `ggml` if nothing else is said about groups and scales.
+    pub(crate) fn recipe(&self, targets: Targets, rate: Option<f64>, ggml: bool) -> Result<Recipe> {
         let mut settings = self.settings()?;
         settings.extend(rate.map(|rate| ("rate", rate.to_string())));
         let names = |keys: &[&str]| settings.iter().any(|(key, _)| keys.contains(key));
@@ -111,6 +112,10 @@ impl SolverArgs {
         let bits = (missing("q") && missing("rate")).then_some(if rounds || both { "4" } else { "16" });
         settings.extend(sparsity.map(|value| ("s", value.to_owned())));
         settings.extend(bits.map(|value| ("q", value.to_owned())));
+        let of_grids = ["group", "scale", "ggml"];
+        if ggml && !settings.iter().any(|(key, _)| of_grids.contains(key)) {
+            settings.push(("ggml", true.to_string()));
+        }
         let settings = settings.iter().map(|(key, value)| (*key, value.as_str()));
         Ok(Recipe::from_settings(settings)?.with_targets(targets))
     }

@@ -151,7 +151,8 @@ impl Descent<'_> {
                     };
                     let (slope, curvature) = (along(&gradient.view()), along(&product));
                     let old = grids[group].scale;
-                    let new = storable.round((f64::from(old) + slope / curvature) as f32);
+                    let best = (f64::from(old) + slope / curvature) as f32;
+                    let new = storable.round_beside(best, grids.as_slice().unwrap_or_default(), group);
                     let change = new - old;
                     // Rounding a scale for storage may overshoot; then the old one is better. Of a group without any step the
                     // gain is not a number.

@@ -1,4 +1,4 @@
-use crate::{CompressError, Result};
+use crate::{CompressError, Grid, Result};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -142,11 +142,21 @@ pub enum ScaleType {
     Bf16,
     /// Single precision, 32 bits: nothing is rounded.
     F32,
+    /// 6 bits, times a half that [16 groups](ScaleType::SHARED_BY) of a row share, as in ggml's `Q3_K`.
+    #[serde(rename = "6bit")]
+    SixBit,
+    /// 8 bits, times a half that 16 groups of a row share, as in ggml's `Q6_K`.
+    #[serde(rename = "8bit")]
+    EightBit,
 }
 
 impl ScaleType {
+    /// Groups whose scales are whole multiples of one factor, of the types that have such.
+    pub const SHARED_BY: usize = 16;
+
     /// Rounds a positive scale to this type, never to zero or infinity. Among the subnormal halves, which are coarse, it
     /// rounds up: a scale that is a little too large costs resolution, one that is too small cuts off the largest weights.
+    /// Types whose scales have a factor in common round [rows](Self::round_row) alone; here they leave scales as they are.
     ///
     /// ```
     /// use sparq_core::ScaleType;
@@ -162,8 +172,70 @@ impl ScaleType {
             Self::F16 if scale < f16::MIN_POSITIVE.to_f32() => (scale / least).ceil() * least,
             Self::F16 => f16::from_f32(scale).to_f32(),
             Self::Bf16 => bf16::from_f32(scale).to_f32(),
-            Self::F32 => scale,
+            Self::F32 | Self::SixBit | Self::EightBit => scale,
         }
+    }
+
+    /// The largest multiple of the factor that scales have in common; none for types without one.
+    pub fn largest_multiple(self) -> Option<u8> {
+        match self {
+            Self::F16 | Self::Bf16 | Self::F32 => None,
+            Self::SixBit => Some(31),
+            Self::EightBit => Some(127),
+        }
+    }
+
+    /// Rounds the positive scales of a row's groups to this type. Where 16 of them have a factor in common, it is such that
+    /// the largest scale is its largest multiple.
+    ///
+    /// ```
+    /// use sparq_core::ScaleType;
+    /// let mut scales = [3.1, 1.04];
+    /// ScaleType::SixBit.round_row(&mut scales);
+    /// assert_eq!(scales, [31.0 * 0.099975586, 10.0 * 0.099975586]);
+    /// ```
+    pub fn round_row(self, scales: &mut [f32]) {
+        let Some(most) = self.largest_multiple() else {
+            for scale in scales {
+                *scale = self.round(*scale);
+            }
+            return;
+        };
+        for scales in scales.chunks_mut(Self::SHARED_BY) {
+            let largest = scales.iter().copied().fold(0.0, f32::max);
+            let factor = Self::F16.round(largest / f32::from(most));
+            for scale in scales {
+                *scale = nearest_multiple(*scale, factor, most);
+            }
+        }
+    }
+
+    /// Rounds a scale that is to take the place of one of `beside`, the scales of a row in this type, whose factor stays.
+    pub(crate) fn round_beside(self, scale: f32, beside: &[Grid], at: usize) -> f32 {
+        let Some(most) = self.largest_multiple() else { return self.round(scale) };
+        let first = at / Self::SHARED_BY * Self::SHARED_BY;
+        let scales: Vec<f32> = beside.iter().skip(first).take(Self::SHARED_BY).map(|grid| grid.scale).collect();
+        self.factored(&scales).map_or(scale, |(factor, _)| nearest_multiple(scale, factor, most))
+    }
+
+    /// The factor that up to 16 scales have in common and the multiples of it that they are; none if there is no factor in half
+    /// precision that gives these scales exactly, or the type knows none.
+    ///
+    /// ```
+    /// use sparq_core::ScaleType;
+    /// assert_eq!(ScaleType::SixBit.factored(&[7.5, 2.5]), Some((0.25, vec![30, 10])));
+    /// assert_eq!(ScaleType::F16.factored(&[7.5, 2.5]), None);
+    /// ```
+    pub fn factored(self, scales: &[f32]) -> Option<(f32, Vec<u8>)> {
+        let largest = scales.iter().copied().fold(0.0, f32::max);
+        (1..=self.largest_multiple()?).rev().find_map(|most| {
+            let factor = Self::F16.round(largest / f32::from(most));
+            let multiple = |&scale: &f32| {
+                let multiple = (scale / factor).round_ties_even();
+                (multiple >= 1.0 && multiple <= f32::from(most) && multiple * factor == scale).then_some(multiple as u8)
+            };
+            Some((factor, scales.iter().map(multiple).collect::<Option<Vec<u8>>>()?))
+        })
     }
 
     /// The smallest and the largest scale that [`round`](Self::round) gives.
@@ -172,16 +244,27 @@ impl ScaleType {
             Self::F16 => (f16::MIN_POSITIVE_SUBNORMAL.to_f32(), f16::MAX.to_f32()),
             Self::Bf16 => (bf16::MIN_POSITIVE.to_f32(), bf16::MAX.to_f32()),
             Self::F32 => (f32::MIN_POSITIVE, f32::MAX),
+            Self::SixBit | Self::EightBit => {
+                let (least, most) = Self::F16.range();
+                (least, most * f32::from(self.largest_multiple().unwrap_or(1)))
+            }
         }
     }
 
-    /// Bits of storage.
+    /// Bits of storage, with the share of a factor that a scale has in common with others.
     pub fn bits(self) -> u32 {
         match self {
+            Self::SixBit => 6 + 1,
+            Self::EightBit => 8 + 1,
             Self::F16 | Self::Bf16 => 16,
             Self::F32 => 32,
         }
     }
+}
+
+/// The nearest multiple of a factor, from once to `most` times.
+fn nearest_multiple(scale: f32, factor: f32, most: u8) -> f32 {
+    (scale / factor).round_ties_even().clamp(1.0, f32::from(most)) * factor
 }
 
 /// The grid weights are rounded to.
@@ -215,6 +298,24 @@ impl QuantScheme {
     /// Symmetric, one scale for each output channel, scales in `f16`.
     pub fn new(bits: Bits) -> Self {
         Self { bits, granularity: Granularity::Channel, symmetric: true, scale_type: ScaleType::F16 }
+    }
+
+    /// The grid of ggml's block types: groups of 32 with scales in `f16` (`Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0`); at 3 and 6
+    /// bits, symmetric, groups of 16 with scales that have a factor in common (`Q3_K`, `Q6_K`).
+    ///
+    /// ```
+    /// use sparq_core::{Bits, QuantScheme};
+    /// let bits = |bits| QuantScheme::of_ggml(bits, true).stored_bits_per_weight(1, 256);
+    /// assert_eq!([bits(Bits::B3), bits(Bits::B4), bits(Bits::new(6)?)], [3.4375, 4.5, 6.5625]);
+    /// # Ok::<(), sparq_core::CompressError>(())
+    /// ```
+    pub fn of_ggml(bits: Bits, symmetric: bool) -> Self {
+        let (group, scale_type) = match (bits.get(), symmetric) {
+            (3, true) => (16, ScaleType::SixBit),
+            (6, true) => (16, ScaleType::EightBit),
+            _ => (32, ScaleType::F16),
+        };
+        Self { bits, granularity: Granularity::Group(group), symmetric, scale_type }
     }
 
     /// One scale for each `size` input channels of a row.
@@ -289,6 +390,29 @@ mod tests {
         }
         assert_eq!(ScaleType::F16.round(least / 3.0), least);
         assert_eq!(ScaleType::F16.range().0, least);
+    }
+
+    #[test]
+    fn scales_with_a_common_factor_are_its_multiples() {
+        for kind in [ScaleType::SixBit, ScaleType::EightBit] {
+            let mut scales: Vec<f32> = (0..40).map(|at| 1e-3 * (1.0 + (at * 7 % 19) as f32)).collect();
+            let before = scales.clone();
+            kind.round_row(&mut scales);
+            for (after, before) in scales.chunks(16).zip(before.chunks(16)) {
+                let (factor, multiples) = kind.factored(after).expect("rounded");
+                assert_eq!(multiples.iter().max(), kind.largest_multiple().as_ref());
+                let again: Vec<f32> = multiples.iter().map(|&multiple| f32::from(multiple) * factor).collect();
+                assert_eq!(again, after);
+                let within = |(a, b): (&f32, &f32)| (a - b).abs() <= 0.51 * factor;
+                assert!(after.iter().zip(before).all(within), "{kind:?}");
+            }
+        }
+        // Also where the largest has become smaller, and where the factor is among the smallest halves.
+        assert_eq!(ScaleType::SixBit.factored(&[9.0 * 0.75, 4.0 * 0.75]).map(|found| found.1[0] % 9), Some(0));
+        let mut tiny = [1e-9, 1e-12];
+        ScaleType::SixBit.round_row(&mut tiny);
+        assert_eq!(ScaleType::SixBit.factored(&tiny), Some((2f32.powi(-24), vec![1, 1])));
+        assert_eq!(ScaleType::SixBit.factored(&[1.0, 0.1234]), None);
     }
 
     #[test]

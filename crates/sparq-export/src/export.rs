@@ -1,7 +1,9 @@
 use crate::joined::{Joined, join};
 use crate::{
-    Coded, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, Result, SolvedLayers, SolvedShape, verify,
+    Coded, Error, ExportContext, ExportFormat, ExportReport, ExportSettings, ExportTensor, Result, SolvedLayers,
+    SolvedShape, verify,
 };
+use ndarray::Array2;
 use sparq_core::CodeLayout;
 use sparq_tensor::{Checkpoint, PlannedSize};
 use std::collections::BTreeSet;
@@ -77,6 +79,26 @@ pub fn planned_size(
 ) -> Result<PlannedSize> {
     let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
     format.planned_size(&checked(source, &layers, format, settings)?)
+}
+
+/// What a reader of the format makes of a matrix of the source that is carried over beside these layers.
+///
+/// # Errors
+/// Those of [`check`], and what reading the matrix gives.
+pub fn carried_over(
+    source: &Checkpoint,
+    layers: &[SolvedShape],
+    format: &dyn ExportFormat,
+    settings: &ExportSettings,
+    tensor: &str,
+) -> Result<Array2<f32>> {
+    let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
+    let context = checked(source, &layers, format, settings)?;
+    let values = source.read_matrix(tensor)?;
+    let Some(info) = source.get(tensor) else { return Ok(values) };
+    let written = format.expected(&context, &ExportTensor::Copied(info, values.view().into_dyn()))?;
+    let matrix = written.into_dimensionality();
+    matrix.map_err(|_| Error::MismatchedTensors { tensor: tensor.to_owned(), what: "no matrix".into() })
 }
 
 /// Bytes of the weight files of a [`Coded`] checkpoint besides what these layers take: what a size is to be met with.

@@ -66,6 +66,15 @@ pub trait ExportFormat: fmt::Debug + Send + Sync {
     /// [`Error::Unfit`](crate::Error::Unfit), with the reason and the nearest format that fits.
     fn check(&self, context: &ExportContext<'_>) -> Result<()>;
 
+    /// Refuses a layer that the format cannot hold, whatever the others are. [`check`](Self::check) does so for every layer.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`](crate::Error::Unfit).
+    fn check_layer(&self, shape: &SolvedShape) -> Result<()> {
+        let _ = shape;
+        Ok(())
+    }
+
     /// What the weight files will take.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ mod verify;
 
 pub use coded_layers::CodedLayers;
 pub use error::{Error, Result};
-pub use export::{bytes_besides_codes, check, check_values, export, planned_size};
+pub use export::{bytes_besides_codes, carried_over, check, check_values, export, planned_size};
 pub use float_type::FloatType;
 pub use format::{ExportContext, ExportFormat, ExportTensor};
 pub use formats::{Coded, CompressedTensors, Dense, Format, Gguf, GgufTypes, GptqCheckpoint};

@@ -5,7 +5,7 @@ use crate::tuning::{Subject, Tuned, tune};
 use crate::{
     Calibration, CompressionReport, Error, Fingerprint, MemorySink, Phase, Plan, Recipe, Result, SolutionSink,
 };
-use ndarray::Array1;
+use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 use sparq_core::{CodeLayout, Observer, Ranks};
 use sparq_export::{
@@ -14,6 +14,7 @@ use sparq_export::{
 use sparq_model::Model;
 use sparq_quant::Step;
 use sparq_tensor::{DType, PlannedSize, TensorData, TensorPart};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -402,6 +403,34 @@ pub fn planned_size(
     settings: &ExportSettings,
 ) -> Result<PlannedSize> {
     Ok(sparq_export::planned_size(model.checkpoint(), &announced(model, recipe)?, format, settings)?)
+}
+
+/// The layers that `recipe` compresses and `format` cannot hold, whatever the others are, each with the reason.
+///
+/// # Errors
+/// What the model's config and headers, and the recipe's patterns, give.
+pub fn unfit_layers(
+    model: &Model,
+    recipe: &Recipe,
+    format: &dyn ExportFormat,
+) -> Result<BTreeMap<String, sparq_export::Error>> {
+    let layers = announced(model, recipe)?;
+    Ok(layers.into_iter().filter_map(|shape| Some((shape.name.clone(), format.check_layer(&shape).err()?))).collect())
+}
+
+/// Embedding and output matrix (none if it is the embedding) as a reader of `format` has them.
+///
+/// # Errors
+/// What the format refuses, and what reading them gives.
+pub fn vocabulary_in(
+    model: &Model,
+    recipe: &Recipe,
+    format: &dyn ExportFormat,
+    settings: &ExportSettings,
+) -> Result<Vec<Array2<f32>>> {
+    let layers = announced(model, recipe)?;
+    let written = |(tensor, _)| Ok(sparq_export::carried_over(model.checkpoint(), &layers, format, settings, tensor)?);
+    model.vocabulary_tensors().map(written).collect()
 }
 
 /// The rate at which a [`Coded`](sparq_export::Coded) checkpoint of `model` has weight files of `bytes`: a mean over the layers

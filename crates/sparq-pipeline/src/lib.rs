@@ -43,7 +43,7 @@ mod unmatched;
 
 pub use agreement::on_first;
 pub use calibration::{Calibration, Sampling};
-pub use compress::{Compress, Done, planned_size, rate_for_size};
+pub use compress::{Compress, Done, planned_size, rate_for_size, unfit_layers, vocabulary_in};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use plan::Plan;

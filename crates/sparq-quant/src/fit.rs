@@ -84,6 +84,11 @@ impl GridFinder {
                 let within = row * width + columns.start..row * width + columns.end;
                 *grids = self.fit(&values[within.clone()], stays.get(within).unwrap_or_default());
             }
+            if self.scheme.scale_type.largest_multiple().is_some() {
+                let mut scales: Vec<f32> = grids.iter().map(|grid| grid.scale).collect();
+                self.scheme.scale_type.round_row(&mut scales);
+                grids.iter_mut().zip(scales).for_each(|(grid, scale)| grid.scale = scale);
+            }
         });
         grids
     }

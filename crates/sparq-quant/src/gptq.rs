@@ -21,8 +21,8 @@ use std::borrow::Cow;
 /// | [`clip`](Self::clip) | min-max | how a group's range is found | |
 ///
 /// Damping and act-order belong to the problem's [`Curvature`](sparq_core::Curvature). Grids of groups are fitted when the
-/// sweep reaches them, on values that hold all earlier corrections. Per-channel, per-tensor and act-order grids are fitted
-/// beforehand ("static": act-order changes nothing on disk). They are fitted on the dense weight, or, where weights are
+/// sweep reaches them, on values that hold all earlier corrections. Per-channel, per-tensor and act-order grids, and those whose
+/// scales have a factor in common, are fitted beforehand ("static": act-order changes nothing on disk). They are fitted on the dense weight, or, where weights are
 /// removed, on what a first sweep without rounding leaves.
 ///
 /// Cost: `2/3 · in³ + out · in²` multiply-adds.
@@ -135,7 +135,9 @@ impl Quantizer for Gptq {
         let scheme = self.finder.scheme();
         let group_size = scheme.granularity.size(weight.ncols());
         let sweep = ColumnSweep::new(curvature.factor()).block_columns(self.block_columns);
-        let is_static = curvature.is_act_order() || !matches!(scheme.granularity, Granularity::Group(_));
+        let is_static = curvature.is_act_order()
+            || !matches!(scheme.granularity, Granularity::Group(_))
+            || scheme.scale_type.largest_multiple().is_some();
         let grids = is_static.then(|| self.static_grids(problem, weight.view(), selection, &sweep)).transpose()?;
         let rounding = match &grids {
             Some(grids) => Rounding::Static { grids, group_size, max_code: self.finder.max_code() },

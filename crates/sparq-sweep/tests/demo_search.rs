@@ -135,7 +135,8 @@ fn a_searched_file_is_as_large_as_it_may_be() {
         let of = |recipe: &Recipe| planned_size(&model, recipe, format, &settings).expect("fits").file_bytes;
         let [four, eight] = [0, 1].map(|index| of(&recipe.with_budget(candidates[index])));
         let (name, bytes) = (format.name(), u64::midpoint(four, eight));
-        let target = Target::File { bytes, format, settings: &settings };
+        let formats: &[&dyn ExportFormat] = &[format];
+        let target = Target::File { bytes, formats, settings: &settings };
         let found = search.allocate(&model, &calibration, &probe, &[target], Some(store.path()), &()).expect("found");
         let allocation = &found[0].contestants[0].allocation;
         let widths: BTreeSet<Option<u8>> =
@@ -154,7 +155,7 @@ fn a_searched_file_is_as_large_as_it_may_be() {
         let file = if out.is_dir() { out.join("model.safetensors") } else { out };
         assert_eq!(file.metadata().expect("written").len(), of(&searched), "{name}: as predicted");
 
-        let too_small = Target::File { bytes: four - 1, format, settings: &settings };
+        let too_small = Target::File { bytes: four - 1, formats, settings: &settings };
         let refused = search.allocate(&model, &calibration, &probe, &[too_small], None, &()).expect_err("too small");
         // What the message names can be had.
         let least: u64 = refused
@@ -166,14 +167,14 @@ fn a_searched_file_is_as_large_as_it_may_be() {
             .expect("a number");
         assert!((four..four + 2000).contains(&least), "{name}: {refused}");
         for (bytes, fits) in [(least, true), (least - 1, false)] {
-            let target = Target::File { bytes, format, settings: &settings };
+            let target = Target::File { bytes, formats, settings: &settings };
             let found = search.allocate(&model, &calibration, &probe, &[target], Some(store.path()), &());
             assert_eq!(found.is_ok(), fits, "{name}: {bytes}");
         }
     }
     // A format that stores every weight at full width cannot be made smaller.
     let dense = planned_size(&model, &recipe, &Dense, &settings).expect("fits").file_bytes;
-    let target = Target::File { bytes: dense - 1, format: &Dense, settings: &settings };
+    let target = Target::File { bytes: dense - 1, formats: &[&Dense], settings: &settings };
     assert!(search.allocate(&model, &calibration, &probe, &[target], None, &()).is_err());
 }
 

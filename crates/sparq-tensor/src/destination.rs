@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::container::gguf::parts;
 use crate::container::safetensors::{INDEX_FILE, SINGLE_FILE};
 use crate::{Error, Result};
 
@@ -71,11 +72,15 @@ pub fn check_apart(destination: &Path, read_from: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Only an empty directory or one with safetensors weights is deleted, lest a mistyped path cost somebody their files.
+/// Only an empty directory, one with safetensors weights, or one of the parts of a GGUF file is deleted, lest a mistyped path
+/// cost somebody their files.
 fn is_replaceable(directory: &Path) -> Result<bool> {
-    let is_checkpoint = directory.join(SINGLE_FILE).is_file() || directory.join(INDEX_FILE).is_file();
+    if directory.join(SINGLE_FILE).is_file() || directory.join(INDEX_FILE).is_file() {
+        return Ok(true);
+    }
     let mut items = fs::read_dir(directory).map_err(Error::io("list", directory))?;
-    Ok(is_checkpoint || items.next().is_none())
+    // What a writer of parts leaves there, and the solution that may lie beside them.
+    Ok(items.all(|item| item.is_ok_and(|item| item.file_name() == "sparq" || parts::is_written_part(&item.path()))))
 }
 
 /// A directory beside `destination`, so that the final rename stays inside one file system.

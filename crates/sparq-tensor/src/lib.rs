@@ -21,6 +21,7 @@ mod mmap;
 mod part;
 mod planned_size;
 mod read;
+mod sentence_piece;
 mod side_files;
 mod size;
 mod staged;

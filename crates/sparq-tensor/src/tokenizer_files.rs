@@ -6,11 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::container::gguf::pre_tokenizer::PreTokenizer;
 use crate::files::{read_json, read_text, read_unmarked};
-use crate::{Error, Fault, Result, limits};
+use crate::{Error, Fault, Result, limits, sentence_piece};
 
 /// Tokenizers that are not read, and what they are.
-const OTHERS: [(&str, &str); 5] = [
-    ("tokenizer.model", "a SentencePiece model"),
+const OTHERS: [(&str, &str); 4] = [
     ("spiece.model", "a SentencePiece model"),
     ("sentencepiece.bpe.model", "a SentencePiece model"),
     ("tekken.json", "a tokenizer of mistral-common"),
@@ -18,7 +17,7 @@ const OTHERS: [(&str, &str); 5] = [
 ];
 
 /// `tokenizer.json`, with the tokens that `tokenizer_config.json` alone declares, or its equivalent made of `vocab.json` and
-/// `merges.txt`; `None` if there is no tokenizer. `config` is the model's.
+/// `merges.txt`, or of `tokenizer.model`; `None` if there is no tokenizer. `config` is the model's.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Malformed`]; [`Error::Unsupported`] if all there is is a tokenizer of another kind.
@@ -35,6 +34,10 @@ pub(crate) fn tokenizer_json(directory: &Path, config: Option<&Value>) -> Result
     }
     if path("vocab.json").exists() && path("merges.txt").exists() {
         return from_vocabulary(directory, &settings, config).map(|json| Some(json.to_string().into_bytes()));
+    }
+    if path("tokenizer.model").exists() {
+        let json = sentence_piece::from_file(&path("tokenizer.model"), &settings)?;
+        return Ok(Some(with_declared(json.to_string().into_bytes(), &settings)));
     }
     match OTHERS.iter().find(|(name, _)| path(name).exists()) {
         None => Ok(None),

@@ -258,3 +258,52 @@ fn infinity_is_found_without_a_copy() {
     let error = Checkpoint::open(&path).unwrap().check_finite("w").unwrap_err();
     assert!(matches!(&error, Error::NonFinite { file, index, .. } if *file == path && *index == [2, 1]), "{error}");
 }
+
+const SENTENCE_PIECE: &[u8] = include_bytes!("fixtures/tokenizer.model");
+
+/// The tokenizer made of `tokenizer.model`.
+fn of_sentence_piece(model: &[u8], settings: &Value) -> Result<Option<Value>, Error> {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path().join("model.safetensors"), &["w"]);
+    fs::write(directory.path().join("tokenizer.model"), model).unwrap();
+    fs::write(directory.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+    let json = Checkpoint::open(directory.path()).unwrap().tokenizer_json()?;
+    Ok(json.map(|json| serde_json::from_slice(&json).unwrap()))
+}
+
+#[test]
+fn a_sentencepiece_model_gives_the_ids_that_sentencepiece_gives() {
+    let json = of_sentence_piece(SENTENCE_PIECE, &json!({})).unwrap().unwrap();
+    let tokenizer: tokenizers::Tokenizer = json.to_string().parse().unwrap();
+    let expected: Vec<(String, Vec<u32>)> =
+        serde_json::from_slice(include_bytes!("fixtures/sentencepiece.json")).unwrap();
+    assert!(expected.len() > 100);
+    for (text, ids) in &expected {
+        assert_eq!(tokenizer.encode(text.as_str(), true).unwrap().get_ids(), ids, "{text:?}");
+    }
+    // The settings say what goes around a text.
+    let json = of_sentence_piece(SENTENCE_PIECE, &json!({ "add_bos_token": false, "add_eos_token": true }));
+    let tokenizer: tokenizers::Tokenizer = json.unwrap().unwrap().to_string().parse().unwrap();
+    let (text, ids) = &expected[0];
+    let encoded = tokenizer.encode(text.as_str(), true).unwrap();
+    assert_eq!(encoded.get_ids(), [&ids[1..], &[2]].concat());
+}
+
+#[test]
+fn other_sentencepiece_models_are_refused() {
+    let refused = |model: &[u8]| of_sentence_piece(model, &json!({})).unwrap_err().to_string();
+    let cut = refused(&SENTENCE_PIECE[..SENTENCE_PIECE.len() / 2]);
+    assert!(cut.contains("SentencePiece"), "{cut}");
+    // Fields: the trainer's model type, bytes to fall back to; the normalizer's map, and whether blanks are taken out.
+    for (trainer, normalizer, word) in [
+        (&[0x18, 1, 0x98, 2, 1][..], &[][..], "byte-pair"),
+        (&[0x18, 2], &[], "byte-pair"),
+        (&[0x18, 2, 0x98, 2, 1], &[0x12, 1, 7], "rewrites"),
+        (&[0x18, 2, 0x98, 2, 1], &[0x20, 1], "rewrites"),
+    ] {
+        let field = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+        let message = refused(&[field(0x12, trainer), field(0x1a, normalizer)].concat());
+        assert!(message.contains(word), "{message}");
+    }
+    assert!(refused(b"").contains("byte-pair"));
+}

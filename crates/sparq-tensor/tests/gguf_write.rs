@@ -215,6 +215,45 @@ fn half_precision_and_vocabularies_that_are_padded() {
 }
 
 #[test]
+fn parts_are_read_as_one_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = open_checkpoint(Gguf::tiny_with_tokenizer("llama", "smollm").write_to(directory.path())).unwrap();
+    let (whole, parts) = (directory.path().join("whole.gguf"), directory.path().join("parts"));
+    write(&source, &whole, DType::F16).unwrap();
+    let write_parts = |most: u64, overwrite: bool| {
+        let mut writer = GgufWriter::create_parts(&parts, &source, types(DType::F16), Some(0), overwrite, most)?;
+        for tensor in source.tensors() {
+            writer.write_f32(&tensor.name, source.read(&tensor.name)?.view())?;
+        }
+        writer.finish()
+    };
+    let planned = |most| GgufWriter::planned_size(&source, types(DType::F16), Some(0), most).unwrap().file_bytes;
+    let expected = open_checkpoint(&whole).unwrap();
+    for (most, overwrite) in [(3000, false), (1, true), (u64::MAX, true)] {
+        let written = write_parts(most, overwrite).unwrap();
+        let files: Vec<PathBuf> = std::fs::read_dir(&parts).unwrap().map(|file| file.unwrap().path()).collect();
+        assert_eq!(files.len(), written.shards);
+        assert_eq!(written.shards == 1, most == u64::MAX);
+        let bytes: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert_eq!(bytes, planned(Some(most)));
+        // By the directory and by each part.
+        for path in files.iter().chain([&parts]) {
+            let read = open_checkpoint(path).unwrap();
+            assert_eq!(read.config().unwrap(), expected.config().unwrap());
+            assert_eq!(read.tokenizer_json().unwrap(), expected.tokenizer_json().unwrap());
+            assert!(read.tensors().map(|info| &info.name).eq(expected.tensors().map(|info| &info.name)));
+            for info in expected.tensors() {
+                assert_eq!(read.read(&info.name).unwrap(), expected.read(&info.name).unwrap(), "{}", info.name);
+            }
+        }
+    }
+    assert!(matches!(write_parts(3000, false), Err(Error::DestinationExists { .. })));
+    std::fs::write(parts.join("notes.txt"), "somebody's").unwrap();
+    assert!(matches!(write_parts(3000, true), Err(Error::NotOverwritable { .. })));
+    assert_eq!(planned(None), whole.metadata().unwrap().len());
+}
+
+#[test]
 fn what_cannot_be_written_is_refused_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let source = open_checkpoint(Gguf::tiny_with_tokenizer("llama", "smollm").write_to(directory.path())).unwrap();

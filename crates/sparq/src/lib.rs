@@ -101,7 +101,7 @@ pub mod pipeline {
     pub use sparq_pipeline::{
         Activations, Allocation, Done, Error, Key, LayerBudget, LayerReport, MemorySink, Phase, Plan, Preset, Profile,
         Progress, PrunerKind, QuantizerKind, RecipeBuilder, Resumed, Sharing, Sink, Survey, Targets, TuningReport,
-        on_first, planned_size, rate_for_size, resident_bytes,
+        on_first, planned_size, rate_for_size, resident_bytes, unfit_layers,
     };
 }
 

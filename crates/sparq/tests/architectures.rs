@@ -1,6 +1,7 @@
 //! Every architecture from end to end on tiny random models: solve, export, open again, evaluate.
 
 use ndarray::{Array2, ArrayD};
+use serde_json::{Value, json};
 use sparq::eval::{TextEvaluation, TextSettings};
 use sparq::export::{
     CompressedTensors, Dense, Error, ExportFormat, ExportSettings, FloatType, Gguf, GgufTypes, GptqCheckpoint,
@@ -301,4 +302,226 @@ fn an_expert_without_tokens_is_reported_and_stays_finite() {
     let (_, report) = in_memory(&model, &recipe);
     assert!(report.layers.iter().all(|layer| layer.tokens == 40 * 24));
     assert!(report.layers.iter().all(|layer| !layer.fallbacks.contains(&Fallback::NoTokens)));
+}
+
+/// Pre-tokenizers as published `tokenizer.json` files have them, by whose they are.
+fn published(whose: &str) -> Value {
+    let byte_level =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
+    let split = |pattern: &str, behavior: &str, invert: bool| {
+        let split = json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": behavior, "invert": invert });
+        json!({ "type": "Sequence", "pretokenizers": [split, byte_level] })
+    };
+    match whose {
+        "GPT-2" => json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true }),
+        "SmolLM" => json!({ "type": "Sequence", "pretokenizers": [
+            { "type": "Digits", "individual_digits": true },
+            { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+        ] }),
+        "Llama 3" => split(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            "Isolated",
+            false,
+        ),
+        "Qwen" => split(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            "Isolated",
+            false,
+        ),
+        "GPT-4" => split(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+            "Removed",
+            true,
+        ),
+        "Mistral Nemo" => split(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            "Isolated",
+            false,
+        ),
+        other => panic!("{other}"),
+    }
+}
+
+/// A text in which every pre-tokenizer cuts somewhere else.
+const TEXT: &str = "I'll say it's HelloWorld 1234567 times, OK?\n\n  x = a(b+a)/2;";
+
+/// A tokenizer over the characters of [`TEXT`], with merges that cuts prevent.
+fn tokenizer_json(pre_tokenizer: Option<Value>, normalizer: Value, blank: &str, merges: &[(&str, &str)]) -> Value {
+    let written = TEXT.replace(' ', blank).replace('\n', if pre_tokenizer.is_some() { "Ċ" } else { "\n" });
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
+    for letter in written.chars().map(String::from).chain(merges.iter().map(|(a, b)| format!("{a}{b}"))) {
+        if !tokens.contains(&letter) {
+            tokens.push(letter);
+        }
+    }
+    assert!(tokens.len() <= 64);
+    let vocab: serde_json::Map<String, Value> =
+        tokens.iter().zip(0..).map(|(t, id)| (t.clone(), Value::from(id))).collect();
+    let added = |id: u64, content: &str| json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+    let is_sentence_piece = pre_tokenizer.is_none();
+    let merges: Vec<[&str; 2]> = merges.iter().map(|&(a, b)| [a, b]).collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>")],
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null,
+        "decoder": null,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": is_sentence_piece.then_some("<unk>"), "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": is_sentence_piece, "byte_fallback": is_sentence_piece,
+            "ignore_merges": false, "vocab": vocab, "merges": merges,
+        },
+    })
+}
+
+#[test]
+fn every_family_keeps_its_tokens_through_gguf() {
+    let byte_level = [
+        ("1", "2"),
+        ("12", "3"),
+        ("123", "4"),
+        ("o", "W"),
+        ("'", "l"),
+        ("'l", "l"),
+        ("Ġ", "Ġ"),
+        ("Ċ", "Ċ"),
+        ("Ġ", "x"),
+        ("(", "b"),
+    ];
+    let of_blanks = [("1", "2"), ("12", "3"), ("o", "W"), ("▁", "▁"), ("▁", "x"), ("▁", "I")];
+    let prepend = json!({ "type": "Prepend", "prepend": "▁" });
+    let blanks = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" });
+    let with_prefix = json!({ "type": "Sequence", "normalizers": [prepend, blanks] });
+    let mut encoded = Vec::new();
+    for (fixture, whose) in [
+        ("gpt2_first_names_by_depth", "GPT-2"),
+        ("smollm2_tied_gqa", "SmolLM"),
+        ("llama_bf16", "Llama 3"),
+        ("llama2_mha_untied", "prefix"),
+        ("mistral_full", "prefix"),
+        ("mistral_full", "Mistral Nemo"),
+        ("mixtral", "prefix"),
+        ("qwen2_tied", "Qwen"),
+        ("qwen3", "Qwen"),
+        ("qwen3_moe", "Qwen"),
+        ("olmo2", "GPT-4"),
+        ("gemma3_windows_only", "no prefix"),
+        ("phi3_partial_window", "prefix"),
+        ("phi3_partial_window", "GPT-4"),
+    ] {
+        let json = match whose {
+            "prefix" => tokenizer_json(None, with_prefix.clone(), "▁", &of_blanks),
+            "no prefix" => tokenizer_json(None, blanks.clone(), "▁", &of_blanks),
+            "Qwen" => tokenizer_json(Some(published(whose)), json!({ "type": "NFC" }), "Ġ", &byte_level),
+            _ => tokenizer_json(Some(published(whose)), Value::Null, "Ġ", &byte_level),
+        };
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sparq-model/tests/fixtures").join(fixture);
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = directory.path().join("source");
+        std::fs::create_dir(&source).expect("created");
+        for file in std::fs::read_dir(&folder).expect("the fixture") {
+            let path = file.expect("an entry").path();
+            std::fs::copy(&path, source.join(path.file_name().expect("a name"))).expect("copied");
+        }
+        std::fs::write(source.join("tokenizer.json"), json.to_string()).expect("written");
+        std::fs::write(
+            source.join("tokenizer_config.json"),
+            r#"{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}"#,
+        )
+        .expect("written");
+        if fixture.starts_with("gpt2") {
+            // llama.cpp has one activation for it, and scales attention in one way.
+            let config = std::fs::read_to_string(source.join("config.json")).expect("read");
+            let mut config: Value = serde_json::from_str(&config).expect("JSON");
+            config["activation_function"] = "gelu_new".into();
+            config["scale_attn_by_inverse_layer_idx"] = false.into();
+            std::fs::write(source.join("config.json"), config.to_string()).expect("written");
+        }
+        let model = Model::open(&source).expect("opens");
+        let gguf = directory.path().join("model.gguf");
+        let (none, settings) = (SolvedInMemory::default(), ExportSettings::default());
+        let format = Gguf::new(GgufTypes::All(DType::F32));
+        export(model.checkpoint(), &none, &format, &gguf, &settings)
+            .unwrap_or_else(|error| panic!("{fixture}: {error}"));
+        let ids = |model: &Model| model.tokenizer().expect("a tokenizer").encode(TEXT, false).expect("ids");
+        let (before, after) = (ids(&model), ids(&Model::open(&gguf).expect("opens")));
+        assert_eq!(before, after, "{fixture} with the tokenizer of {whose}");
+        encoded.push((whose, before));
+    }
+    // Where texts are cut otherwise, ids differ: else the test would see nothing. Llama 3 and GPT-4 cut this text alike.
+    let cuts = |whose: &'static str| if whose == "GPT-4" { "Llama 3" } else { whose };
+    for (whose, ids) in &encoded {
+        for (other, others) in &encoded {
+            assert_eq!(cuts(other) == cuts(whose), others == ids, "{whose} and {other}");
+        }
+    }
+}
+
+/// A Llama with matrices 256 and 320 wide, at random.
+fn wide_llama() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "intermediate_size": 320,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 64, "tie_word_embeddings": true, "torch_dtype": "float32",
+    });
+    std::fs::write(directory.path().join("config.json"), config.to_string()).expect("written");
+    let mut state = 1_u32;
+    let mut noise = |shape: &[usize]| {
+        ArrayD::from_shape_simple_fn(shape, || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (f32::from((state >> 16) as u16) / 65_536.0 - 0.5) / 8.0
+        })
+    };
+    let mut contents = vec![("model.embed_tokens.weight".to_owned(), noise(&[64, 256]))];
+    let shapes = [("self_attn.q_proj", 256, 256), ("self_attn.k_proj", 128, 256), ("self_attn.v_proj", 128, 256)];
+    let shapes = shapes.iter().chain(&[("self_attn.o_proj", 256, 256), ("mlp.gate_proj", 320, 256)]);
+    for (name, rows, width) in shapes.chain(&[("mlp.up_proj", 320, 256), ("mlp.down_proj", 256, 320)]) {
+        contents.push((format!("model.layers.0.{name}.weight"), noise(&[*rows, *width])));
+    }
+    for norm in ["layers.0.input_layernorm", "layers.0.post_attention_layernorm", "norm"] {
+        contents.push((format!("model.{norm}.weight"), ArrayD::ones(vec![256])));
+    }
+    let tensors: Vec<_> =
+        contents.iter().map(|(name, values)| (name.as_str(), TensorData::F32(values.view()))).collect();
+    write_safetensors_file(directory.path().join("model.safetensors"), &tensors).expect("written");
+    directory
+}
+
+#[test]
+fn codes_of_three_and_six_bits_go_into_the_blocks_of_256_as_they_were_solved() {
+    let source = wide_llama();
+    let model = Model::open(source.path()).expect("opens");
+    let calibration = calibration(&model);
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = ExportSettings { float_type: FloatType::F32, ..ExportSettings::default() };
+    let gguf = Gguf::default();
+    for (recipe, dtype, bits) in [
+        ("s=0.25,q=3,ggml=true", DType::Q3_K, 3.4375),
+        ("s=0,q=6,ggml=true,act-order=false", DType::Q6_K, 6.5625),
+        ("s=0,q=3,ggml=true,quantizer=rtn,preset=fast", DType::Q3_K, 3.4375),
+        ("s=0.25,q=3,ggml=true,tune=3", DType::Q3_K, 3.4375),
+    ] {
+        let out = directory.path().join(format!("{recipe}.gguf"));
+        let job = |recipe: &str, ignored: &[&str]| {
+            let mut recipe: Recipe = recipe.parse().expect("valid");
+            recipe.targets.ignore = ignored.iter().map(ToString::to_string).collect();
+            Compress::new(&model).recipe(recipe).calibration(&calibration).export(settings)
+        };
+        // A width of 320 is no whole number of such blocks.
+        let refused = job(recipe, &[]).to(&out, &gguf);
+        let message = format!("{:#}", refused.expect_err("down_proj does not fit"));
+        assert!(message.contains("down_proj") && message.contains("blocks of 256"), "{message}");
+        let done = job(recipe, &["*.down_proj"]).to(&out, &gguf).expect("compressed");
+        assert_eq!((done.export.largest_difference, done.export.zeros_lost), (0.0, 0), "{recipe}");
+        assert!((done.export.bits_per_weight() - bits).abs() < 1e-9, "{recipe}: {}", done.export.bits_per_weight());
+        assert!((done.compression.bits_per_weight - bits).abs() < 1e-9, "{recipe}");
+        let written = open_checkpoint(&out).expect("opens");
+        assert_eq!(written.get("model.layers.0.self_attn.k_proj.weight").expect("there").dtype, dtype);
+        // From the solution that lies beside it, the same file.
+        let again = directory.path().join("again.gguf");
+        let solution = Solution::open(directory.path().join(format!("{recipe}.gguf.sparq"))).expect("kept");
+        export(model.checkpoint(), &solution, &gguf, &again, &settings).expect("exported");
+        assert_eq!(std::fs::read(&again).expect("read"), std::fs::read(&out).expect("read"), "{recipe}");
+        std::fs::remove_file(&again).expect("removed");
+    }
 }

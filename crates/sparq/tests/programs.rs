@@ -105,7 +105,7 @@ fn inspect_says_what_a_checkpoint_is_and_what_it_is_refused_for() {
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(demo.join(file), at.join("bare").join(file)).expect("copied");
     }
-    std::fs::write(at.join("bare/tokenizer.model"), "").expect("writable");
+    std::fs::write(at.join("bare/spiece.model"), "").expect("writable");
     let json = succeeds("inspect", at, &["--model", "bare", "--json"]).expect("built");
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert!(json["refused"][0].as_str().expect("a reason").contains("SentencePiece"), "{json}");

@@ -109,9 +109,16 @@ pub(super) const KEYS: &[Key] = &[
     ),
     budget(
         "scale",
-        "storage type of scales: f16, bf16, f32",
+        "storage type of scales: f16, bf16, f32, or 6bit, 8bit: multiples of an f16 that 16 groups of a row share",
         |r| name_of(&r.scale_type),
         |r, value| named(value).map(|scale_type| r.scale_type = scale_type),
+    ),
+    budget(
+        "ggml",
+        "whether grids are those of the block types of GGUF files: groups of 32; of 3 and 6 bits, without zero points, groups of \
+         16 whose scales are multiples of a factor for 256 channels; group and scale do not count then",
+        |r| r.ggml.to_string(),
+        |r, value| plain(value, "true or false").map(|on| r.ggml = on),
     ),
     method(
         "pruner",

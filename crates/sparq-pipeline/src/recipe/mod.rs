@@ -75,6 +75,7 @@ pub enum QuantizerKind {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[allow(clippy::struct_excessive_bools, reason = "settings that do not depend on each other")]
 pub struct Recipe {
     /// How much is removed, in which pattern.
     pub sparsity: Sparsity,
@@ -90,6 +91,8 @@ pub struct Recipe {
     pub asymmetric: bool,
     /// Storage type of scales.
     pub scale_type: ScaleType,
+    /// Whether grids are those of ggml's block types, [`QuantScheme::of_ggml`]; `granularity` and `scale_type` do not count then.
+    pub ggml: bool,
     /// By which pruner.
     pub pruner: PrunerKind,
     /// By which quantizer.
@@ -188,7 +191,13 @@ impl Recipe {
     /// The grid of a layer with this budget; none leaves it unquantized.
     pub fn scheme_of(&self, budget: LayerBudget) -> Option<QuantScheme> {
         let (granularity, symmetric, scale_type) = (self.granularity, !self.asymmetric, self.scale_type);
-        budget.bits.map(|bits| QuantScheme { bits, granularity, symmetric, scale_type })
+        budget.bits.map(|bits| {
+            if self.ggml {
+                QuantScheme::of_ggml(bits, symmetric)
+            } else {
+                QuantScheme { bits, granularity, symmetric, scale_type }
+            }
+        })
     }
 
     /// The form of the codes of a layer with this budget; none leaves it unquantized.

@@ -54,6 +54,7 @@ impl Preset {
             granularity: Granularity::Group(DEFAULT_GROUP),
             asymmetric: false,
             scale_type: ScaleType::default(),
+            ggml: false,
             pruner: PrunerKind::SparseGpt,
             quantizer: QuantizerKind::Gptq,
             clip: Clip::MinMax,

@@ -4,7 +4,7 @@ use super::base::Base;
 use super::knapsack::{BUDGET_SLACK, total};
 use super::target::{Prices, Target};
 use super::trials::measure_trials;
-use super::whole_model::WholeModel;
+use super::whole_model::{WholeModel, Written};
 use super::{DamageCurves, Inputs, Search};
 use crate::parallel::run_jobs;
 use crate::store::{Store, fingerprint};
@@ -43,6 +43,8 @@ pub struct Contestant {
     pub origin: Origin,
     /// The allocation.
     pub allocation: Allocation,
+    /// Index of the format, if the target is a file.
+    pub format: usize,
     /// KL(base ‖ model) on the probe text, nats a token, of the model that the whole recipe makes with this allocation.
     pub divergence: f64,
 }
@@ -54,6 +56,8 @@ pub struct Searched {
     pub allocation: Allocation,
     /// Where it comes from.
     pub origin: Origin,
+    /// Index of the format that goes with it, if the target is a file.
+    pub format: usize,
     /// What was compared: the estimated allocation, and the best uniform one that meets the target if there is one.
     pub contestants: Vec<Contestant>,
 }
@@ -71,13 +75,16 @@ impl Searched {
 impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
-    /// How much damage is left depends on how much is compressed. So for each target the trials of [`run`](Self::run) are
-    /// made around the best uniform allocation that meets it. Then two allocations are compared: the one of least
-    /// estimated damage, and the uniform one of least estimated damage. Both are compressed by the whole recipe, on the
-    /// text of [`finals_on`](Self::finals_on), and the one of the smaller KL(base ‖ model) on the probe text is chosen. On
-    /// the probe text the choice is therefore never worse than the uniform one; on other text it may be.
+    /// How much damage is left depends on how much is compressed. So for each rate the trials of [`run`](Self::run) are
+    /// made around the best uniform allocation that meets it; for a file, whose candidates differ by their bits, all damage
+    /// is taken to be left, about ten blocks are measured and others taken to lie between them, and the damage of embedding and
+    /// output matrix in each format is measured and added. Then two allocations
+    /// are compared: the one of least estimated damage, and the uniform one of least estimated damage. Both are compressed by
+    /// the whole recipe, on the text of [`finals_on`](Self::finals_on), and the one of the smaller KL(base ‖ model) on the
+    /// probe text is chosen. On the probe text the choice is therefore never worse than the uniform one; on other text it may
+    /// be.
     ///
-    /// Cost besides that of the curves: for each target its trials and two compressions.
+    /// Cost besides that of the curves: for each rate its trials, and for each target two compressions.
     ///
     /// With a `directory`, finished choices are found there again, and so is every model that was compressed to be compared.
     ///
@@ -115,24 +122,24 @@ impl Search {
         if self.candidates.is_empty() {
             return Err(Error::NoConfigurations);
         }
-        let prices = |target: &Target<'_>| target.prices(model, &self.recipe, &self.candidates);
+        let prices = |target| Ok((target, Target::prices(target, model, &self.recipe, &self.candidates)?));
         let targets = targets.iter().map(prices).collect::<Result<Vec<_>>>()?;
         let store = Store::open_if_given(directory)?;
         let trial = self.trial();
         let inputs = Inputs::new(model, calibration, probe, &store)?;
-        let measured = self.key(&trial, &inputs)?;
-        let search = self.key(&self.recipe, &inputs)?;
+        // Damage within a model changes slowly with depth. Trials need every block.
+        let sampled = targets.iter().all(|(target, _)| matches!(target, Target::File { .. }));
+        let walk = Self { sampled, ..self.clone() };
+        let measured = walk.key(&trial, &inputs)?;
+        let search = walk.key(&self.recipe, &inputs)?;
         let finals = self.finals.as_ref().unwrap_or(calibration);
-        let key = |target: &Prices| -> Result<String> {
-            let settings = match target {
-                Prices::Rate(rate) => serde_json::to_string(&rate.to_bits())?,
-                Prices::File(prices) => serde_json::to_string(prices)?,
-            };
+        let key = |prices: &[(usize, Prices)]| -> Result<String> {
+            let settings = serde_json::to_string(prices)?;
             Ok(fingerprint(&["allocation", &search, &settings, &finals.fingerprint()]))
         };
         let mut found: Vec<Option<Searched>> = Vec::with_capacity(targets.len());
-        for target in &targets {
-            found.push(store.get(&key(target)?));
+        for (_, prices) in &targets {
+            found.push(store.get(&key(prices)?));
         }
         if found.iter().any(Option::is_none) {
             let mut model = model.clone();
@@ -141,14 +148,22 @@ impl Search {
             let trials =
                 WholeModel { base: &base, recipe: &trial, calibration, store: &store, key: &measured, observer };
             let full = WholeModel { recipe: &self.recipe, calibration: finals, key: &search, ..trials };
-            let curves = self.measure(&base, calibration, &store, &measured, observer)?;
-            for (target, found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-                let mut curves = curves.clone();
-                if let Some(&[anchor, ..]) = best_uniform(&curves, target).as_deref() {
-                    measure_trials(&trials, &mut curves, anchor, self.jobs)?;
+            let curves = walk.measure(&base, calibration, &store, &measured, observer)?;
+            for ((target, prices), found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                let (mut curves, mut offers) = (curves.clone(), Vec::with_capacity(prices.len()));
+                for (format, prices) in prices {
+                    let mut others = 0.0;
+                    if let Some(written) = target.written(*format) {
+                        others = trials.of_vocabulary(written)?;
+                    } else if let Some(&anchor) = best_uniform(&curves, prices).as_ref().and_then(|best| best.0.first())
+                    {
+                        measure_trials(&trials, &mut curves, anchor, self.jobs)?;
+                    }
+                    offers.push(Offer { format: *format, prices, others });
                 }
-                let searched = compare(&full, &curves, &finalists(&curves, target)?, self.jobs)?;
-                store.put(&key(target)?, &searched)?;
+                let searched =
+                    compare(&full, &curves, &finalists(&curves, &offers)?, |format| target.written(format), self.jobs)?;
+                store.put(&key(prices)?, &searched)?;
                 *found = Some(searched);
             }
         }
@@ -156,51 +171,86 @@ impl Search {
     }
 }
 
+/// A format that can meet the target.
+struct Offer<'a> {
+    format: usize,
+    prices: &'a Prices,
+    /// Damage besides that of the layers.
+    others: f64,
+}
+
+/// A choice of candidates that is compressed in full.
+#[derive(Debug, Clone, PartialEq)]
+struct Finalist {
+    origin: Origin,
+    format: usize,
+    choice: Vec<usize>,
+}
+
 /// Compresses each finalist in full and chooses the one that diverges least from the base on the probe text.
-fn compare(
+fn compare<'a>(
     whole: &WholeModel<'_>,
     curves: &DamageCurves,
-    finalists: &[(Origin, Vec<usize>)],
+    finalists: &[Finalist],
+    written: impl Fn(usize) -> Option<Written<'a>> + Sync,
     jobs: usize,
 ) -> Result<Searched> {
-    let allocations: Vec<Allocation> = finalists.iter().map(|(_, choice)| curves.allocation(choice)).collect();
-    let mut different: Vec<usize> = Vec::new();
-    for index in 0..allocations.len() {
-        if different.iter().all(|&known| allocations[known] != allocations[index]) {
-            different.push(index);
+    // What a whole model that was compressed once would give again is not compressed again.
+    let mut different: Vec<&Finalist> = Vec::new();
+    for finalist in finalists {
+        if different.iter().all(|known| (known.format, &known.choice) != (finalist.format, &finalist.choice)) {
+            different.push(finalist);
         }
     }
     let divergences = run_jobs(different.len(), jobs, |job| {
-        let index = different[job];
-        let name = format!("{} allocation", finalists[index].0);
-        whole.divergence(&allocations[index], (job + 1, different.len()), &name)
+        let Finalist { origin, format, choice } = different[job];
+        let name = format!("{origin} allocation");
+        whole.divergence(&curves.allocation(choice), written(*format), (job + 1, different.len()), &name)
     })?;
-    let contestants: Vec<Contestant> = (finalists.iter().zip(&allocations))
-        .map(|((origin, _), allocation)| {
-            let job = different.iter().position(|&index| allocations[index] == *allocation);
+    let contestants: Vec<Contestant> = finalists
+        .iter()
+        .map(|Finalist { origin, format, choice }| {
+            let job = different.iter().position(|known| (known.format, &known.choice) == (*format, choice));
             let divergence = job.map_or(f64::INFINITY, |job| divergences[job]);
-            Contestant { origin: *origin, allocation: allocation.clone(), divergence }
+            Contestant { origin: *origin, allocation: curves.allocation(choice), format: *format, divergence }
         })
         .collect();
     let best = contestants.iter().min_by(|x, y| x.divergence.total_cmp(&y.divergence));
-    let Some(Contestant { origin, allocation, .. }) = best.cloned() else { return Err(Error::NoConfigurations) };
-    Ok(Searched { allocation, origin, contestants })
+    let Some(Contestant { origin, allocation, format, .. }) = best.cloned() else {
+        return Err(Error::NoConfigurations);
+    };
+    Ok(Searched { allocation, origin, format, contestants })
 }
 
 /// What is compressed in full: the choice of least estimated damage, and the best of the uniform ones by these estimates.
-fn finalists(curves: &DamageCurves, target: &Prices) -> Result<Vec<(Origin, Vec<usize>)>> {
-    let mut finalists = vec![(Origin::Estimated, curves.choose(target)?)];
-    finalists.extend(best_uniform(curves, target).map(|choice| (Origin::Uniform, choice)));
-    Ok(finalists)
+fn finalists(curves: &DamageCurves, offers: &[Offer<'_>]) -> Result<Vec<Finalist>> {
+    let mut estimated = Vec::with_capacity(offers.len());
+    for offer in offers {
+        let choice = curves.choose(offer.prices)?;
+        let damage = total(&curves.problem(offer.prices).0, &choice);
+        estimated.push((offer, choice, damage));
+    }
+    let uniform = offers.iter().filter_map(|offer| {
+        let (choice, damage) = best_uniform(curves, offer.prices)?;
+        Some((offer, choice, damage))
+    });
+    let least = |origin, choices: Vec<(&Offer<'_>, Vec<usize>, f64)>| {
+        let damage = |(offer, _, damage): &(&Offer<'_>, Vec<usize>, f64)| offer.others + damage;
+        let best = choices.into_iter().min_by(|x, y| damage(x).total_cmp(&damage(y)));
+        best.map(|(offer, choice, _)| Finalist { origin, format: offer.format, choice })
+    };
+    let uniform = least(Origin::Uniform, uniform.collect());
+    Ok(least(Origin::Estimated, estimated).into_iter().chain(uniform).collect())
 }
 
-/// Of the choices of one candidate for every unit that meet the target, the one of least estimated damage.
-fn best_uniform(curves: &DamageCurves, target: &Prices) -> Option<Vec<usize>> {
-    let (items, budget) = curves.problem(target);
+/// Of the choices of one candidate for every unit that meet the target, the one of least estimated damage, and that.
+fn best_uniform(curves: &DamageCurves, prices: &Prices) -> Option<(Vec<usize>, f64)> {
+    let (items, budget) = curves.problem(prices);
     let cost = |candidate: usize| items.iter().map(|item| item.costs[candidate]).sum::<f64>();
     let within = (0..curves.candidates.len()).filter(|&candidate| cost(candidate) <= budget * (1.0 + BUDGET_SLACK));
-    let choices = within.map(|candidate| vec![candidate; curves.units.len()]);
-    choices.min_by(|x, y| total(&items, x).total_cmp(&total(&items, y)))
+    let choices = within.map(|candidate| curves.as_held(prices, vec![candidate; curves.units.len()]));
+    let choices = choices.map(|choice| (total(&items, &choice), choice));
+    choices.min_by(|(x, _), (y, _)| x.total_cmp(y)).map(|(damage, choice)| (choice, damage))
 }
 
 #[cfg(test)]
@@ -230,8 +280,13 @@ mod tests {
         }
     }
 
+    fn finalists_at(curves: &DamageCurves, rate: f64) -> Result<Vec<Finalist>> {
+        finalists(curves, &[Offer { format: 0, prices: &Prices::Rate(rate), others: 0.0 }])
+    }
+
     fn compared(curves: &DamageCurves, rate: f64) -> Vec<(Origin, Vec<usize>)> {
-        finalists(curves, &Prices::Rate(rate)).expect("within reach")
+        let finalists = finalists_at(curves, rate).expect("within reach");
+        finalists.into_iter().map(|finalist| (finalist.origin, finalist.choice)).collect()
     }
 
     #[test]
@@ -245,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_no_candidate_reaches_is_refused() {
-        assert!(finalists(&curves(), &Prices::Rate(0.9)).is_ok());
-        assert!(finalists(&curves(), &Prices::Rate(0.91)).is_err());
+        assert!(finalists_at(&curves(), 0.9).is_ok());
+        assert!(finalists_at(&curves(), 0.91).is_err());
     }
 }

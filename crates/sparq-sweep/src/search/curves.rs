@@ -63,7 +63,14 @@ impl DamageCurves {
     /// The candidate of each unit that does least estimated damage, as [`allocate`](Self::allocate).
     pub(super) fn choose(&self, prices: &Prices) -> Result<Vec<usize>> {
         let (items, budget) = self.problem(prices);
-        choose(&items, budget).ok_or_else(|| prices.refused(&self.candidates))
+        let choice = choose(&items, budget).ok_or_else(|| prices.refused(&self.candidates))?;
+        Ok(self.as_held(prices, choice))
+    }
+
+    /// A choice of which every unit is held, where others stand in for candidates.
+    pub(super) fn as_held(&self, prices: &Prices, choice: Vec<usize>) -> Vec<usize> {
+        let held = |(unit, candidate)| prices.stand_in(&self.candidates, unit, candidate);
+        self.units.iter().zip(choice).map(held).collect()
     }
 
     /// The allocation of a choice of candidates.
@@ -77,9 +84,14 @@ impl DamageCurves {
 
     /// Each unit's costs and estimated damages, and the bound of the sum of costs.
     pub(super) fn problem(&self, prices: &Prices) -> (Vec<Item>, f64) {
-        let costs: Vec<Vec<f64>> = self.units.iter().map(|unit| prices.costs(&self.candidates, unit)).collect();
+        // A candidate costs and damages what stands in for it does.
+        let replaced = |unit: &Unit, values: Vec<f64>| -> Vec<f64> {
+            (0..values.len()).map(|candidate| values[prices.stand_in(&self.candidates, unit, candidate)]).collect()
+        };
+        let costs = self.units.iter().map(|unit| replaced(unit, prices.costs(&self.candidates, unit)));
+        let costs: Vec<Vec<f64>> = costs.collect();
         let budget = prices.budget(&self.units, &costs);
-        let item = |(unit, costs)| Item { costs, damages: self.damages(unit) };
+        let item = |(unit, costs)| Item { costs, damages: replaced(unit, self.damages(unit)) };
         (self.units.iter().zip(costs).map(item).collect(), budget)
     }
 

@@ -2,6 +2,7 @@
 
 mod allocate;
 mod base;
+mod between;
 mod curves;
 mod knapsack;
 mod rates;
@@ -62,15 +63,17 @@ pub struct Search {
     recipe: Recipe,
     candidates: Vec<LayerBudget>,
     jobs: usize,
-    /// Whether layers are measured one by one, in some of the blocks.
+    /// Whether layers are measured one by one.
     apart: bool,
+    /// Whether only some blocks are measured ([`is_sampled`](between::is_sampled)).
+    sampled: bool,
     finals: Option<Calibration>,
 }
 
 impl Search {
     /// A search for recipes like this one, over [3, 4 and 8 bits](Self::widths), which GPTQ checkpoints hold.
     pub fn new(recipe: Recipe) -> Self {
-        let search = Self { candidates: Vec::new(), recipe, jobs: 1, apart: false, finals: None };
+        let search = Self { candidates: Vec::new(), recipe, jobs: 1, apart: false, sampled: false, finals: None };
         search.widths(&[Bits::B3, Bits::B4, Bits::B8])
     }
 
@@ -156,7 +159,7 @@ impl Search {
     /// Fingerprint of what is measured on `inputs` by `recipe`.
     fn key(&self, recipe: &Recipe, inputs: &Inputs) -> Result<String> {
         let Inputs { model, calibration, probe } = inputs;
-        let settings = serde_json::to_string(&(recipe, &self.candidates, self.apart))?;
+        let settings = serde_json::to_string(&(recipe, &self.candidates, self.apart, self.sampled))?;
         Ok(fingerprint(&["search", env!("CARGO_PKG_VERSION"), model, calibration, probe, &settings]))
     }
 }

@@ -1,24 +1,21 @@
 //! Rates layer by layer for codes without a width.
 
 use super::base::Base;
-use super::{Inputs, Search, Unit};
+use super::{Inputs, Search};
+use crate::Result;
 use crate::store::{Store, fingerprint};
 use crate::sweep::compression_error;
-use crate::{Result, name_in_block};
 use ndarray::Array2;
 use sparq_core::{LayerCompressor, LayerProblem, Observer};
 use sparq_model::{Linear, Model};
 use sparq_pipeline::{Allocation, Calibration, LayerBudget};
 use sparq_quant::{RowStep, Step};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The least share of the mean damage of a bit that a unit is taken to have: what was measured near 0 is not free.
 const FLOOR: f64 = 0.02;
 /// Bits by which a rate differs from the mean at most.
 const MOST_OFF: f64 = 2.5;
-/// Blocks in which layers are measured, about.
-const SAMPLED_BLOCKS: usize = 10;
 /// Bits by which embedding and output matrix are measured above the mean: nothing makes up for their errors.
 const VOCABULARY_OFF: f64 = 2.0;
 
@@ -66,14 +63,18 @@ impl Search {
         let refused = |error| compression_error(&self.recipe)(sparq_pipeline::Error::from(error));
         Step::new(rate).map_err(refused)?;
         let budget = |rate| LayerBudget { sparsity: self.recipe.sparsity, bits: None, rate: Some(rate) };
-        let search = Self { apart: true, ..self.clone().candidates(vec![budget(rate)]) };
+        let search = Self { apart: true, sampled: true, ..self.clone().candidates(vec![budget(rate)]) };
         let store = Store::open_if_given(directory)?;
         let key = search.key(&search.trial(), &Inputs::new(model, calibration, probe, &store)?)?;
         let mut model = model.clone();
         model.make_resident()?;
         let base = Base::new(&model, probe)?;
         let curves = search.measure(&base, calibration, &store, &key, observer)?;
-        let layers = every_layer(&model, &curves.units)?;
+        let layers = curves.units.into_iter().filter_map(|mut unit| {
+            let (name, weights) = unit.layers.pop()?; // measured apart
+            Some((name, weights, unit.divergence))
+        });
+        let layers: Vec<(String, usize, f64)> = layers.collect();
         let price =
             |&(_, weights, divergence): &(String, usize, f64)| Priced { weights: weights as f64, divergence, rate };
         let mut priced: Vec<Priced> = layers.iter().map(price).collect();
@@ -102,45 +103,6 @@ impl Search {
         };
         let matrices = base.model.vocabulary()?.into_iter().map(solve).collect::<Result<_>>()?;
         base.divergence(&base.model.with_vocabulary(matrices)?)
-    }
-}
-
-/// Whether the layers of a block are measured: of the first two, the last, and of every so many between.
-pub(super) fn is_sampled(block: usize, blocks: usize) -> bool {
-    let step = blocks.div_ceil(SAMPLED_BLOCKS).max(1);
-    block < 2 || block + 1 == blocks || block.is_multiple_of(step)
-}
-
-/// The name, weights and divergence of every layer of the model that some measured unit stands for.
-fn every_layer(model: &Model, units: &[Unit]) -> Result<Vec<(String, usize, f64)>> {
-    // Of each part of a block: where it was measured, and the logarithm of its divergence for each weight.
-    let mut parts: BTreeMap<&str, Vec<(usize, f64)>> = BTreeMap::new();
-    let measured = units.iter().flat_map(|unit| unit.layers.iter().map(move |layer| (unit, layer)));
-    for (unit, (name, weights)) in measured {
-        let relative = (unit.divergence / *weights as f64).max(f64::MIN_POSITIVE).ln();
-        parts.entry(name_in_block(name, unit.block)).or_default().push((unit.block, relative));
-    }
-    let mut layers = Vec::new();
-    for block in 0..model.block_count() {
-        for linear in model.block_plan(block)?.linears() {
-            let Some(known) = parts.get(name_in_block(&linear.name, block)) else { continue };
-            let weights = linear.weights();
-            layers.push((linear.name.clone(), weights, between(known, block).exp() * weights as f64));
-        }
-    }
-    Ok(layers)
-}
-
-/// The value at a block, between those of the nearest ones that are known; those are in order.
-fn between(known: &[(usize, f64)], block: usize) -> f64 {
-    let after = known.partition_point(|(at, _)| *at < block);
-    match (after.checked_sub(1).map(|before| known[before]), known.get(after)) {
-        (_, Some(&(at, value))) if at == block => value,
-        (Some((before, low)), Some(&(after, high))) => {
-            low + (high - low) * (block - before) as f64 / (after - before) as f64
-        }
-        (Some((_, value)), None) | (None, Some(&(_, value))) => value,
-        (None, None) => 0.0,
     }
 }
 
@@ -195,15 +157,5 @@ mod tests {
         assert!(found.iter().all(|rate| (0.1..=5.0).contains(rate)), "{found:?}");
         assert!(found[0] > found[1] && (found.iter().sum::<f64>() / 3.0 - 2.5).abs() < 1e-9, "{found:?}");
         assert_eq!(rates(&[priced(1.0, 0.0), priced(2.0, 0.0)], 3.0), [3.0, 3.0]);
-    }
-
-    #[test]
-    fn blocks_between_lie_between() {
-        let sampled = |blocks| (0..blocks).filter(|&block| is_sampled(block, blocks)).collect::<Vec<_>>();
-        assert_eq!(sampled(5), [0, 1, 2, 3, 4]);
-        assert_eq!(sampled(30), [0, 1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29]);
-        let known = [(0, 1.0), (4, 3.0)];
-        assert_eq!([0, 1, 4, 9].map(|block| between(&known, block)), [1.0, 1.5, 3.0, 3.0]);
-        assert_eq!(between(&known[1..], 0), 3.0);
     }
 }

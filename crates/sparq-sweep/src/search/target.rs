@@ -1,13 +1,14 @@
 //! The target of a search, and the cost of each candidate.
 
-use super::Unit;
 use super::knapsack::BUDGET_SLACK;
+use super::whole_model::Written;
+use super::{Unit, bits};
 use crate::{Error, Result};
 use serde::Serialize;
 use sparq_export::{ExportFormat, ExportSettings};
 use sparq_model::Model;
-use sparq_pipeline::{LayerBudget, Recipe, planned_size};
-use std::collections::BTreeMap;
+use sparq_pipeline::{Allocation, LayerBudget, Recipe, planned_size, unfit_layers};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Rates are sums of many products. An excess below this is rounding.
@@ -19,12 +20,14 @@ pub enum Target<'a> {
     /// A theoretical compression rate of at least this, a fraction. It counts sparsity and bits, and nothing else.
     Tcr(f64),
     /// Weight files that take no more than this. Sparsity is worth nothing here in any format that stores zeros as it stores
-    /// other codes: give the search [candidates](super::Search::candidates) that differ by their bits.
+    /// other codes: give the search [candidates](super::Search::candidates) that differ by their bits. A layer that the
+    /// format cannot hold with a candidate gets the next one of more bits instead.
     File {
         /// Bytes of all weight files, headers among them, and what is not compressed; of a GGUF file all of it.
         bytes: u64,
-        /// How the result will be written.
-        format: &'a dyn ExportFormat,
+        /// How the result may be written: one format, or several that differ in embedding and output matrix, among which
+        /// the search chooses.
+        formats: &'a [&'a dyn ExportFormat],
         /// With these settings.
         settings: &'a ExportSettings,
     },
@@ -40,40 +43,122 @@ impl fmt::Display for Target<'_> {
 }
 
 impl Target<'_> {
-    /// The costs of candidates, or the reason why no choice of them can reach the target.
-    pub(super) fn prices(&self, model: &Model, recipe: &Recipe, candidates: &[LayerBudget]) -> Result<Prices> {
+    /// How the result is written in the format of this index, if it is.
+    pub(super) fn written(&self, format: usize) -> Option<Written<'_>> {
+        let Self::File { formats, settings, .. } = self else { return None };
+        Some(Written { format: *formats.get(format)?, settings })
+    }
+
+    /// The costs of candidates for each format that can reach the target (one for a rate), with its index, or the reason why
+    /// no choice of candidates can.
+    pub(super) fn prices(
+        &self,
+        model: &Model,
+        recipe: &Recipe,
+        candidates: &[LayerBudget],
+    ) -> Result<Vec<(usize, Prices)>> {
         match *self {
             Self::Tcr(wanted) => {
                 let highest = highest_rate(candidates);
                 if !(0.0..=highest + RATE_SLACK).contains(&wanted) {
                     return Err(Error::Rate { wanted, highest });
                 }
-                Ok(Prices::Rate(wanted))
+                Ok(vec![(0, Prices::Rate(wanted))])
             }
-            Self::File { bytes, format, settings } => {
-                let mut prices = FilePrices { most: bytes, files: Vec::new(), layers: BTreeMap::new() };
-                for &candidate in candidates {
-                    let size = planned_size(model, &recipe.with_budget(candidate), format, settings)?;
-                    prices.files.push(size.file_bytes);
-                    for block in 0..model.block_count() {
-                        for linear in model.block_plan(block)?.linears() {
-                            let all: f64 = linear.stored.shape.iter().map(|&length| length as f64).product();
-                            let of_tensor = size.tensors.get(linear.weight_name()).map_or(0.0, |&bytes| bytes as f64);
-                            let bytes = of_tensor * linear.weights() as f64 / all;
-                            prices.layers.entry(linear.name.clone()).or_default().push(bytes);
+            Self::File { bytes, formats, settings } => {
+                let mut refused: Option<Error> = None;
+                let mut prices = Vec::new();
+                for (index, &format) in formats.iter().enumerate() {
+                    match FilePrices::new(model, recipe, candidates, (bytes, format, settings)) {
+                        Ok(of_format) => prices.push((index, Prices::File(of_format))),
+                        // The message names what can be had.
+                        Err(error @ Error::FileSize { .. }) => {
+                            refused = refused.into_iter().chain([error]).min_by_key(least_size);
                         }
+                        Err(error) => return Err(error),
                     }
                 }
-                if prices.files.len() > 1 && prices.files.windows(2).all(|two| two[0] == two[1]) {
-                    return Err(Error::SameSize { bytes: prices.files[0] });
+                match refused {
+                    Some(error) if prices.is_empty() => Err(error),
+                    _ => Ok(prices),
                 }
-                if bytes < prices.least() {
-                    return Err(Error::FileSize { wanted: bytes, least: prices.least() });
-                }
-                Ok(Prices::File(prices))
             }
         }
     }
+}
+
+/// The smallest size that an error says can be had.
+fn least_size(error: &Error) -> u64 {
+    if let Error::FileSize { least, .. } = error { *least } else { u64::MAX }
+}
+
+impl FilePrices {
+    fn new(
+        model: &Model,
+        recipe: &Recipe,
+        candidates: &[LayerBudget],
+        (bytes, format, settings): (u64, &dyn ExportFormat, &ExportSettings),
+    ) -> Result<Self> {
+        let stand_ins = stand_ins(model, recipe, candidates, format)?;
+        let mut prices = Self { most: bytes, files: Vec::new(), layers: BTreeMap::new(), stand_ins };
+        for index in 0..candidates.len() {
+            let size = planned_size(model, &prices.everywhere(recipe, candidates, index), format, settings)?;
+            prices.files.push(size.file_bytes);
+            for block in 0..model.block_count() {
+                for linear in model.block_plan(block)?.linears() {
+                    let all: f64 = linear.stored.shape.iter().map(|&length| length as f64).product();
+                    let of_tensor = size.tensors.get(linear.weight_name()).map_or(0.0, |&bytes| bytes as f64);
+                    let bytes = of_tensor * linear.weights() as f64 / all;
+                    prices.layers.entry(linear.name.clone()).or_default().push(bytes);
+                }
+            }
+        }
+        if prices.files.len() > 1 && prices.files.windows(2).all(|two| two[0] == two[1]) {
+            return Err(Error::SameSize { bytes: prices.files[0] });
+        }
+        if bytes < prices.least() {
+            return Err(Error::FileSize { wanted: bytes, least: prices.least() });
+        }
+        Ok(prices)
+    }
+
+    /// The recipe with one candidate for every layer, or what stands in for it.
+    fn everywhere(&self, recipe: &Recipe, candidates: &[LayerBudget], candidate: usize) -> Recipe {
+        let own = recipe.with_budget(candidates[candidate]);
+        let replaced = self.stand_ins.iter().filter(|(_, stand_ins)| stand_ins[candidate] != candidate);
+        let layers: Vec<_> =
+            replaced.map(|(name, stand_ins)| (name.clone(), 1, candidates[stand_ins[candidate]])).collect();
+        if layers.is_empty() { own } else { own.with_allocation(Allocation::new(layers)) }
+    }
+}
+
+/// For each layer that the format cannot hold with every candidate: which candidate stands for which, the next of more bits.
+fn stand_ins(
+    model: &Model,
+    recipe: &Recipe,
+    candidates: &[LayerBudget],
+    format: &dyn ExportFormat,
+) -> Result<BTreeMap<String, Vec<usize>>> {
+    let unfit = |&candidate| Ok(unfit_layers(model, &recipe.with_budget(candidate), format)?);
+    let mut unfit = candidates.iter().map(unfit).collect::<Result<Vec<_>>>()?;
+    let names: BTreeSet<String> = unfit.iter().flat_map(BTreeMap::keys).cloned().collect();
+    let mut of_layers = BTreeMap::new();
+    for name in names {
+        let fits = |candidate: &usize| !unfit[*candidate].contains_key(&name);
+        let bits = |candidate: &usize| bits(&candidates[*candidate]);
+        let fitting: Vec<usize> = (0..candidates.len()).filter(fits).collect();
+        let stand_in = |candidate: usize| {
+            let more = fitting.iter().copied().filter(|other| bits(other) >= bits(&candidate)).min_by_key(bits);
+            let most = fitting.iter().copied().max_by_key(bits);
+            if fits(&candidate) { Some(candidate) } else { more.or(most) }
+        };
+        let Some(stand_ins) = (0..candidates.len()).map(stand_in).collect() else {
+            let reason = unfit.iter_mut().find_map(|unfit| unfit.remove(&name));
+            return Err(reason.map_or(Error::NoConfigurations, |reason| sparq_pipeline::Error::from(reason).into()));
+        };
+        of_layers.insert(name, stand_ins);
+    }
+    Ok(of_layers)
 }
 
 /// The costs of candidates and their bound.
@@ -93,6 +178,8 @@ pub(super) struct FilePrices {
     files: Vec<u64>,
     /// The size of each layer with each candidate.
     layers: BTreeMap<String, Vec<f64>>,
+    /// Of layers that the format cannot hold with every candidate: which stands for which.
+    stand_ins: BTreeMap<String, Vec<usize>>,
 }
 
 impl FilePrices {
@@ -132,6 +219,13 @@ impl Prices {
                 (0..candidates.len()).map(of_unit).collect()
             }
         }
+    }
+
+    /// What a unit gets for a choice of a candidate: of layers that cannot have it, what the one with the most bits gets.
+    pub(super) fn stand_in(&self, candidates: &[LayerBudget], unit: &Unit, candidate: usize) -> usize {
+        let Self::File(prices) = self else { return candidate };
+        let of_layers = unit.layers.iter().filter_map(|(name, _)| Some(prices.stand_ins.get(name)?[candidate]));
+        of_layers.chain([candidate]).max_by_key(|&stand_in| bits(&candidates[stand_in])).unwrap_or(candidate)
     }
 
     /// The bound of the sum of all units' costs.

@@ -27,7 +27,7 @@ pub(super) fn measure_trials(
     let all = trials.choices.len();
     let divergences = run_jobs(all, jobs, |index| {
         let allocation = curves.allocation(&trials.choices[index]);
-        whole.divergence(&allocation, (index + 1, all), "trial of the whole recipe")
+        whole.divergence(&allocation, None, (index + 1, all), "trial of the whole recipe")
     })?;
     trials.apply(curves, &divergences);
     Ok(())

@@ -1,7 +1,7 @@
 //! The walk through the blocks that measures every candidate.
 
 use super::base::Base;
-use super::rates::is_sampled;
+use super::between::{every_unit, is_sampled};
 use super::sensitivity::Probe;
 use super::solved_layers::SolvedLayers;
 use super::{DamageCurves, Remaining, Search, Unit, bits};
@@ -35,7 +35,7 @@ impl Search {
         let mut units: Vec<Unit> = Vec::new();
         for index in 0..base.model.block_count() {
             let key = fingerprint(&[key, "block", &index.to_string()]);
-            if self.apart && !is_sampled(index, base.model.block_count()) {
+            if self.sampled && !is_sampled(index, base.model.block_count()) {
                 survey.skip().map_err(compression_error(&plain))?;
             } else if let Some(stored) = store.get::<Vec<Unit>>(&key) {
                 survey.skip().map_err(compression_error(&plain))?;
@@ -60,6 +60,7 @@ impl Search {
             observer.progress(index + 1, base.model.block_count(), &"blocks");
         }
         let curves = DamageCurves { candidates: self.candidates.clone(), reference, units };
+        let curves = if self.sampled { every_unit(base.model, curves)? } else { curves };
         store.put(key, &curves)?;
         Ok(curves)
     }

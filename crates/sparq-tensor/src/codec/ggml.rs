@@ -8,11 +8,13 @@ use super::block::{self, Affine};
 use super::{iq4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 use crate::DType;
 
-/// The 32-element type that stores codes of a grid without loss, if there is one: `Q4_0`, `Q5_0` and `Q8_0` for
-/// symmetric grids of 4, 5 and 8 bits, `Q4_1` and `Q5_1` for asymmetric ones of 4 and 5 bits (whose minimum, scale times
-/// zero point, is rounded to half precision).
+/// The type that stores codes of a grid without loss, if there is one: `Q4_0`, `Q5_0` and `Q8_0` for symmetric grids of 4,
+/// 5 and 8 bits, `Q4_1` and `Q5_1` for asymmetric ones of 4 and 5 bits (whose minimum, scale times zero point, is rounded to
+/// half precision), `Q3_K` and `Q6_K` for symmetric ones of 3 and 6 bits whose scales have [factors](pack_super_rows) in common.
 pub fn type_of_grid(bits: u32, symmetric: bool) -> Option<DType> {
     Some(match (bits, symmetric) {
+        (3, true) => DType::Q3_K,
+        (6, true) => DType::Q6_K,
         (4, true) => DType::Q4_0,
         (5, true) => DType::Q5_0,
         (8, true) => DType::Q8_0,
@@ -25,7 +27,7 @@ pub fn type_of_grid(bits: u32, symmetric: bool) -> Option<DType> {
 /// Blocks from the parts of a quantized weight: `codes` `[out, in]`, `scales` and `zeros` `[out, groups]`, one for each
 /// `group` input channels. Nothing is rounded but scales to half precision, and the minima of `Q4_1` and `Q5_1`.
 ///
-/// `None` if `dtype` is not a type of [`type_of_grid`], `in` or `group` no multiple of 32 (a group of the whole row
+/// `None` if `dtype` has no blocks of 32, `in` or `group` is no multiple of 32 (a group of the whole row
 /// aside), or the shapes do not fit.
 ///
 /// # Examples
@@ -72,6 +74,42 @@ pub fn pack_rows(
                 DType::Q5_1 => q5_1::encode(d, m, &block, &mut out),
                 _ => q8_0::encode(d, &block.map(|code| (code ^ 0x80).cast_signed()), &mut out),
             }
+        }
+    }
+    Some(out)
+}
+
+/// Blocks of `Q3_K` and `Q6_K` from the parts of a weight that is quantized symmetrically in groups of 16: `codes` `[out, in]`, of
+/// each group the multiple of a factor that its scale is, `[out, in / 16]`, and the factor of each 16 groups, `[out, in / 256]`.
+/// Factors are rounded to half precision, nothing else.
+///
+/// `None` if `dtype` is another type, `in` no multiple of 256, the shapes do not fit, or a multiple or code is too large (31 and
+/// 7; 127 and 63).
+pub fn pack_super_rows(
+    dtype: DType,
+    codes: ArrayView2<'_, u8>,
+    multiples: ArrayView2<'_, u8>,
+    factors: ArrayView2<'_, f32>,
+) -> Option<Vec<u8>> {
+    let (rows, width) = codes.dim();
+    let (most_code, most_multiple) = match dtype {
+        DType::Q3_K => (7, 31),
+        DType::Q6_K => (63, 127),
+        _ => return None,
+    };
+    let fits =
+        width.is_multiple_of(256) && multiples.dim() == (rows, width / 16) && factors.dim() == (rows, width / 256);
+    if !fits || codes.iter().any(|&code| code > most_code) || multiples.iter().any(|&times| times > most_multiple) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(rows * (width / 256) * dtype.block_bytes());
+    for ((row, block), &factor) in factors.indexed_iter() {
+        let codes: [u8; 256] = std::array::from_fn(|i| codes[[row, 256 * block + i]]);
+        let multiples: [u8; 16] = std::array::from_fn(|group| multiples[[row, 16 * block + group]]);
+        let factor = f16::from_f32(factor);
+        match dtype {
+            DType::Q3_K => q3_k::encode(factor, multiples.map(|times| times + 32), &codes, &mut out),
+            _ => q6_k::encode(factor, multiples.map(u8::cast_signed), &codes, &mut out),
         }
     }
     Some(out)
@@ -350,6 +388,24 @@ mod tests {
         assert_eq!(quantize_rows(DType::Q4_K, Array2::zeros((1, 128)).view(), None), None);
         assert_eq!(quantize_rows(DType::Q2_K, Array2::zeros((1, 256)).view(), None), None);
         assert_eq!(quantize_rows(DType::F16, Array2::zeros((1, 256)).view(), None), None);
+    }
+
+    #[test]
+    fn codes_with_multiples_of_a_factor_read_as_they_are() {
+        for (dtype, levels, most) in [(DType::Q3_K, 8, 31), (DType::Q6_K, 64, 127)] {
+            let codes = Array2::from_shape_fn((2, 512), |(row, column)| ((row + 5 * column) % levels) as u8);
+            let multiples = Array2::from_shape_fn((2, 32), |(row, group)| 1 + ((row + 11 * group) % most) as u8);
+            let factors = ndarray::array![[0.5, 0.25], [2.0, 0.125]];
+            let bytes = pack_super_rows(dtype, codes.view(), multiples.view(), factors.view()).unwrap();
+            let values = decode_rows(dtype, &bytes, 1024).unwrap();
+            for ((row, column), &code) in codes.indexed_iter() {
+                let scale = factors[[row, column / 256]] * f32::from(multiples[[row, column / 16]]);
+                assert_eq!(values[512 * row + column], scale * (f32::from(code) - (levels / 2) as f32), "{dtype}");
+            }
+            let too_large = &multiples + most as u8;
+            assert_eq!(pack_super_rows(dtype, codes.view(), too_large.view(), factors.view()), None);
+            assert_eq!(pack_super_rows(DType::Q4_0, codes.view(), multiples.view(), factors.view()), None);
+        }
     }
 
     proptest! {

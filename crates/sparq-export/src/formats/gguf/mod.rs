@@ -8,7 +8,7 @@ use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, Grid, QuantScheme, Quantized, ScaleType};
 use sparq_tensor::codec::decode_rows;
-use sparq_tensor::codec::ggml::{pack_rows, quantize_rows};
+use sparq_tensor::codec::ggml::{pack_rows, pack_super_rows, quantize_rows};
 use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use types::{exact_type, row_width};
 /// GGUF version 3, for llama.cpp and what is built on it.
 ///
 /// Grids of 4, 5 or 8 bits (8 only symmetric) whose groups are multiples of 32 channels go into Q4_0, Q4_1, Q5_0, Q5_1
-/// and Q8_0 as they are. Other types are quantized anew and lose exact zeros where they have a minimum; the report
+/// and Q8_0 as they are, those of [`QuantScheme::of_ggml`] of 3 and 6 bits into Q3_K and Q6_K. Other types are quantized anew and lose exact zeros where they have a minimum; the report
 /// counts them.
 #[derive(Debug, Clone)]
 pub struct Gguf {
@@ -27,12 +27,14 @@ pub struct Gguf {
     vocabulary: DType,
     /// By the name of the tensor in the file.
     importance: BTreeMap<String, Array1<f32>>,
+    /// Whether it is a directory of parts.
+    in_parts: bool,
 }
 
 impl Gguf {
     /// With these types.
     pub fn new(types: GgufTypes) -> Self {
-        Self { types, vocabulary: DType::Q8_0, importance: BTreeMap::new() }
+        Self { types, vocabulary: DType::Q8_0, importance: BTreeMap::new(), in_parts: false }
     }
 
     /// Embedding and output matrix in this type (Q8_0 unless this is called), or the next larger one that their width allows.
@@ -41,6 +43,13 @@ impl Gguf {
     #[must_use]
     pub fn vocabulary(self, dtype: DType) -> Self {
         Self { vocabulary: dtype, ..self }
+    }
+
+    /// A directory of parts named as `llama-gguf-split` does, each with at most
+    /// [`max_shard_bytes`](crate::ExportSettings::max_shard_bytes) of tensors, instead of one file.
+    #[must_use]
+    pub fn in_parts(self, on: bool) -> Self {
+        Self { in_parts: on, ..self }
     }
 
     fn type_of(&self, context: &ExportContext<'_>, info: &TensorInfo) -> DType {
@@ -124,11 +133,7 @@ impl Gguf {
         let layer = solved.layer(&shape.name)?;
         shape.check(&layer)?;
         if let Some(quantized) = self.exact(&layer) {
-            let size = quantized.scheme.granularity.size(shape.shape[1]);
-            let (scales, zeros) = (quantized.scales(), quantized.zeros());
-            let (codes, scales, zeros) = (quantized.codes.view(), scales.view(), zeros.view());
-            let bytes = pack_rows(dtype, codes, scales, zeros, size).ok_or_else(|| not_whole_blocks(shape))?;
-            return Ok(writer.write_rows(name, &bytes)?);
+            return Ok(writer.write_rows(name, &blocks(dtype, quantized).ok_or_else(|| not_whole_blocks(shape))?)?);
         }
         if dtype.is_block_quantized() {
             return Ok(writer.write_rows(name, &self.quantize(&there, dtype, &layer.weight)?)?);
@@ -163,11 +168,16 @@ impl ExportFormat for Gguf {
     }
 
     fn is_one_file(&self) -> bool {
-        true
+        !self.in_parts
     }
 
     fn check(&self, context: &ExportContext<'_>) -> Result<()> {
-        GgufWriter::check(context.source, |info| self.type_of(context, info))?;
+        let writable = GgufWriter::check(context.source, |info| self.type_of(context, info));
+        if matches!(writable, Ok(()) | Err(sparq_tensor::Error::InvalidPlan { .. })) {
+            // Of a layer whose type does not fit these say more.
+            context.layers.iter().try_for_each(|shape| self.check_layer(shape))?;
+        }
+        writable?;
         let dtype = if let GgufTypes::All(dtype) = self.types { dtype } else { self.vocabulary };
         if !is_encodable(dtype) {
             return Err(Error::Unfit {
@@ -177,16 +187,18 @@ impl ExportFormat for Gguf {
                 instead: "use Q4_K, Q6_K, Q8_0 or a float type".into(),
             });
         }
-        self.check_importance(context)?;
-        if self.types != GgufTypes::Exact {
-            return Ok(());
-        }
-        context.layers.iter().try_for_each(check_exact)
+        self.check_importance(context)
+    }
+
+    fn check_layer(&self, shape: &SolvedShape) -> Result<()> {
+        if self.types == GgufTypes::Exact { check_exact(shape) } else { Ok(()) }
     }
 
     fn planned_size(&self, context: &ExportContext<'_>) -> Result<PlannedSize> {
         let types = |info: &TensorInfo| self.type_of(context, info);
-        Ok(GgufWriter::planned_size(context.source, types, self.types.file_type(self.vocabulary, context))?)
+        let file_type = self.types.file_type(self.vocabulary, context);
+        let most = self.in_parts.then_some(context.settings.max_shard_bytes);
+        Ok(GgufWriter::planned_size(context.source, types, file_type, most)?)
     }
 
     fn stage(
@@ -197,7 +209,12 @@ impl ExportFormat for Gguf {
     ) -> Result<StagedCheckpoint> {
         let types = |info: &TensorInfo| self.type_of(context, info);
         let (file_type, overwrite) = (self.types.file_type(self.vocabulary, context), context.settings.overwrite);
-        let mut writer = GgufWriter::create(destination, context.source, types, file_type, overwrite)?;
+        let mut writer = if self.in_parts {
+            let most = context.settings.max_shard_bytes;
+            GgufWriter::create_parts(destination, context.source, types, file_type, overwrite, most)?
+        } else {
+            GgufWriter::create(destination, context.source, types, file_type, overwrite)?
+        };
         for info in context.source.tensors() {
             self.write(&mut writer, context, info, solved)?;
         }
@@ -285,14 +302,50 @@ fn turned(matrix: Array2<f32>, transposed: bool) -> Array2<f32> {
     if transposed { matrix.reversed_axes().as_standard_layout().into_owned() } else { matrix }
 }
 
-/// Refuses grids that no 32-element type holds.
+/// Codes of the solver as blocks of the type that holds them; none if they are no whole blocks of it.
+fn blocks(dtype: DType, quantized: &Quantized) -> Option<Vec<u8>> {
+    let (codes, scales) = (quantized.codes.view(), quantized.scales());
+    let kind = quantized.scheme.scale_type;
+    if kind.largest_multiple().is_none() {
+        let size = quantized.scheme.granularity.size(codes.ncols());
+        return pack_rows(dtype, codes, scales.view(), quantized.zeros().view(), size);
+    }
+    let (mut factors, mut multiples) = (Vec::new(), Vec::with_capacity(scales.len()));
+    for row in scales.rows() {
+        for scales in row.as_slice()?.chunks(ScaleType::SHARED_BY) {
+            let (factor, of_groups) = kind.factored(scales)?;
+            factors.push(factor);
+            multiples.extend(of_groups);
+        }
+    }
+    let multiples = Array2::from_shape_vec(scales.dim(), multiples).ok()?;
+    let factors = Array2::from_shape_vec((codes.nrows(), codes.ncols() / 256), factors).ok()?;
+    pack_super_rows(dtype, codes, multiples.view(), factors.view())
+}
+
+/// Refuses grids that no type holds.
 fn check_exact(shape: &SolvedShape) -> Result<()> {
     let Some(scheme) = shape.scheme() else { return Ok(()) };
     let unfit = |reason: String, instead: &str| {
         Err(Error::Unfit { format: "gguf".into(), layer: shape.name.clone(), reason, instead: instead.into() })
     };
     let kind = if scheme.symmetric { "symmetric" } else { "asymmetric" };
-    if exact_type(shape).is_none() {
+    let of_ggml = QuantScheme::of_ggml(scheme.bits, scheme.symmetric);
+    let width = shape.shape[1];
+    if of_ggml.scale_type.largest_multiple().is_some() {
+        // Q3_K and Q6_K.
+        let bits = scheme.bits;
+        if scheme != of_ggml {
+            let reason = format!("its type of {bits} bits has groups of 16 and scales with a factor in common");
+            return unfit(reason, "solve with ggml=true, which is the default with --format gguf, or use gptq");
+        }
+        if !width.is_multiple_of(256) {
+            let reason = format!("its type of {bits} bits has blocks of 256, the layer {width} input channels");
+            return unfit(reason, "use 4, 5 or 8 bits for it, or let a search for a size choose");
+        }
+        return Ok(());
+    }
+    if exact_type(shape).is_none() && scheme.scale_type == of_ggml.scale_type {
         let reason = format!("no type stores {kind} codes of {} bits with one scale for each group", scheme.bits);
         return match scheme.bits.get() {
             2 | 3 => unfit(reason, "use gptq, which has them, or ask for a type such as Q4_K to quantize anew"),
@@ -300,11 +353,10 @@ fn check_exact(shape: &SolvedShape) -> Result<()> {
             _ => unfit(reason, "use compressed-tensors with any width allowed, or ask for a type such as Q8_0"),
         };
     }
-    if scheme.scale_type != ScaleType::F16 {
+    if scheme.scale_type != of_ggml.scale_type {
         let reason = format!("its scales are half precision, those of the layer {:?}", scheme.scale_type);
         return unfit(reason, "solve with scales in f16, or use compressed-tensors");
     }
-    let width = shape.shape[1];
     if !width.is_multiple_of(32) {
         return Err(not_whole_blocks(shape));
     }

@@ -1,4 +1,5 @@
 use crate::{ExportContext, FloatType, SolvedShape};
+use sparq_core::QuantScheme;
 use sparq_tensor::codec::ggml::type_of_grid;
 use sparq_tensor::{DType, TensorInGguf, TensorInfo};
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ impl GgufTypes {
             DType::Q8_0 => 7,
             DType::Q5_0 => 8,
             DType::Q5_1 => 9,
+            DType::Q3_K => 12,
             DType::Q4_K => 14,
             DType::Q6_K => 18,
             DType::BF16 => 32,
@@ -104,9 +106,11 @@ fn stays_in_floats(name: &str) -> bool {
     name == "position_embd.weight" || name.ends_with(".ffn_gate_inp.weight")
 }
 
-/// The type that holds the layer's codes.
+/// The type that holds the layer's codes, if there is one for their scales.
 pub(super) fn exact_type(shape: &SolvedShape) -> Option<DType> {
-    shape.scheme().and_then(|scheme| type_of_grid(scheme.bits.get().into(), scheme.symmetric))
+    let scheme = shape.scheme()?;
+    let holds = QuantScheme::of_ggml(scheme.bits, scheme.symmetric).scale_type == scheme.scale_type;
+    type_of_grid(scheme.bits.get().into(), scheme.symmetric).filter(|_| holds)
 }
 
 /// The type itself or the next larger one whose blocks divide a row.

@@ -52,6 +52,14 @@ impl KeyValues {
         &mut self.bytes
     }
 
+    pub(super) fn u16(&mut self, key: &str, value: u16) {
+        self.entry(key, ValueType::U16).extend(value.to_le_bytes());
+    }
+
+    pub(super) fn i32(&mut self, key: &str, value: i32) {
+        self.entry(key, ValueType::I32).extend(value.to_le_bytes());
+    }
+
     pub(super) fn u32(&mut self, key: &str, value: u32) {
         self.entry(key, ValueType::U32).extend(value.to_le_bytes());
     }

@@ -20,5 +20,5 @@ mod to_metadata;
 mod to_tokenizer;
 mod tokenizer;
 mod value;
-mod vocabulary;
+pub(crate) mod vocabulary;
 pub(crate) mod writer;

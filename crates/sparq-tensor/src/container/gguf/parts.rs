@@ -11,6 +11,16 @@ pub(crate) fn is_later_part(path: &Path) -> bool {
     name_of(path).is_some_and(|(_, part, _)| part > 1)
 }
 
+/// The name of a part, counted from 0, of a model of this stem.
+pub(super) fn file_name(stem: &str, part: u16, count: u16) -> String {
+    format!("{stem}-{:05}-of-{count:05}.gguf", u32::from(part) + 1)
+}
+
+/// Whether a writer of parts gives this name.
+pub(crate) fn is_written_part(path: &Path) -> bool {
+    path.ends_with("model.gguf") || name_of(path).is_some_and(|(stem, ..)| stem == "model")
+}
+
 /// Stem, number of the part, number of parts.
 fn name_of(path: &Path) -> Option<(&str, u64, u64)> {
     let (rest, parts) = path.file_name()?.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;

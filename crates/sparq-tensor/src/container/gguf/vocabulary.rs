@@ -1,6 +1,7 @@
 //! The vocabulary in GGUF metadata, and the `tokenizer_config.json` made from it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +10,7 @@ use crate::{Error, Fault, Result};
 
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenKind {
+pub(crate) enum TokenKind {
     Normal,
     Unknown,
     Control,
@@ -21,7 +22,8 @@ pub(super) enum TokenKind {
 }
 
 impl TokenKind {
-    fn from_number(number: u64) -> Option<Self> {
+    /// By the number that SentencePiece and GGUF have for it.
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             1 => Self::Normal,
             2 => Self::Unknown,
@@ -34,11 +36,11 @@ impl TokenKind {
     }
 }
 
-/// A GGUF file's tokens with their kinds; ids are positions.
+/// Tokens with their kinds; ids are positions.
 #[derive(Debug)]
-pub(super) struct Vocabulary {
-    pub(super) tokens: Vec<String>,
-    pub(super) kinds: Vec<TokenKind>,
+pub(crate) struct Vocabulary {
+    pub(crate) tokens: Vec<String>,
+    pub(crate) kinds: Vec<TokenKind>,
 }
 
 impl Vocabulary {
@@ -61,20 +63,20 @@ impl Vocabulary {
         Ok(Some(Self { tokens, kinds }))
     }
 
-    /// Ids by token, without the unused ones.
-    pub(super) fn ids(&self, metadata: &Metadata) -> Result<BTreeMap<&str, usize>> {
+    /// Ids by token, without the unused ones. `file` is what it was read from.
+    pub(crate) fn ids(&self, file: &Path) -> Result<BTreeMap<&str, usize>> {
         let mut ids = BTreeMap::new();
         for (id, (token, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
             if *kind != TokenKind::Unused && ids.insert(token.as_str(), id).is_some() {
                 let fault = Fault::Duplicate { what: "token", name: token.clone() };
-                return Err(Error::malformed(metadata.file(), fault));
+                return Err(Error::malformed(file, fault));
             }
         }
         Ok(ids)
     }
 
     /// The tokens that are matched in the text before anything else.
-    pub(super) fn added_tokens(&self) -> Vec<Value> {
+    pub(crate) fn added_tokens(&self) -> Vec<Value> {
         let added = |(id, (token, kind)): (usize, (&String, &TokenKind))| {
             let special = matches!(kind, TokenKind::Control | TokenKind::Unknown);
             (special || *kind == TokenKind::UserDefined).then(|| {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayViewD;
@@ -13,11 +14,12 @@ use super::family::Layout;
 use super::key_values::{KeyValues, put_tensor};
 use super::model::Sizes;
 use super::names::to_gguf;
+use super::parts;
 use super::to_metadata::{self, Description};
 use crate::arrangement::{Arrangement, HeadInterleaving};
 use crate::codec::{plain, tensor};
 use crate::container::safetensors::writer::for_each_chunk;
-use crate::destination::{check_file_destination, sync_directory, temporary_directory};
+use crate::destination::{check_destination, check_file_destination, sync_directory, temporary_directory};
 use crate::{Checkpoint, DType, Error, PlannedSize, Result, StagedCheckpoint, TensorInfo};
 
 /// Alignment of the data section and of every tensor in it.
@@ -49,8 +51,10 @@ pub struct GgufWriter {
     destination: PathBuf,
     overwrite: bool,
     temporary: TempDir,
-    path: PathBuf,
-    file: File,
+    /// The file, or the parts it is cut into.
+    parts: Vec<(PathBuf, File)>,
+    /// Whether the destination is a directory of the parts.
+    in_directory: bool,
     slots: BTreeMap<String, Slot>,
     bytes: u64,
 }
@@ -60,6 +64,8 @@ struct Slot {
     dtype: DType,
     /// As the source has it.
     shape: Vec<usize>,
+    /// Index of the part.
+    part: usize,
     position: u64,
     bytes: u64,
     arrangement: Arrangement,
@@ -102,7 +108,8 @@ impl GgufWriter {
         plan(source, dtype).map(drop)
     }
 
-    /// What the file that [`create`](Self::create) lays out takes.
+    /// What the file that [`create`](Self::create) lays out takes, or, with `most`, the files of
+    /// [`create_parts`](Self::create_parts) together.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -110,9 +117,10 @@ impl GgufWriter {
         source: &Checkpoint,
         dtype: impl Fn(&TensorInfo) -> DType,
         file_type: Option<u32>,
+        most: Option<u64>,
     ) -> Result<PlannedSize> {
         let FilePlan { description, tensors, slots, .. } = plan(source, dtype)?;
-        let (_, _, file_bytes) = layout(description.entries, &tensors, file_type)?;
+        let file_bytes = lay_out(description.entries, &tensors, file_type, most)?.iter().map(|part| part.bytes).sum();
         let with_padding = |(name, (slot, tensor)): (String, (Slot, usize))| {
             // Behind the experts of a block there is padding once.
             let all = tensors[tensor].bytes;
@@ -142,25 +150,60 @@ impl GgufWriter {
     ) -> Result<Self> {
         let destination = destination.as_ref();
         check_file_destination(destination, overwrite)?;
-        let FilePlan { description, tensors, slots, made } = plan(source, dtype)?;
-        let (header, offsets, file_bytes) = layout(description.entries, &tensors, file_type)?;
+        Self::start(destination, plan(source, dtype)?, file_type, overwrite, None)
+    }
+
+    /// As [`create`](Self::create), for a directory of parts named as `llama-gguf-split` does,
+    /// `model-00001-of-00003.gguf`, each with at most `most` bytes of tensors, or one tensor. Readers open the first.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create), for a directory; [`Error::InvalidPlan`] if there would be more than 65,535 parts.
+    pub fn create_parts(
+        destination: impl AsRef<Path>,
+        source: &Checkpoint,
+        dtype: impl Fn(&TensorInfo) -> DType,
+        file_type: Option<u32>,
+        overwrite: bool,
+        most: u64,
+    ) -> Result<Self> {
+        let destination = destination.as_ref();
+        check_destination(destination, overwrite)?;
+        Self::start(destination, plan(source, dtype)?, file_type, overwrite, Some(most))
+    }
+
+    fn start(
+        destination: &Path,
+        plan: FilePlan,
+        file_type: Option<u32>,
+        overwrite: bool,
+        most: Option<u64>,
+    ) -> Result<Self> {
+        let FilePlan { description, tensors, slots, made } = plan;
         let temporary = temporary_directory(destination)?;
-        let path = temporary.path().join("model.gguf");
-        let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
-        file.write_all(&header).map_err(Error::io("write", &path))?;
-        file.set_len(file_bytes).map_err(Error::io("extend", &path))?;
-        let position = |tensor: usize| header.len() as u64 + offsets[tensor];
+        let (mut files, mut places) = (Vec::new(), Vec::with_capacity(tensors.len()));
+        for Part { name, header, offsets, bytes } in lay_out(description.entries, &tensors, file_type, most)? {
+            let path = temporary.path().join(name);
+            let mut file = File::create_new(&path).map_err(Error::io("create", &path))?;
+            file.write_all(&header).map_err(Error::io("write", &path))?;
+            file.set_len(bytes).map_err(Error::io("extend", &path))?;
+            places.extend(offsets.into_iter().map(|offset| (files.len(), header.len() as u64 + offset)));
+            files.push((path, file));
+        }
         for (tensor, values) in made {
             let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            file.seek(SeekFrom::Start(position(tensor))).map_err(Error::io("seek", &path))?;
-            file.write_all(&raw).map_err(Error::io("write", &path))?;
+            let (part, position) = places[tensor];
+            let (path, file) = &mut files[part];
+            file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", path))?;
+            file.write_all(&raw).map_err(Error::io("write", path))?;
         }
         let bytes = tensors.iter().map(|planned| planned.bytes).sum();
-        let slots = slots
-            .into_iter()
-            .map(|(name, (slot, tensor))| (name, Slot { position: position(tensor) + slot.position, ..slot }))
-            .collect();
-        Ok(Self { destination: destination.to_path_buf(), overwrite, temporary, path, file, slots, bytes })
+        let placed = |(name, (slot, tensor)): (String, (Slot, usize))| {
+            let (part, position) = places[tensor];
+            (name, Slot { part, position: position + slot.position, ..slot })
+        };
+        let slots = slots.into_iter().map(placed).collect();
+        let (destination, in_directory) = (destination.to_path_buf(), most.is_some());
+        Ok(Self { destination, overwrite, temporary, parts: files, in_directory, slots, bytes })
     }
 
     /// Writes a tensor's bytes in its planned type, in the source's shape, rows in Hugging Face's order.
@@ -227,8 +270,9 @@ impl GgufWriter {
         let Some(slot) = self.slots.get_mut(name) else {
             return Err(Error::NotPlanned { path: self.destination.clone(), tensor: name.to_owned() });
         };
-        self.file.seek(SeekFrom::Start(slot.position)).map_err(Error::io("seek", &self.path))?;
-        self.file.write_all(stored).map_err(Error::io("write", &self.path))?;
+        let (path, file) = &mut self.parts[slot.part];
+        file.seek(SeekFrom::Start(slot.position)).map_err(Error::io("seek", path))?;
+        file.write_all(stored).map_err(Error::io("write", path))?;
         slot.written = true;
         Ok(())
     }
@@ -263,10 +307,11 @@ impl GgufWriter {
         };
         if slot.arrangement == Arrangement::AsPresented {
             // Without a second copy of what may be an embedding.
-            let position = self.free_slot(name)?.position;
-            self.file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", &self.path))?;
+            let Slot { part, position, .. } = *self.free_slot(name)?;
+            let (path, file) = &mut self.parts[part];
+            file.seek(SeekFrom::Start(position)).map_err(Error::io("seek", path))?;
             for_each_chunk(&values, |start, chunk| {
-                self.file.write_all(&encoded(start, chunk)?).map_err(Error::io("write", &self.path))
+                file.write_all(&encoded(start, chunk)?).map_err(Error::io("write", path))
             })?;
             if let Some(slot) = self.slots.get_mut(name) {
                 slot.written = true;
@@ -297,11 +342,17 @@ impl GgufWriter {
         if !missing.is_empty() {
             return Err(Error::NotWritten { missing });
         }
-        self.file.sync_all().map_err(Error::io("flush", &self.path))?;
-        drop(self.file); // an open file cannot be renamed on every system
+        let written = crate::Written { path: self.destination, bytes: self.bytes, shards: self.parts.len() };
+        let mut paths = Vec::with_capacity(self.parts.len());
+        for (path, file) in self.parts {
+            file.sync_all().map_err(Error::io("flush", &path))?;
+            paths.push(path); // an open file cannot be renamed on every system
+        }
         sync_directory(self.temporary.path())?;
-        let written = crate::Written { path: self.destination, bytes: self.bytes, shards: 1 };
-        Ok(StagedCheckpoint::file(self.temporary, self.path, written, self.overwrite))
+        Ok(match paths.into_iter().next().filter(|_| !self.in_directory) {
+            Some(file) => StagedCheckpoint::file(self.temporary, file, written, self.overwrite),
+            None => StagedCheckpoint::directory(self.temporary, written, self.overwrite),
+        })
     }
 }
 
@@ -329,7 +380,7 @@ fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<Fil
         if !(1..=4).contains(&shape.len()) || shape.contains(&0) {
             return Err(invalid(format!("a shape of {shape:?} is not possible in GGUF")));
         }
-        let mut slot = Slot { dtype, shape, position: 0, bytes, arrangement, written: false };
+        let mut slot = Slot { dtype, shape, part: 0, position: 0, bytes, arrangement, written: false };
         let Some(expert) = expert else {
             if !names.insert(gguf_name.clone()) {
                 return Err(invalid(format!("another tensor is {gguf_name} in GGUF")));
@@ -359,6 +410,55 @@ fn plan(source: &Checkpoint, dtype: impl Fn(&TensorInfo) -> DType) -> Result<Fil
         tensors.push(Planned { gguf_name: (*name).to_owned(), shape, dtype: DType::F32, bytes });
     }
     Ok(FilePlan { description, tensors, slots, made })
+}
+
+/// One file of a model.
+struct Part {
+    name: String,
+    header: Vec<u8>,
+    /// Of its tensors, behind the header.
+    offsets: Vec<u64>,
+    /// Of the whole file.
+    bytes: u64,
+}
+
+/// The file, or the parts it is cut into. The first has the metadata of the model.
+fn lay_out(
+    mut entries: KeyValues,
+    tensors: &[Planned],
+    mut file_type: Option<u32>,
+    most: Option<u64>,
+) -> Result<Vec<Part>> {
+    let cuts = cut(tensors, most.unwrap_or(u64::MAX));
+    let count = u16::try_from(cuts.len()).map_err(|_| {
+        let reason = format!("there would be {} parts", cuts.len());
+        Error::InvalidPlan { tensor: tensors.first().map_or(String::new(), |first| first.gguf_name.clone()), reason }
+    })?;
+    let part = |(part, range): (u16, Range<usize>)| {
+        let name = if count == 1 { "model.gguf".to_owned() } else { parts::file_name("model", part, count) };
+        if count > 1 {
+            entries.u16("split.no", part);
+            entries.u16("split.count", count);
+            entries.i32("split.tensors.count", tensors.len() as i32);
+        }
+        let (header, offsets, bytes) = layout(std::mem::take(&mut entries), &tensors[range], file_type.take())?;
+        Ok(Part { name, header, offsets, bytes })
+    };
+    (0..count).zip(cuts).map(part).collect()
+}
+
+/// Runs of tensors with at most so many bytes, or of one tensor; one run if there are no tensors.
+fn cut(tensors: &[Planned], most: u64) -> Vec<Range<usize>> {
+    let (mut cuts, mut start, mut held) = (Vec::new(), 0, 0u64);
+    for (index, planned) in tensors.iter().enumerate() {
+        if index > start && held.saturating_add(planned.bytes) > most {
+            cuts.push(start..index);
+            (start, held) = (index, 0);
+        }
+        held = held.saturating_add(planned.bytes);
+    }
+    cuts.push(start..tensors.len());
+    cuts
 }
 
 /// How the file has the elements of a tensor, or why it cannot.
