@@ -50,10 +50,16 @@ enum GgufType {
     Q5_0,
     #[value(name = "q4_0")]
     Q4_0,
+    #[value(name = "iq4_nl")]
+    Iq4_nl,
+    #[value(name = "q3_k")]
+    Q3_K,
     #[value(name = "q4_k")]
     Q4_K,
     #[value(name = "q4_k_m")]
     Q4_K_M,
+    #[value(name = "q5_k")]
+    Q5_K,
     #[value(name = "q6_k")]
     Q6_K,
 }
@@ -70,7 +76,10 @@ impl GgufType {
             Self::Q5_1 => DType::Q5_1,
             Self::Q5_0 => DType::Q5_0,
             Self::Q4_0 => DType::Q4_0,
+            Self::Iq4_nl => DType::IQ4_NL,
+            Self::Q3_K => DType::Q3_K,
             Self::Q4_K => DType::Q4_K,
+            Self::Q5_K => DType::Q5_K,
             Self::Q6_K => DType::Q6_K,
         })
     }
@@ -102,7 +111,7 @@ pub(crate) struct FormatArgs {
     /// first [default: 5GB; a GGUF model is one file]
     #[arg(long, value_name = "SIZE", value_parser = super::parse_bytes, allow_negative_numbers = true)]
     max_shard_size: Option<u64>,
-    /// GGUF: importance matrix that weighs the errors of q4_k, q4_k_m and q6_k
+    /// GGUF: importance matrix that weighs the errors of iq4_nl and the types with a k
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
 }
@@ -143,8 +152,12 @@ impl FormatArgs {
         if self.embedding_type.is_some() && (self.gguf_type != GgufType::Exact || self.dtype != Dtype::Source) {
             bail!("--embedding-type goes with --gguf-type exact and without --dtype, which say it too");
         }
-        if self.imatrix.is_some() && !matches!(self.gguf_type, GgufType::Q4_K | GgufType::Q4_K_M | GgufType::Q6_K) {
-            bail!("--imatrix weighs the errors of --gguf-type q4_k, q4_k_m and q6_k alone");
+        let is_searched = |kind| {
+            use GgufType::{Iq4_nl, Q3_K, Q4_K, Q4_K_M, Q5_K, Q6_K};
+            matches!(kind, Iq4_nl | Q3_K | Q4_K | Q4_K_M | Q5_K | Q6_K)
+        };
+        if self.imatrix.is_some() && !is_searched(self.gguf_type) {
+            bail!("--imatrix weighs the errors of --gguf-type iq4_nl, q3_k, q4_k, q4_k_m, q5_k and q6_k alone");
         }
         if self.gguf_type != GgufType::Exact && self.dtype != Dtype::Source {
             bail!("--dtype concerns what is not stored as codes, and --gguf-type says the type of every matrix");

@@ -75,16 +75,16 @@ impl Searched {
 impl Search {
     /// [Measures](Self::run) `model` and chooses an allocation for each of `targets`.
     ///
-    /// How much damage is left depends on how much is compressed. So for each rate the trials of [`run`](Self::run) are
-    /// made around the best uniform allocation that meets it; for a file, whose candidates differ by their bits, all damage
-    /// is taken to be left, about ten blocks are measured and others taken to lie between them, and the damage of embedding and
-    /// output matrix in each format is measured and added. Then two allocations
-    /// are compared: the one of least estimated damage, and the uniform one of least estimated damage. Both are compressed by
-    /// the whole recipe, on the text of [`finals_on`](Self::finals_on), and the one of the smaller KL(base ‖ model) on the
-    /// probe text is chosen. On the probe text the choice is therefore never worse than the uniform one; on other text it may
-    /// be.
+    /// How much damage is left depends on how much is compressed. So for each target the trials of [`run`](Self::run) are
+    /// made around the best uniform allocation that meets it. Then two allocations are compared: the one of least
+    /// estimated damage, and the uniform one of least estimated damage. Both are compressed by the whole recipe, on the
+    /// text of [`finals_on`](Self::finals_on), and the one of the smaller KL(base ‖ model) on the probe text is chosen. On
+    /// the probe text the choice is therefore never worse than the uniform one; on other text it may be.
     ///
-    /// Cost besides that of the curves: for each rate its trials, and for each target two compressions.
+    /// If all targets are files, about ten blocks are measured and others taken to lie between them. The damage of embedding
+    /// and output matrix in each format is measured and added.
+    ///
+    /// Cost besides that of the curves: for each target its trials and two compressions.
     ///
     /// With a `directory`, finished choices are found there again, and so is every model that was compressed to be compared.
     ///
@@ -127,7 +127,7 @@ impl Search {
         let store = Store::open_if_given(directory)?;
         let trial = self.trial();
         let inputs = Inputs::new(model, calibration, probe, &store)?;
-        // Damage within a model changes slowly with depth. Trials need every block.
+        // Damage within a model changes slowly with depth.
         let sampled = targets.iter().all(|(target, _)| matches!(target, Target::File { .. }));
         let walk = Self { sampled, ..self.clone() };
         let measured = walk.key(&trial, &inputs)?;
@@ -150,16 +150,16 @@ impl Search {
             let full = WholeModel { recipe: &self.recipe, calibration: finals, key: &search, ..trials };
             let curves = walk.measure(&base, calibration, &store, &measured, observer)?;
             for ((target, prices), found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-                let (mut curves, mut offers) = (curves.clone(), Vec::with_capacity(prices.len()));
+                let mut offers = Vec::with_capacity(prices.len());
                 for (format, prices) in prices {
-                    let mut others = 0.0;
-                    if let Some(written) = target.written(*format) {
-                        others = trials.of_vocabulary(written)?;
-                    } else if let Some(&anchor) = best_uniform(&curves, prices).as_ref().and_then(|best| best.0.first())
-                    {
-                        measure_trials(&trials, &mut curves, anchor, self.jobs)?;
-                    }
+                    let others = target.written(*format).map_or(Ok(0.0), |written| trials.of_vocabulary(written))?;
                     offers.push(Offer { format: *format, prices, others });
+                }
+                // Formats differ in embedding and output matrix alone.
+                let Some(Offer { prices: first, .. }) = offers.first() else { continue };
+                let mut curves = curves.clone().held(first);
+                if let Some((_, anchor)) = best_uniform(&curves, &offers) {
+                    measure_trials(&trials, &mut curves, first, anchor, self.jobs)?;
                 }
                 let searched =
                     compare(&full, &curves, &finalists(&curves, &offers)?, |format| target.written(format), self.jobs)?;
@@ -227,30 +227,30 @@ fn finalists(curves: &DamageCurves, offers: &[Offer<'_>]) -> Result<Vec<Finalist
     let mut estimated = Vec::with_capacity(offers.len());
     for offer in offers {
         let choice = curves.choose(offer.prices)?;
-        let damage = total(&curves.problem(offer.prices).0, &choice);
+        let damage = offer.others + total(&curves.problem(offer.prices).0, &choice);
         estimated.push((offer, choice, damage));
     }
-    let uniform = offers.iter().filter_map(|offer| {
-        let (choice, damage) = best_uniform(curves, offer.prices)?;
-        Some((offer, choice, damage))
+    let best = estimated.into_iter().min_by(|x, y| x.2.total_cmp(&y.2));
+    let estimated = best.map(|(offer, choice, _)| (Origin::Estimated, offer, choice));
+    let uniform = best_uniform(curves, offers).map(|(offer, candidate)| {
+        let choice = curves.as_held(offer.prices, vec![candidate; curves.units.len()]);
+        (Origin::Uniform, offer, choice)
     });
-    let least = |origin, choices: Vec<(&Offer<'_>, Vec<usize>, f64)>| {
-        let damage = |(offer, _, damage): &(&Offer<'_>, Vec<usize>, f64)| offer.others + damage;
-        let best = choices.into_iter().min_by(|x, y| damage(x).total_cmp(&damage(y)));
-        best.map(|(offer, choice, _)| Finalist { origin, format: offer.format, choice })
-    };
-    let uniform = least(Origin::Uniform, uniform.collect());
-    Ok(least(Origin::Estimated, estimated).into_iter().chain(uniform).collect())
+    let finalist = |(origin, offer, choice): (Origin, &Offer<'_>, _)| Finalist { origin, format: offer.format, choice };
+    Ok(estimated.into_iter().chain(uniform).map(finalist).collect())
 }
 
-/// Of the choices of one candidate for every unit that meet the target, the one of least estimated damage, and that.
-fn best_uniform(curves: &DamageCurves, prices: &Prices) -> Option<(Vec<usize>, f64)> {
-    let (items, budget) = curves.problem(prices);
-    let cost = |candidate: usize| items.iter().map(|item| item.costs[candidate]).sum::<f64>();
-    let within = (0..curves.candidates.len()).filter(|&candidate| cost(candidate) <= budget * (1.0 + BUDGET_SLACK));
-    let choices = within.map(|candidate| curves.as_held(prices, vec![candidate; curves.units.len()]));
-    let choices = choices.map(|choice| (total(&items, &choice), choice));
-    choices.min_by(|(x, _), (y, _)| x.total_cmp(y)).map(|(damage, choice)| (choice, damage))
+/// Of the choices of one candidate for every unit that meet the target, the one of least estimated damage.
+fn best_uniform<'a>(curves: &DamageCurves, offers: &'a [Offer<'a>]) -> Option<(&'a Offer<'a>, usize)> {
+    let choices = offers.iter().flat_map(|offer| {
+        let (items, budget) = curves.problem(offer.prices);
+        let cost = |candidate: usize| items.iter().map(|item| item.costs[candidate]).sum::<f64>();
+        let within = |candidate: &usize| cost(*candidate) <= budget * (1.0 + BUDGET_SLACK);
+        let damage = |candidate| offer.others + total(&items, &vec![candidate; items.len()]);
+        let fitting: Vec<usize> = (0..curves.candidates.len()).filter(within).collect();
+        fitting.into_iter().map(|candidate| (damage(candidate), offer, candidate)).collect::<Vec<_>>()
+    });
+    choices.min_by(|x, y| x.0.total_cmp(&y.0)).map(|(_, offer, candidate)| (offer, candidate))
 }
 
 #[cfg(test)]

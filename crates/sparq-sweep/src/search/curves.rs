@@ -67,6 +67,19 @@ impl DamageCurves {
         Ok(self.as_held(prices, choice))
     }
 
+    /// The same where units have the errors of what stands in for their candidates.
+    pub(super) fn held(mut self, prices: &Prices) -> Self {
+        for unit in &mut self.units {
+            let stand_ins =
+                (0..self.candidates.len()).map(|candidate| prices.stand_in(&self.candidates, unit, candidate));
+            let stand_ins: Vec<usize> = stand_ins.collect();
+            for errors in [&mut unit.errors, &mut unit.pruning] {
+                *errors = stand_ins.iter().map(|&at| errors.get(at).copied().unwrap_or(0.0)).collect();
+            }
+        }
+        self
+    }
+
     /// A choice of which every unit is held, where others stand in for candidates.
     pub(super) fn as_held(&self, prices: &Prices, choice: Vec<usize>) -> Vec<usize> {
         let held = |(unit, candidate)| prices.stand_in(&self.candidates, unit, candidate);
@@ -84,14 +97,9 @@ impl DamageCurves {
 
     /// Each unit's costs and estimated damages, and the bound of the sum of costs.
     pub(super) fn problem(&self, prices: &Prices) -> (Vec<Item>, f64) {
-        // A candidate costs and damages what stands in for it does.
-        let replaced = |unit: &Unit, values: Vec<f64>| -> Vec<f64> {
-            (0..values.len()).map(|candidate| values[prices.stand_in(&self.candidates, unit, candidate)]).collect()
-        };
-        let costs = self.units.iter().map(|unit| replaced(unit, prices.costs(&self.candidates, unit)));
-        let costs: Vec<Vec<f64>> = costs.collect();
+        let costs: Vec<Vec<f64>> = self.units.iter().map(|unit| prices.costs(&self.candidates, unit)).collect();
         let budget = prices.budget(&self.units, &costs);
-        let item = |(unit, costs)| Item { costs, damages: replaced(unit, self.damages(unit)) };
+        let item = |(unit, costs)| Item { costs, damages: self.damages(unit) };
         (self.units.iter().zip(costs).map(item).collect(), budget)
     }
 

@@ -26,6 +26,7 @@ use sparq_eval::identity;
 use sparq_model::Model;
 use sparq_pipeline::{Calibration, LayerBudget, Recipe};
 use std::path::Path;
+use target::Prices;
 use trials::measure_trials;
 use whole_model::WholeModel;
 
@@ -144,7 +145,7 @@ impl Search {
         let mut curves = self.measure(&base, calibration, &store, &key, observer)?;
         let reference = curves.reference;
         let whole = WholeModel { base: &base, recipe: &trial, calibration, store: &store, key: &key, observer };
-        measure_trials(&whole, &mut curves, reference, self.jobs)?;
+        measure_trials(&whole, &mut curves, &Prices::Rate(0.0), reference, self.jobs)?;
         store.put(&with_trials, &curves)?;
         Ok(curves)
     }

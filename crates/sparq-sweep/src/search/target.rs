@@ -215,7 +215,10 @@ impl Prices {
                     let bytes = prices.layers.get(name).and_then(|bytes| bytes.get(candidate));
                     bytes.copied().unwrap_or(0.0)
                 };
-                let of_unit = |candidate| unit.layers.iter().map(|(name, _)| of_layer(name, candidate)).sum();
+                let of_unit = |candidate| {
+                    let held = self.stand_in(candidates, unit, candidate);
+                    unit.layers.iter().map(|(name, _)| of_layer(name, held)).sum()
+                };
                 (0..candidates.len()).map(of_unit).collect()
             }
         }

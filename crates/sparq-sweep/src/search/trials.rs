@@ -1,6 +1,7 @@
 //! Measures how much of the damage to each part of a model is left when the whole model is compressed.
 
 use super::curves::Damage;
+use super::target::Prices;
 use super::whole_model::WholeModel;
 use super::{DamageCurves, Remaining, Unit};
 use crate::Result;
@@ -20,13 +21,14 @@ const NOISE: f64 = 0.03;
 pub(super) fn measure_trials(
     whole: &WholeModel<'_>,
     curves: &mut DamageCurves,
+    prices: &Prices,
     anchor: usize,
     jobs: usize,
 ) -> Result<()> {
     let Some(trials) = Trials::new(curves, anchor) else { return Ok(()) };
     let all = trials.choices.len();
     let divergences = run_jobs(all, jobs, |index| {
-        let allocation = curves.allocation(&trials.choices[index]);
+        let allocation = curves.allocation(&curves.as_held(prices, trials.choices[index].clone()));
         whole.divergence(&allocation, None, (index + 1, all), "trial of the whole recipe")
     })?;
     trials.apply(curves, &divergences);

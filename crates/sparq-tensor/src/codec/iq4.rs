@@ -3,7 +3,10 @@
 //! Bytes of `IQ4_XS`: `d`, a word of the upper two bits of each of 8 scales, 4 bytes of their lower four, then nibbles.
 //! Scales are stored plus 32.
 
-use super::block::{Affine, half};
+use half::f16;
+
+use super::block::{Affine, half, reciprocal, signed_largest, write_nibbles};
+use super::search::{squared_error, weights};
 
 const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
@@ -28,6 +31,40 @@ pub(super) fn read_xs(block: &[u8; 136], codes: &mut [i8; 256]) -> [Affine; 8] {
     })
 }
 
+/// Writes a block of values as `IQ4_NL`: scales around those that give the value of largest magnitude one of the ends, each made
+/// better by weighted least squares. `importance` weighs squared errors by channel.
+pub(super) fn quantize_nl(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut Vec<u8>) {
+    let weights = weights(x, importance);
+    let largest = signed_largest(x);
+    let nearest = |scaled: f32| {
+        let above = VALUES.partition_point(|&value| f32::from(value) < scaled).min(15);
+        let below = above.saturating_sub(1);
+        let off = |index: usize| (f32::from(VALUES[index]) - scaled).abs();
+        if off(below) <= off(above) { below } else { above }
+    };
+    let codes_of = |d: f32| x.map(|value| nearest(value * reciprocal(d)));
+    let values_of = |codes: &[usize; 32]| codes.map(|code| f32::from(VALUES[code]));
+    let (mut best, mut d, mut codes) = (f32::INFINITY, f16::ZERO, [nearest(0.0); 32]);
+    for trial in -7..=7 {
+        for end in [-127.0, 113.0] {
+            let values = values_of(&codes_of(largest / (end + trial as f32)));
+            let (mut along, mut square) = (0.0f32, 0.0f32);
+            for i in 0..32 {
+                along += weights[i] * values[i] * x[i];
+                square += weights[i] * values[i] * values[i];
+            }
+            let fitted = f16::from_f32(along * reciprocal(square));
+            let rounded = codes_of(fitted.to_f32());
+            let error = squared_error(x, &weights, &values_of(&rounded), fitted.to_f32(), 0.0);
+            if error < best {
+                (best, d, codes) = (error, fitted, rounded);
+            }
+        }
+    }
+    out.extend(d.to_le_bytes());
+    write_nibbles(&codes.map(|code| code as u8), out);
+}
+
 #[inline(always)]
 fn nibbles(bytes: &[u8], codes: &mut [i8; 32]) {
     let (low, high) = codes.split_at_mut(16);
@@ -39,8 +76,6 @@ fn nibbles(bytes: &[u8], codes: &mut [i8; 32]) {
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
-
     use super::super::block::block_values;
     use super::*;
 

@@ -5,6 +5,7 @@ use half::f16;
 
 use super::block::{Affine, combine, every, half, subtract};
 use super::q2_k::two_bit_codes;
+use super::q6_k::search;
 
 /// Reads a block.
 #[inline(always)]
@@ -32,6 +33,12 @@ pub(super) fn encode(d: f16, scales: [u8; 16], codes: &[u8; 256], out: &mut Vec<
     out.extend((0..8).map(|sub| scales[sub] & 15 | (scales[sub + 8] & 15) << 4));
     out.extend((0..4).map(|sub| (0..4).fold(0, |byte, run| byte | (scales[4 * run + sub] >> 4) << (2 * run))));
     out.extend(d.to_le_bytes());
+}
+
+/// Writes a block of values, [searched](search), with `importance` as in `Q4_K`.
+pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut Vec<u8>) {
+    let (d, scales, codes) = search(x, importance, 4, 32);
+    encode(d, scales.map(|scale| (scale + 32).cast_unsigned()), &codes, out);
 }
 
 #[cfg(test)]

@@ -35,31 +35,58 @@ fn six_bit_pair(packed: &[u8], sub: usize) -> (u8, u8) {
     }
 }
 
-/// Writes a block.
-pub(super) fn encode(d: f16, dmin: f16, scales: [u8; 8], minima: [u8; 8], codes: &[u8; 256], out: &mut Vec<u8>) {
-    out.extend(d.to_le_bytes());
-    out.extend(dmin.to_le_bytes());
-    let mut packed = [0u8; 12];
-    for sub in 0..4 {
-        packed[sub] = scales[sub] | scales[sub + 4] >> 4 << 6;
-        packed[sub + 4] = minima[sub] | minima[sub + 4] >> 4 << 6;
-        packed[sub + 8] = scales[sub + 4] & 15 | minima[sub + 4] << 4;
+/// What a block says: `d·scale·code − dmin·minimum`.
+pub(super) struct Parts {
+    pub(super) d: f16,
+    pub(super) dmin: f16,
+    pub(super) scales: [u8; 8],
+    pub(super) minima: [u8; 8],
+    pub(super) codes: [u8; 256],
+}
+
+impl Parts {
+    /// The first 16 bytes of a block.
+    pub(super) fn write_grids(&self, out: &mut Vec<u8>) {
+        let Self { d, dmin, scales, minima, .. } = self;
+        out.extend(d.to_le_bytes());
+        out.extend(dmin.to_le_bytes());
+        let mut packed = [0u8; 12];
+        for sub in 0..4 {
+            packed[sub] = scales[sub] | scales[sub + 4] >> 4 << 6;
+            packed[sub + 4] = minima[sub] | minima[sub + 4] >> 4 << 6;
+            packed[sub + 8] = scales[sub + 4] & 15 | minima[sub + 4] << 4;
+        }
+        out.extend(packed);
     }
-    out.extend(packed);
-    for pair in codes.as_chunks::<64>().0 {
-        let (low, high) = pair.split_at(32);
-        out.extend(low.iter().zip(high).map(|(&low, &high)| low | high << 4));
+
+    /// The lower four bits of codes, the last 128 bytes of a block.
+    pub(super) fn write_nibbles(&self, out: &mut Vec<u8>) {
+        for pair in self.codes.as_chunks::<64>().0 {
+            let (low, high) = pair.split_at(32);
+            out.extend(low.iter().zip(high).map(|(&low, &high)| low & 15 | (high & 15) << 4));
+        }
     }
 }
 
-/// Writes a block of values. The search: scales by weighted least squares over a few trial roundings, then the small integers
+/// Writes a block.
+pub(super) fn encode(parts: &Parts, out: &mut Vec<u8>) {
+    parts.write_grids(out);
+    parts.write_nibbles(out);
+}
+
+/// Writes a block of values that are [searched](search).
+pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut Vec<u8>) {
+    encode(&search(x, importance, 15), out);
+}
+
+/// Codes up to `most` and their grids: scales by weighted least squares over a few trial roundings, then the small integers
 /// that sub-blocks keep of them among neighbours, with the error of what the file will really say. `importance` weighs
 /// squared errors by channel.
-pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut Vec<u8>) {
+pub(super) fn search(x: &[f32; 256], importance: Option<&[f32; 256]>, most: u8) -> Parts {
     let weights = weights(x, importance);
     let (subs, _) = x.as_chunks::<32>();
     let (weights, _) = weights.as_chunks::<32>();
-    let fits: [(f32, f32); 8] = std::array::from_fn(|sub| affine_fit(&subs[sub], &weights[sub], 15));
+    let fits: [(f32, f32); 8] = std::array::from_fn(|sub| affine_fit(&subs[sub], &weights[sub], most));
     let largest = |values: [f32; 8]| values.into_iter().fold(0.0f32, f32::max);
     let d = f16::from_f32(largest(fits.map(|(scale, _)| scale)) / 63.0);
     let dmin = f16::from_f32(largest(fits.map(|(_, minimum)| minimum)) / 63.0);
@@ -76,7 +103,8 @@ pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mu
             for m in around(minimum, dmin.to_f32()) {
                 let (step, offset) = (d.to_f32() * s as f32, dmin.to_f32() * m as f32);
                 let inverse = reciprocal(step);
-                let trial = subs[sub].map(|value| ((value + offset) * inverse).round_ties_even().clamp(0.0, 15.0));
+                let trial =
+                    subs[sub].map(|value| ((value + offset) * inverse).round_ties_even().clamp(0.0, f32::from(most)));
                 let error = squared_error(&subs[sub], &weights[sub], &trial, step, -offset);
                 if error < best {
                     best = error;
@@ -86,7 +114,7 @@ pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mu
             }
         }
     }
-    encode(d, dmin, scales, minima, &codes, out);
+    Parts { d, dmin, scales, minima, codes }
 }
 
 /// Scale and minimum, both at least 0, so that `x ≈ scale·code − minimum` with codes up to `most`.
@@ -136,7 +164,8 @@ mod tests {
     fn what_is_written_is_read() {
         let (scales, minima) = ([63, 1, 17, 32, 40, 5, 62, 33], [0, 63, 31, 16, 15, 48, 7, 63]);
         let (mut out, mut values) = (Vec::new(), [0.0; 256]);
-        encode(f16::from_f32(0.5), f16::from_f32(0.25), scales, minima, &test_codes(16), &mut out);
+        let (d, dmin) = (f16::from_f32(0.5), f16::from_f32(0.25));
+        encode(&Parts { d, dmin, scales, minima, codes: test_codes(16) }, &mut out);
         block_values(read, &out, &mut values);
         let expected: [f32; 256] = std::array::from_fn(|i| {
             0.5 * f32::from(scales[i / 32]) * f32::from(test_codes::<256>(16)[i]) - 0.25 * f32::from(minima[i / 32])

@@ -1,8 +1,8 @@
 //! `Q5_K`: 256 elements in 8 sub-blocks `d·scale·q − dmin·minimum`. Bytes: `d`, `dmin`, scales and minima as in `Q4_K`, 32
-//! of fifth bits, 128 of nibbles. Only read.
+//! of fifth bits, 128 of nibbles.
 
 use super::block::{Affine, combine, every, split};
-use super::q4_k::sub_grids;
+use super::q4_k::{Parts, search, sub_grids};
 
 /// Reads a block.
 #[inline(always)]
@@ -14,4 +14,38 @@ pub(super) fn read(block: &[u8; 176], codes: &mut [i8; 256]) -> [Affine; 8] {
         combine(codes, &block[16..48], |code, fifth| code | (fifth >> sub & every(1)) << 4);
     }
     sub_grids(block)
+}
+
+/// Writes a block.
+pub(super) fn encode(parts: &Parts, out: &mut Vec<u8>) {
+    parts.write_grids(out);
+    let fifth = |l: usize| (0..8).fold(0, |byte, sub| byte | (parts.codes[32 * sub + l] >> 4 & 1) << sub);
+    out.extend((0..32).map(fifth));
+    parts.write_nibbles(out);
+}
+
+/// Writes a block of values, searched for as in `Q4_K`, with `importance` as there.
+pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut Vec<u8>) {
+    encode(&search(x, importance, 31), out);
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::super::block::{block_values, test_codes};
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (scales, minima) = ([63, 1, 17, 32, 40, 5, 62, 33], [0, 63, 31, 16, 15, 48, 7, 63]);
+        let (mut out, mut values) = (Vec::new(), [0.0; 256]);
+        let (d, dmin) = (f16::from_f32(0.5), f16::from_f32(0.25));
+        encode(&Parts { d, dmin, scales, minima, codes: test_codes(32) }, &mut out);
+        block_values(read, &out, &mut values);
+        let expected: [f32; 256] = std::array::from_fn(|i| {
+            0.5 * f32::from(scales[i / 32]) * f32::from(test_codes::<256>(32)[i]) - 0.25 * f32::from(minima[i / 32])
+        });
+        assert_eq!(values, expected);
+    }
 }

@@ -34,31 +34,46 @@ pub(super) fn encode(d: f16, scales: [i8; 16], codes: &[u8; 256], out: &mut Vec<
     out.extend(d.to_le_bytes());
 }
 
-/// Writes a block of values, searched for as in `Q4_K`, with `importance` as there.
+/// Writes a block of values, [searched](search), with `importance` as in `Q4_K`.
 pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut Vec<u8>) {
+    let (d, scales, codes) = search(x, importance, 32, 128);
+    encode(d, scales, &codes, out);
+}
+
+/// Codes `0..2·half`, of which `half` means 0, with scales from `−most` to `most − 1` times a factor: searched for as in
+/// `Q4_K`.
+pub(super) fn search(
+    x: &[f32; 256],
+    importance: Option<&[f32; 256]>,
+    half: u8,
+    most: u8,
+) -> (f16, [i8; 16], [u8; 256]) {
     let weights = weights(x, importance);
     let (subs, _) = x.as_chunks::<16>();
     let (weights, _) = weights.as_chunks::<16>();
-    let fits: [f32; 16] = std::array::from_fn(|sub| symmetric_fit(&subs[sub], &weights[sub], 32));
-    let d = f16::from_f32(signed_largest(&fits) / -128.0);
-    let (mut scales, mut codes) = ([0i8; 16], [32u8; 256]);
+    let fits: [f32; 16] = std::array::from_fn(|sub| symmetric_fit(&subs[sub], &weights[sub], half));
+    let (half, most) = (f32::from(half), i32::from(most));
+    let d = f16::from_f32(signed_largest(&fits) / -(most as f32));
+    let (mut scales, mut codes) = ([0i8; 16], [half as u8; 256]);
     let (code_subs, _) = codes.as_chunks_mut::<16>();
+    let range = -most..most;
     for sub in 0..16 {
-        let nearest = (fits[sub] * reciprocal(d.to_f32())).round_ties_even().clamp(-128.0, 127.0) as i32;
+        let nearest =
+            (fits[sub] * reciprocal(d.to_f32())).round_ties_even().clamp(-most as f32, (most - 1) as f32) as i32;
         let mut best = f32::INFINITY;
-        for s in [nearest, nearest - 1, nearest + 1].into_iter().filter(|s| (-128..=127).contains(s)) {
+        for s in [nearest, nearest - 1, nearest + 1].into_iter().filter(|s| range.contains(s)) {
             let step = d.to_f32() * s as f32;
             let inverse = reciprocal(step);
-            let trial = subs[sub].map(|value| (value * inverse).round_ties_even().clamp(-32.0, 31.0));
+            let trial = subs[sub].map(|value| (value * inverse).round_ties_even().clamp(-half, half - 1.0));
             let error = squared_error(&subs[sub], &weights[sub], &trial, step, 0.0);
             if error < best {
                 best = error;
                 scales[sub] = s as i8;
-                code_subs[sub] = trial.map(|code| (code + 32.0) as u8);
+                code_subs[sub] = trial.map(|code| (code + half) as u8);
             }
         }
     }
-    encode(d, scales, &codes, out);
+    (d, scales, codes)
 }
 
 /// A scale of either sign so that `x ≈ scale·code` with codes from `−most` to `most − 1`.

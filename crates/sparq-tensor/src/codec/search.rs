@@ -1,11 +1,11 @@
-//! What the searches of `Q4_K` and `Q6_K` minimise.
+//! What the searches for codes minimise.
 
 /// What squared errors count. Large weights count more; with importance so does what the channel carries.
-pub(super) fn weights(x: &[f32; 256], importance: Option<&[f32; 256]>) -> [f32; 256] {
-    let mean_square = x.iter().map(|value| value * value).sum::<f32>() / 256.0;
+pub(super) fn weights<const N: usize>(x: &[f32; N], importance: Option<&[f32; N]>) -> [f32; N] {
+    let mean_square = x.iter().map(|value| value * value).sum::<f32>() / N as f32;
     match importance {
         Some(importance) => std::array::from_fn(|i| importance[i].max(0.0) * (2.0 * mean_square + x[i] * x[i]).sqrt()),
-        None => [1.0; 256],
+        None => [1.0; N],
     }
 }
 

@@ -8,7 +8,7 @@ use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, Grid, QuantScheme, Quantized, ScaleType};
 use sparq_tensor::codec::decode_rows;
-use sparq_tensor::codec::ggml::{pack_rows, pack_super_rows, quantize_rows};
+use sparq_tensor::codec::ggml::{is_encodable, pack_rows, pack_super_rows, quantize_rows};
 use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ impl Gguf {
         self.types.of(self.vocabulary, context, info)
     }
 
-    /// Weighs the errors of Q4_K and Q6_K by what calibration has seen of each input channel.
+    /// Weighs the errors of types that are searched for (IQ4_NL, Q3_K to Q6_K) by what calibration has seen of each input channel.
     pub fn importance(mut self, layers: impl IntoIterator<Item = Importance>) -> Self {
         self.importance = layers.into_iter().map(|layer| (layer.tensor, Array1::from(layer.sums))).collect();
         self
@@ -179,7 +179,7 @@ impl ExportFormat for Gguf {
         }
         writable?;
         let dtype = if let GgufTypes::All(dtype) = self.types { dtype } else { self.vocabulary };
-        if !is_encodable(dtype) {
+        if dtype.is_block_quantized() && !is_encodable(dtype) {
             return Err(Error::Unfit {
                 format: "gguf".into(),
                 layer: "every matrix".into(),
@@ -279,12 +279,6 @@ impl ExportFormat for Gguf {
         }
         text
     }
-}
-
-/// Whether matrices can be written in a type.
-fn is_encodable(dtype: DType) -> bool {
-    use DType::{BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q6_K, Q8_0};
-    matches!(dtype, F32 | F16 | BF16 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q4_K | Q6_K)
 }
 
 /// What a tensor that goes into the file becomes there.

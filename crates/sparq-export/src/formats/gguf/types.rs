@@ -12,7 +12,7 @@ pub enum GgufTypes {
     /// matrices in the float type asked for, or as they are in a GGUF source.
     #[default]
     Exact,
-    /// Every matrix in this type (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q6_K), or the next larger one
+    /// Every matrix in this type (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, Q3_K to Q6_K), or the next larger one
     /// that its width allows. Block types choose codes anew, from the compressed weights.
     All(DType),
     /// The mixture that llama.cpp calls Q4_K_M, by our own search.
@@ -38,7 +38,9 @@ impl GgufTypes {
                 }
                 None => context.settings.float_type.of(info.dtype),
             },
-            Self::All(DType::Q4_K) if is_head => wide_enough(DType::Q6_K, width),
+            Self::All(DType::Q3_K | DType::Q4_K | DType::Q5_K | DType::IQ4_NL) if is_head => {
+                wide_enough(DType::Q6_K, width)
+            }
             Self::All(dtype) => wide_enough(dtype, width),
             Self::Q4KM => {
                 let gets_more = is_head || gets_more_bits(context, &there.name);
@@ -69,9 +71,11 @@ impl GgufTypes {
             DType::Q8_0 => 7,
             DType::Q5_0 => 8,
             DType::Q5_1 => 9,
-            DType::Q3_K => 12,
+            DType::Q3_K => 11,
             DType::Q4_K => 14,
+            DType::Q5_K => 16,
             DType::Q6_K => 18,
+            DType::IQ4_NL => 25,
             DType::BF16 => 32,
             _ => return None,
         })
@@ -116,7 +120,9 @@ pub(super) fn exact_type(shape: &SolvedShape) -> Option<DType> {
 /// The type itself or the next larger one whose blocks divide a row.
 fn wide_enough(dtype: DType, width: usize) -> DType {
     let fallback = match dtype {
+        DType::Q3_K => DType::IQ4_NL,
         DType::Q4_K => DType::Q5_0,
+        DType::Q5_K => DType::Q5_1,
         DType::Q6_K => DType::Q8_0,
         other => other,
     };
