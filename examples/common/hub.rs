@@ -63,7 +63,9 @@ fn is_needed(name: &str) -> bool {
     let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
     // Weights lie in model.safetensors or its shards; others of a repository are the same in another layout.
     let is_other = ending == Some("safetensors") && !name.starts_with("model");
-    !name.contains('/') && !is_other && matches!(ending, Some("safetensors" | "json" | "jinja"))
+    // Older repositories have no tokenizer.json.
+    let is_tokenizer = matches!(name, "merges.txt" | "tokenizer.model");
+    !name.contains('/') && !is_other && (is_tokenizer || matches!(ending, Some("safetensors" | "json" | "jinja")))
 }
 
 #[cfg(test)]
@@ -76,7 +78,7 @@ mod tests {
         for path in ["model", "./model", "../a", "/a/b", "a/b/c", "a/b.gguf", "a/", "a/b c", "a/model.safetensors"] {
             assert_eq!(hub_id(Path::new(path)), None, "{path}");
         }
-        assert!(is_needed("model-00001-of-00002.safetensors") && is_needed("config.json"));
+        assert!(is_needed("model-00001-of-00002.safetensors") && is_needed("config.json") && is_needed("merges.txt"));
         assert!(!is_needed("consolidated.safetensors"));
         assert!(!is_needed("onnx/model.safetensors") && !is_needed("pytorch_model.bin") && !is_needed("README.md"));
     }
