@@ -259,7 +259,7 @@ fn embeddings_take_eight_bits_beside_exact_codes_in_gguf() {
     assert_eq!([usual.0, whole.0, small.0], [DType::Q8_0, DType::F16, DType::Q4_0]);
     assert!(small.1 < usual.1 && usual.1 < whole.1);
     assert!(whole.2 < usual.2 && usual.2 < 3e-2 && usual.2 < small.2, "{whole:?} {usual:?} {small:?}");
-    let refused = solved.refusal(&Gguf::default().vocabulary(DType::Q3_K), ExportSettings::default());
+    let refused = solved.refusal(&Gguf::default().vocabulary(DType::Q2_K), ExportSettings::default());
     assert!(refused.contains("no encoder"), "{refused}");
 }
 
