@@ -236,12 +236,11 @@ fn search(
     let formats: Vec<&dyn ExportFormat> = formats.iter().map(AsRef::as_ref).collect();
     // The search may choose any width, so one that cannot be written is refused before it starts. A search for a size knows where
     // only some layers cannot have it.
+    let may_differ = arguments.target_size.is_some() || !arguments.search.names_widths();
     let mut everywhere = Vec::new();
     for &bits in &widths {
         let recipe = recipe.with_budget(of_width(&bits));
-        if !unfit_layers(model, &recipe, formats[0])?.is_empty()
-            && (arguments.target_size.is_some() || !arguments.search.names_widths())
-        {
+        if may_differ && !unfit_layers(model, &recipe, formats[0])?.is_empty() {
             continue;
         }
         Compress::new(model).recipe(recipe).calibration(calibration).export(settings).check(out, formats[0])?;

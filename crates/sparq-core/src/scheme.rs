@@ -189,23 +189,20 @@ impl ScaleType {
     /// the largest scale is its largest multiple.
     ///
     /// ```
-    /// use sparq_core::ScaleType;
-    /// let mut scales = [3.1, 1.04];
-    /// ScaleType::SixBit.round_row(&mut scales);
-    /// assert_eq!(scales, [31.0 * 0.099975586, 10.0 * 0.099975586]);
+    /// use sparq_core::{Grid, ScaleType};
+    /// let mut grids = [3.1, 1.04].map(|scale| Grid { scale, zero: 4 });
+    /// ScaleType::SixBit.round_row(&mut grids);
+    /// assert_eq!(grids.map(|grid| grid.scale), [31.0 * 0.099975586, 10.0 * 0.099975586]);
     /// ```
-    pub fn round_row(self, scales: &mut [f32]) {
-        let Some(most) = self.largest_multiple() else {
-            for scale in scales {
-                *scale = self.round(*scale);
-            }
-            return;
-        };
-        for scales in scales.chunks_mut(Self::SHARED_BY) {
-            let largest = scales.iter().copied().fold(0.0, f32::max);
-            let factor = Self::F16.round(largest / f32::from(most));
-            for scale in scales {
-                *scale = nearest_multiple(*scale, factor, most);
+    pub fn round_row(self, grids: &mut [Grid]) {
+        for grids in grids.chunks_mut(Self::SHARED_BY) {
+            let shared = self.largest_multiple().map(|most| {
+                let largest = grids.iter().map(|grid| grid.scale).fold(0.0, f32::max);
+                (Self::F16.round(largest / f32::from(most)), most)
+            });
+            for Grid { scale, .. } in grids {
+                *scale =
+                    shared.map_or_else(|| self.round(*scale), |(factor, most)| nearest_multiple(*scale, factor, most));
             }
         }
     }
@@ -213,28 +210,28 @@ impl ScaleType {
     /// Rounds a scale that is to take the place of one of `beside`, the scales of a row in this type, whose factor stays.
     pub(crate) fn round_beside(self, scale: f32, beside: &[Grid], at: usize) -> f32 {
         let Some(most) = self.largest_multiple() else { return self.round(scale) };
-        let first = at / Self::SHARED_BY * Self::SHARED_BY;
-        let scales: Vec<f32> = beside.iter().skip(first).take(Self::SHARED_BY).map(|grid| grid.scale).collect();
-        self.factored(&scales).map_or(scale, |(factor, _)| nearest_multiple(scale, factor, most))
+        let sharing = beside.chunks(Self::SHARED_BY).nth(at / Self::SHARED_BY).unwrap_or_default();
+        self.factored(sharing).map_or(scale, |(factor, _)| nearest_multiple(scale, factor, most))
     }
 
-    /// The factor that up to 16 scales have in common and the multiples of it that they are; none if there is no factor in half
-    /// precision that gives these scales exactly, or the type knows none.
+    /// The factor that the scales of up to 16 grids have in common, and which multiple of it each is. None if no factor in half
+    /// precision gives these scales exactly, or the type has no such factor.
     ///
     /// ```
-    /// use sparq_core::ScaleType;
-    /// assert_eq!(ScaleType::SixBit.factored(&[7.5, 2.5]), Some((0.25, vec![30, 10])));
-    /// assert_eq!(ScaleType::F16.factored(&[7.5, 2.5]), None);
+    /// use sparq_core::{Grid, ScaleType};
+    /// let grids = [7.5, 2.5].map(|scale| Grid { scale, zero: 4 });
+    /// assert_eq!(ScaleType::SixBit.factored(&grids), Some((0.25, vec![30, 10])));
+    /// assert_eq!(ScaleType::F16.factored(&grids), None);
     /// ```
-    pub fn factored(self, scales: &[f32]) -> Option<(f32, Vec<u8>)> {
-        let largest = scales.iter().copied().fold(0.0, f32::max);
+    pub fn factored(self, grids: &[Grid]) -> Option<(f32, Vec<u8>)> {
+        let largest = grids.iter().map(|grid| grid.scale).fold(0.0, f32::max);
         (1..=self.largest_multiple()?).rev().find_map(|most| {
             let factor = Self::F16.round(largest / f32::from(most));
-            let multiple = |&scale: &f32| {
+            let multiple = |&Grid { scale, .. }: &Grid| {
                 let multiple = (scale / factor).round_ties_even();
                 (multiple >= 1.0 && multiple <= f32::from(most) && multiple * factor == scale).then_some(multiple as u8)
             };
-            Some((factor, scales.iter().map(multiple).collect::<Option<Vec<u8>>>()?))
+            Some((factor, grids.iter().map(multiple).collect::<Option<Vec<u8>>>()?))
         })
     }
 
@@ -394,12 +391,14 @@ mod tests {
 
     #[test]
     fn scales_with_a_common_factor_are_its_multiples() {
+        let grids = |scales: &[f32]| -> Vec<Grid> { scales.iter().map(|&scale| Grid { scale, zero: 4 }).collect() };
         for kind in [ScaleType::SixBit, ScaleType::EightBit] {
-            let mut scales: Vec<f32> = (0..40).map(|at| 1e-3 * (1.0 + (at * 7 % 19) as f32)).collect();
-            let before = scales.clone();
-            kind.round_row(&mut scales);
-            for (after, before) in scales.chunks(16).zip(before.chunks(16)) {
+            let before: Vec<f32> = (0..40).map(|at| 1e-3 * (1.0 + (at * 7 % 19) as f32)).collect();
+            let mut rounded = grids(&before);
+            kind.round_row(&mut rounded);
+            for (after, before) in rounded.chunks(16).zip(before.chunks(16)) {
                 let (factor, multiples) = kind.factored(after).expect("rounded");
+                let after: Vec<f32> = after.iter().map(|grid| grid.scale).collect();
                 assert_eq!(multiples.iter().max(), kind.largest_multiple().as_ref());
                 let again: Vec<f32> = multiples.iter().map(|&multiple| f32::from(multiple) * factor).collect();
                 assert_eq!(again, after);
@@ -408,11 +407,11 @@ mod tests {
             }
         }
         // Also where the largest has become smaller, and where the factor is among the smallest halves.
-        assert_eq!(ScaleType::SixBit.factored(&[9.0 * 0.75, 4.0 * 0.75]).map(|found| found.1[0] % 9), Some(0));
-        let mut tiny = [1e-9, 1e-12];
+        assert_eq!(ScaleType::SixBit.factored(&grids(&[9.0 * 0.75, 4.0 * 0.75])).map(|found| found.1[0] % 9), Some(0));
+        let mut tiny = grids(&[1e-9, 1e-12]);
         ScaleType::SixBit.round_row(&mut tiny);
         assert_eq!(ScaleType::SixBit.factored(&tiny), Some((2f32.powi(-24), vec![1, 1])));
-        assert_eq!(ScaleType::SixBit.factored(&[1.0, 0.1234]), None);
+        assert_eq!(ScaleType::SixBit.factored(&grids(&[1.0, 0.1234])), None);
     }
 
     #[test]

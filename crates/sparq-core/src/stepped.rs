@@ -201,10 +201,8 @@ impl Codes {
             Self::Grid(Quantized { scheme, grids, .. }) => {
                 for (mut grids, factors) in grids.outer_iter_mut().zip(rows.outer_iter()) {
                     debug_assert!(factors.len() == 1 || factors.len() == grids.len());
-                    let scaled = grids.iter().zip(factors.iter().cycle()).map(|(grid, factor)| grid.scale * factor);
-                    let mut scales: Vec<f32> = scaled.collect();
-                    scheme.scale_type.round_row(&mut scales);
-                    grids.iter_mut().zip(scales).for_each(|(grid, scale)| grid.scale = scale);
+                    grids.iter_mut().zip(factors.iter().cycle()).for_each(|(grid, factor)| grid.scale *= factor);
+                    scheme.scale_type.round_row(grids.as_slice_mut().unwrap_or_default());
                 }
             }
             Self::Steps(Stepped { rows: of_rows, columns: of_columns, .. }) => {

@@ -53,7 +53,7 @@ pub fn check(
     format: &dyn ExportFormat,
     settings: &ExportSettings,
 ) -> Result<()> {
-    let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
+    let layers = joined(layers, format)?;
     checked(source, &layers, format, settings).map(drop)
 }
 
@@ -77,7 +77,7 @@ pub fn planned_size(
     format: &dyn ExportFormat,
     settings: &ExportSettings,
 ) -> Result<PlannedSize> {
-    let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
+    let layers = joined(layers, format)?;
     format.planned_size(&checked(source, &layers, format, settings)?)
 }
 
@@ -92,7 +92,7 @@ pub fn carried_over(
     settings: &ExportSettings,
     tensor: &str,
 ) -> Result<Array2<f32>> {
-    let layers: Vec<_> = join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect();
+    let layers = joined(layers, format)?;
     let context = checked(source, &layers, format, settings)?;
     let values = source.read_matrix(tensor)?;
     let Some(info) = source.get(tensor) else { return Ok(values) };
@@ -106,8 +106,13 @@ pub fn carried_over(
 /// # Errors
 /// Those of [`check`].
 pub fn bytes_besides_codes(source: &Checkpoint, layers: &[SolvedShape], settings: &ExportSettings) -> Result<u64> {
-    let layers: Vec<_> = join(layers, &Coded.name())?.into_iter().map(|(shape, _)| shape).collect();
+    let layers = joined(layers, &Coded)?;
     Coded::bytes_besides_codes(&checked(source, &layers, &Coded, settings)?)
+}
+
+/// The layers as tensors of the source.
+fn joined(layers: &[SolvedShape], format: &dyn ExportFormat) -> Result<Vec<SolvedShape>> {
+    Ok(join(layers, &format.name())?.into_iter().map(|(shape, _)| shape).collect())
 }
 
 fn checked<'a>(

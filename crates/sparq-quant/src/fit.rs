@@ -85,9 +85,7 @@ impl GridFinder {
                 *grids = self.fit(&values[within.clone()], stays.get(within).unwrap_or_default());
             }
             if self.scheme.scale_type.largest_multiple().is_some() {
-                let mut scales: Vec<f32> = grids.iter().map(|grid| grid.scale).collect();
-                self.scheme.scale_type.round_row(&mut scales);
-                grids.iter_mut().zip(scales).for_each(|(grid, scale)| grid.scale = scale);
+                self.scheme.scale_type.round_row(grids);
             }
         });
         grids

@@ -21,9 +21,9 @@ use std::borrow::Cow;
 /// | [`clip`](Self::clip) | min-max | how a group's range is found | |
 ///
 /// Damping and act-order belong to the problem's [`Curvature`](sparq_core::Curvature). Grids of groups are fitted when the
-/// sweep reaches them, on values that hold all earlier corrections. Per-channel, per-tensor and act-order grids, and those whose
-/// scales have a factor in common, are fitted beforehand ("static": act-order changes nothing on disk). They are fitted on the dense weight, or, where weights are
-/// removed, on what a first sweep without rounding leaves.
+/// sweep reaches them, on values that hold all earlier corrections. Per-channel, per-tensor and act-order grids are fitted
+/// beforehand ("static": act-order changes nothing on disk), and so are grids whose scales have a factor in common. They are
+/// fitted on the dense weight, or, where weights are removed, on what a first sweep without rounding leaves.
 ///
 /// Cost: `2/3 · in³ + out · in²` multiply-adds.
 ///

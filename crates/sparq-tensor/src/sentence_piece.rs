@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::container::gguf::vocabulary::{TokenKind, Vocabulary};
 use crate::files::read_limited;
+use crate::tokenizer_files::MAKE_ONE;
 use crate::{Error, Fault, Result, limits};
 
 /// What the tokenizer is made of. Its order of merges is the order of the scores of their results.
@@ -180,12 +181,8 @@ pub(crate) fn from_file(path: &Path, settings: &Value) -> Result<Value> {
     };
     let (trainer, normalizer) = (model.trainer.unwrap_or_default(), model.normalizer.unwrap_or_default());
     if trainer.model_type != Some(BPE) || trainer.byte_fallback != Some(true) {
-        let instead =
-            "make a tokenizer.json with transformers, AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)";
-        return Err(unsupported(
-            "a SentencePiece model that is no byte-pair encoding with bytes to fall back to",
-            instead,
-        ));
+        let what = "a SentencePiece model that is no byte-pair encoding with bytes to fall back to";
+        return Err(unsupported(what, MAKE_ONE));
     }
     if normalizer.charsmap.is_some_and(|map| !map.is_empty()) || normalizer.remove_extra_whitespaces == Some(true) {
         return Err(unsupported("a SentencePiece model that rewrites texts", "its normalizer"));

@@ -8,6 +8,10 @@ use crate::container::gguf::pre_tokenizer::PreTokenizer;
 use crate::files::{read_json, read_text, read_unmarked};
 use crate::{Error, Fault, Result, limits, sentence_piece};
 
+/// What to do about a tokenizer that is not read.
+pub(crate) const MAKE_ONE: &str =
+    "make a tokenizer.json with transformers, AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)";
+
 /// Tokenizers that are not read, and what they are.
 const OTHERS: [(&str, &str); 4] = [
     ("spiece.model", "a SentencePiece model"),
@@ -44,7 +48,7 @@ pub(crate) fn tokenizer_json(directory: &Path, config: Option<&Value>) -> Result
         Some((name, what)) => Err(Error::Unsupported {
             file: path(name),
             what: format!("{what} without tokenizer.json"),
-            value: "make one with transformers, AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)".into(),
+            value: MAKE_ONE.into(),
         }),
     }
 }

@@ -1,7 +1,7 @@
 //! From damage curves to an allocation for each target.
 
 use super::base::Base;
-use super::knapsack::{BUDGET_SLACK, total};
+use super::knapsack::BUDGET_SLACK;
 use super::target::{Prices, Target};
 use super::trials::measure_trials;
 use super::whole_model::{WholeModel, Written};
@@ -226,9 +226,8 @@ fn compare<'a>(
 fn finalists(curves: &DamageCurves, offers: &[Offer<'_>]) -> Result<Vec<Finalist>> {
     let mut estimated = Vec::with_capacity(offers.len());
     for offer in offers {
-        let choice = curves.choose(offer.prices)?;
-        let damage = offer.others + total(&curves.problem(offer.prices).0, &choice);
-        estimated.push((offer, choice, damage));
+        let (choice, damage) = curves.choose(offer.prices)?;
+        estimated.push((offer, choice, offer.others + damage));
     }
     let best = estimated.into_iter().min_by(|x, y| x.2.total_cmp(&y.2));
     let estimated = best.map(|(offer, choice, _)| (Origin::Estimated, offer, choice));
@@ -246,7 +245,7 @@ fn best_uniform<'a>(curves: &DamageCurves, offers: &'a [Offer<'a>]) -> Option<(&
         let (items, budget) = curves.problem(offer.prices);
         let cost = |candidate: usize| items.iter().map(|item| item.costs[candidate]).sum::<f64>();
         let within = |candidate: &usize| cost(*candidate) <= budget * (1.0 + BUDGET_SLACK);
-        let damage = |candidate| offer.others + total(&items, &vec![candidate; items.len()]);
+        let damage = |candidate: usize| offer.others + items.iter().map(|item| item.damages[candidate]).sum::<f64>();
         let fitting: Vec<usize> = (0..curves.candidates.len()).filter(within).collect();
         fitting.into_iter().map(|candidate| (damage(candidate), offer, candidate)).collect::<Vec<_>>()
     });

@@ -15,7 +15,7 @@ pub(super) fn is_sampled(block: usize, blocks: usize) -> bool {
 }
 
 /// The value at a block, between those of the nearest ones that are known; those are in order.
-pub(super) fn between(known: &[(usize, f64)], block: usize) -> f64 {
+fn between(known: &[(usize, f64)], block: usize) -> f64 {
     let after = known.partition_point(|(at, _)| *at < block);
     match (after.checked_sub(1).map(|before| known[before]), known.get(after)) {
         (_, Some(&(at, value))) if at == block => value,

@@ -1,4 +1,4 @@
-use super::knapsack::{Item, choose};
+use super::knapsack::{Item, choose, total};
 use super::target::Prices;
 use crate::Result;
 use serde::{Deserialize, Serialize};
@@ -57,14 +57,15 @@ impl DamageCurves {
     /// # Errors
     /// [`Error::Rate`](crate::Error::Rate) if no choice of candidates reaches the rate.
     pub fn allocate(&self, target_tcr: f64) -> Result<Allocation> {
-        Ok(self.allocation(&self.choose(&Prices::Rate(target_tcr))?))
+        Ok(self.allocation(&self.choose(&Prices::Rate(target_tcr))?.0))
     }
 
-    /// The candidate of each unit that does least estimated damage, as [`allocate`](Self::allocate).
-    pub(super) fn choose(&self, prices: &Prices) -> Result<Vec<usize>> {
+    /// The candidate of each unit that does least estimated damage, as [`allocate`](Self::allocate), and that damage.
+    pub(super) fn choose(&self, prices: &Prices) -> Result<(Vec<usize>, f64)> {
         let (items, budget) = self.problem(prices);
         let choice = choose(&items, budget).ok_or_else(|| prices.refused(&self.candidates))?;
-        Ok(self.as_held(prices, choice))
+        let damage = total(&items, &choice);
+        Ok((self.as_held(prices, choice), damage))
     }
 
     /// The same where units have the errors of what stands in for their candidates.

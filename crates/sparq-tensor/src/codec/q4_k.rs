@@ -155,21 +155,27 @@ fn affine_fit<const N: usize>(x: &[f32; N], w: &[f32; N], most: u8) -> (f32, f32
     best
 }
 
+/// A block for tests, with codes below `levels`, and its values.
+#[cfg(test)]
+pub(super) fn test_parts(levels: usize) -> (Parts, [f32; 256]) {
+    let (scales, minima) = ([63, 1, 17, 32, 40, 5, 62, 33], [0, 63, 31, 16, 15, 48, 7, 63]);
+    let codes: [u8; 256] = super::block::test_codes(levels);
+    let value = |i: usize| 0.5 * f32::from(scales[i / 32]) * f32::from(codes[i]) - 0.25 * f32::from(minima[i / 32]);
+    let (d, dmin) = (f16::from_f32(0.5), f16::from_f32(0.25));
+    (Parts { d, dmin, scales, minima, codes }, std::array::from_fn(value))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::block::{block_values, test_codes};
+    use super::super::block::block_values;
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
-        let (scales, minima) = ([63, 1, 17, 32, 40, 5, 62, 33], [0, 63, 31, 16, 15, 48, 7, 63]);
+        let (parts, expected) = test_parts(16);
         let (mut out, mut values) = (Vec::new(), [0.0; 256]);
-        let (d, dmin) = (f16::from_f32(0.5), f16::from_f32(0.25));
-        encode(&Parts { d, dmin, scales, minima, codes: test_codes(16) }, &mut out);
+        encode(&parts, &mut out);
         block_values(read, &out, &mut values);
-        let expected: [f32; 256] = std::array::from_fn(|i| {
-            0.5 * f32::from(scales[i / 32]) * f32::from(test_codes::<256>(16)[i]) - 0.25 * f32::from(minima[i / 32])
-        });
         assert_eq!(values, expected);
     }
 }

@@ -31,21 +31,16 @@ pub(super) fn quantize(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mu
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
-
-    use super::super::block::{block_values, test_codes};
+    use super::super::block::block_values;
+    use super::super::q4_k::test_parts;
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
-        let (scales, minima) = ([63, 1, 17, 32, 40, 5, 62, 33], [0, 63, 31, 16, 15, 48, 7, 63]);
+        let (parts, expected) = test_parts(32);
         let (mut out, mut values) = (Vec::new(), [0.0; 256]);
-        let (d, dmin) = (f16::from_f32(0.5), f16::from_f32(0.25));
-        encode(&Parts { d, dmin, scales, minima, codes: test_codes(32) }, &mut out);
+        encode(&parts, &mut out);
         block_values(read, &out, &mut values);
-        let expected: [f32; 256] = std::array::from_fn(|i| {
-            0.5 * f32::from(scales[i / 32]) * f32::from(test_codes::<256>(32)[i]) - 0.25 * f32::from(minima[i / 32])
-        });
         assert_eq!(values, expected);
     }
 }

@@ -8,12 +8,12 @@ use half::f16;
 use ndarray::{Array1, Array2, ArrayD};
 use sparq_core::{CompressedLayer, Granularity, Grid, QuantScheme, Quantized, ScaleType};
 use sparq_tensor::codec::decode_rows;
-use sparq_tensor::codec::ggml::{is_encodable, pack_rows, pack_super_rows, quantize_rows};
+use sparq_tensor::codec::ggml::{is_encodable, pack_rows, pack_super_rows, quantize_rows, type_of_grid};
 use sparq_tensor::{DType, GgufWriter, Importance, PlannedSize, StagedCheckpoint, TensorInGguf, TensorInfo};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use types::{exact_type, row_width};
+use types::row_width;
 
 /// GGUF version 3, for llama.cpp and what is built on it.
 ///
@@ -298,21 +298,20 @@ fn turned(matrix: Array2<f32>, transposed: bool) -> Array2<f32> {
 
 /// Codes of the solver as blocks of the type that holds them; none if they are no whole blocks of it.
 fn blocks(dtype: DType, quantized: &Quantized) -> Option<Vec<u8>> {
-    let (codes, scales) = (quantized.codes.view(), quantized.scales());
-    let kind = quantized.scheme.scale_type;
+    let (codes, grids, kind) = (quantized.codes.view(), &quantized.grids, quantized.scheme.scale_type);
     if kind.largest_multiple().is_none() {
         let size = quantized.scheme.granularity.size(codes.ncols());
-        return pack_rows(dtype, codes, scales.view(), quantized.zeros().view(), size);
+        return pack_rows(dtype, codes, quantized.scales().view(), quantized.zeros().view(), size);
     }
-    let (mut factors, mut multiples) = (Vec::new(), Vec::with_capacity(scales.len()));
-    for row in scales.rows() {
-        for scales in row.as_slice()?.chunks(ScaleType::SHARED_BY) {
-            let (factor, of_groups) = kind.factored(scales)?;
+    let (mut factors, mut multiples) = (Vec::new(), Vec::with_capacity(grids.len()));
+    for row in grids.rows() {
+        for sharing in row.as_slice()?.chunks(ScaleType::SHARED_BY) {
+            let (factor, of_groups) = kind.factored(sharing)?;
             factors.push(factor);
             multiples.extend(of_groups);
         }
     }
-    let multiples = Array2::from_shape_vec(scales.dim(), multiples).ok()?;
+    let multiples = Array2::from_shape_vec(grids.dim(), multiples).ok()?;
     let factors = Array2::from_shape_vec((codes.nrows(), codes.ncols() / 256), factors).ok()?;
     pack_super_rows(dtype, codes, multiples.view(), factors.view())
 }
@@ -339,7 +338,7 @@ fn check_exact(shape: &SolvedShape) -> Result<()> {
         }
         return Ok(());
     }
-    if exact_type(shape).is_none() && scheme.scale_type == of_ggml.scale_type {
+    if type_of_grid(scheme.bits.get().into(), scheme.symmetric).is_none() {
         let reason = format!("no type stores {kind} codes of {} bits with one scale for each group", scheme.bits);
         return match scheme.bits.get() {
             2 | 3 => unfit(reason, "use gptq, which has them, or ask for a type such as Q4_K to quantize anew"),
@@ -347,7 +346,7 @@ fn check_exact(shape: &SolvedShape) -> Result<()> {
             _ => unfit(reason, "use compressed-tensors with any width allowed, or ask for a type such as Q8_0"),
         };
     }
-    if scheme.scale_type != of_ggml.scale_type {
+    if scheme.scale_type != ScaleType::F16 {
         let reason = format!("its scales are half precision, those of the layer {:?}", scheme.scale_type);
         return unfit(reason, "solve with scales in f16, or use compressed-tensors");
     }

@@ -111,7 +111,7 @@ fn stays_in_floats(name: &str) -> bool {
 }
 
 /// The type that holds the layer's codes, if there is one for their scales.
-pub(super) fn exact_type(shape: &SolvedShape) -> Option<DType> {
+fn exact_type(shape: &SolvedShape) -> Option<DType> {
     let scheme = shape.scheme()?;
     let holds = QuantScheme::of_ggml(scheme.bits, scheme.symmetric).scale_type == scheme.scale_type;
     type_of_grid(scheme.bits.get().into(), scheme.symmetric).filter(|_| holds)
