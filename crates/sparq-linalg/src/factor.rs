@@ -1,9 +1,12 @@
-use crate::{Error, Result, backend};
+use crate::backend::{self, Real};
+use crate::{Error, Result};
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, s};
 use rayon::prelude::*;
 
 /// Side of the tiles that a triangle is turned around in.
 const TILE: usize = 64;
+/// From this share of the mean diagonal on, a shift keeps the matrix well enough conditioned to be factored in `f32`.
+const SHARE_FOR_F32: f64 = 1.0 / 256.0;
 
 /// `U`, upper triangular with a positive diagonal, such that `(H + shift · I)⁻¹ = UᵀU`, for a symmetric `h` of shape
 /// `[n, n]` of which only the **lower triangle** is read.
@@ -11,9 +14,10 @@ const TILE: usize = 64;
 /// `U[j, j]²` is the `j`-th diagonal entry of the inverse once columns before `j` are eliminated, and row `j` of `U`
 /// spreads the error made in column `j` over the columns after it: all that a GPTQ or SparseGPT sweep needs.
 ///
-/// Works in `f64` on the reversed matrix, so that one Cholesky factorization and one triangular inverse are enough and
-/// `H⁻¹` is never formed: with `J` the reversal, `J H J = L Lᵀ` gives `U = J L⁻¹ J`. Needs two `[n, n]` matrices of
-/// `f64` beside the result; cost about `n³/3` multiply-adds. Same bits for any number of threads.
+/// Works on the reversed matrix, so that one Cholesky factorization and one triangular inverse are enough and `H⁻¹` is
+/// never formed: with `J` the reversal, `J H J = L Lᵀ` gives `U = J L⁻¹ J`. A shift of at least 1/256 of the mean diagonal
+/// lets it work in `f32`; with less, or if that fails, it works in `f64`. Needs two `[n, n]` matrices of that type beside the
+/// result; cost about `n³/3` multiply-adds. Same bits for any number of threads.
 ///
 /// # Errors
 /// [`Error::NotPositiveDefinite`] with the failing pivot, [`Error::NotFinite`] if `h` holds a value that is not finite
@@ -34,7 +38,19 @@ pub fn inverse_factor(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f32>>
     if h.ncols() != order {
         return Err(Error::NotSquare { rows: order, columns: h.ncols() });
     }
-    let inverse = backend::inverse_of_factor(reversed(h, shift)?).map_err(|index| Error::NotPositiveDefinite {
+    let diagonal = h.diag().iter().map(|&value| f64::from(value)).sum::<f64>();
+    if shift * order as f64 >= SHARE_FOR_F32 * diagonal
+        && let Ok(upper) = factor_in::<f32>(h, shift)
+    {
+        return Ok(upper);
+    }
+    factor_in::<f64>(h, shift)
+}
+
+/// [`inverse_factor`] of a square matrix in the arithmetic of `T`.
+fn factor_in<T: Real>(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f32>> {
+    let order = h.nrows();
+    let inverse = backend::inverse_of_factor(reversed::<T>(h, shift)?).map_err(|index| Error::NotPositiveDefinite {
         order,
         pivot: order.saturating_sub(1 + index),
         shift,
@@ -43,7 +59,7 @@ pub fn inverse_factor(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f32>>
 }
 
 /// The lower triangle of `J (H + shift · I) J`, stored column after column, with zeros above it.
-fn reversed(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f64>> {
+fn reversed<T: Real>(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<T>> {
     let order = h.nrows();
     let mut lower = Array2::zeros((order, order).f());
     // Column j of it, from the diagonal down, is row n-1-j of H, from the diagonal to the left.
@@ -52,9 +68,9 @@ fn reversed(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f64>> {
         let length = order - column;
         let values = row.slice(s![..length; -1]);
         for (lower, &value) in lower.iter_mut().skip(column).zip(values) {
-            *lower = f64::from(value);
+            *lower = T::of(f64::from(value));
         }
-        lower[column] += shift;
+        lower[column] = T::of(f64::from(row[length - 1]) + shift);
         (!is_finite(values)).then_some(length - 1)
     });
     none_broken(broken.flatten().min(), order)?;
@@ -62,7 +78,7 @@ fn reversed(h: ArrayView2<'_, f32>, shift: f64) -> Result<Array2<f64>> {
 }
 
 /// `J X J` as `f32` for the lower triangle of `X`, which is stored column after column.
-fn rounded(inverse: ArrayView2<'_, f64>) -> Result<Array2<f32>> {
+fn rounded<T: Real>(inverse: ArrayView2<'_, T>) -> Result<Array2<f32>> {
     let order = inverse.nrows();
     let mut upper = Array2::zeros((order, order));
     let bands = upper.axis_chunks_iter_mut(Axis(0), TILE).into_par_iter().enumerate();
@@ -72,7 +88,7 @@ fn rounded(inverse: ArrayView2<'_, f64>) -> Result<Array2<f32>> {
         for start in (first..order).step_by(TILE) {
             for (row, mut values) in (first..).zip(rows.outer_iter_mut()) {
                 for column in start.max(row)..order.min(start + TILE) {
-                    values[column] = inverse[[order - 1 - row, order - 1 - column]] as f32;
+                    values[column] = inverse[[order - 1 - row, order - 1 - column]].rounded();
                 }
             }
         }
@@ -126,7 +142,32 @@ mod tests {
     #[test]
     fn same_bits_for_any_number_of_threads() {
         let h = gram(700, 900);
-        on_any_threads(|| inverse_factor(h.view(), 0.01).expect("positive definite"));
+        for shift in [0.01, 30.0] {
+            on_any_threads(|| inverse_factor(h.view(), shift).expect("positive definite"));
+        }
+    }
+
+    #[test]
+    fn what_is_well_conditioned_has_nearly_the_same_factor_in_f32() {
+        // Inputs of very different size, and more channels than tokens: only the shift makes it positive definite.
+        let mut x = random(200, 300, 5);
+        x.column_mut(7).mapv_inplace(|value| 30.0 * value);
+        let mut h = Array2::zeros((300, 300));
+        syrk_lower(1.0, x.view(), h.view_mut());
+        let mean = h.diag().mean().map(f64::from).expect("not empty");
+        let [single, double] = [factor_in::<f32>(h.view(), 0.01 * mean), factor_in::<f64>(h.view(), 0.01 * mean)];
+        let (single, double) = (single.expect("positive definite"), double.expect("positive definite"));
+        assert_ne!(single, double);
+        assert_eq!(inverse_factor(h.view(), 0.01 * mean), Ok(single.clone()));
+        for (row, (single, double)) in single.outer_iter().zip(double.outer_iter()).enumerate() {
+            for (x, y) in single.iter().zip(double) {
+                assert!((x - y).abs() <= 1e-4 * double[row], "{row}: {x} {y}");
+            }
+        }
+        // With less of a shift, f64.
+        let close = inverse_factor(h.view(), 1e-3 * mean);
+        assert_eq!(close, factor_in::<f64>(h.view(), 1e-3 * mean));
+        assert!(close.is_ok());
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use crate::amx::{self, Part, Work};
 use crate::backend;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ const TILE_COLUMNS: usize = 1152;
 /// Columns of `c` that one task computes when `c` has few rows (decoding one token at a time is bound by reading `b`).
 const TILE_COLUMNS_FEW_ROWS: usize = 128;
 /// Below this many rows a product counts as having few.
-const FEW_ROWS: usize = 32;
+pub(crate) const FEW_ROWS: usize = 32;
 /// Products with fewer multiply-adds than this are not worth a task of their own.
 const SEQUENTIAL_BELOW: usize = 1 << 18;
 
@@ -36,6 +37,9 @@ pub fn gemm(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f3
     let n = b.ncols();
     debug_assert_eq!(k, b.nrows(), "inner dimensions of a {:?} and b {:?}", a.dim(), b.dim());
     debug_assert_eq!((m, n), c.dim(), "shape of c for a {:?} and b {:?}", a.dim(), b.dim());
+    if amx::product::<2>((alpha, beta), a, b, c.view_mut(), Part::Whole, Work::Shared) {
+        return;
+    }
     let tile_columns = if m < FEW_ROWS { TILE_COLUMNS_FEW_ROWS } else { TILE_COLUMNS };
     let mut tiles = Vec::with_capacity(m.div_ceil(TILE_ROWS) * n.div_ceil(tile_columns));
     for (a_rows, c_rows) in a.axis_chunks_iter(Axis(0), TILE_ROWS).zip(c.axis_chunks_iter_mut(Axis(0), TILE_ROWS)) {
@@ -49,7 +53,7 @@ pub fn gemm(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f3
             first += width;
         }
     }
-    let work = |(a, b, c): (_, _, _)| gemm_sequential(alpha, a, b, beta, c);
+    let work = |(a, b, c): (_, _, _)| tile(alpha, a, b, beta, c);
     if m.saturating_mul(n).saturating_mul(k) < SEQUENTIAL_BELOW {
         tiles.into_iter().for_each(work);
     } else {
@@ -79,6 +83,13 @@ pub fn gemm_sequential(
 ) {
     debug_assert_eq!(a.ncols(), b.nrows(), "inner dimensions of a {:?} and b {:?}", a.dim(), b.dim());
     debug_assert_eq!((a.nrows(), b.ncols()), c.dim(), "shape of c for a {:?} and b {:?}", a.dim(), b.dim());
+    if !amx::product::<2>((alpha, beta), a, b, c.view_mut(), Part::Whole, Work::Alone) {
+        tile(alpha, a, b, beta, c);
+    }
+}
+
+/// [`gemm`] on the calling thread, by the kernels of the backend.
+fn tile(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f32, mut c: ArrayViewMut2<'_, f32>) {
     if beta != 0.0 && beta != 1.0 {
         c.mapv_inplace(|value| value * beta);
     }

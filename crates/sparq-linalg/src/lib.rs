@@ -29,6 +29,9 @@
 //! * [`inverse_factor`]: `U` upper triangular with `H⁻¹ = UᵀU`, the factor that GPTQ and SparseGPT sweep with.
 #![deny(unsafe_code)] // one instruction in backend/transition.rs and the kernel of bf16/kernel.rs, with their arguments
 
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod backend;
 mod bf16;
 mod error;

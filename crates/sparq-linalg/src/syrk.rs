@@ -1,3 +1,4 @@
+use crate::amx::{self, Part, Work};
 use crate::backend;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -24,9 +25,12 @@ fn tile(n: usize) -> usize {
 /// sparq_linalg::syrk_lower(1.0, x.view(), h.view_mut());
 /// assert_eq!(h, array![[10.0, 0.0], [14.0, 20.0]]);
 /// ```
-pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, h: ArrayViewMut2<'_, f32>) {
+pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, mut h: ArrayViewMut2<'_, f32>) {
     let n = x.ncols();
     debug_assert_eq!((n, n), h.dim(), "h must be square of the order of x's columns");
+    if amx::product::<2>((alpha, 1.0), x.reversed_axes(), x, h.view_mut(), Part::Lower, Work::Shared) {
+        return;
+    }
     lower_tiles(h, tile(n)).into_par_iter().for_each(|(row, column, tile)| {
         let left = x.slice(s![.., row..row + tile.nrows()]).reversed_axes();
         let right = x.slice(s![.., column..column + tile.ncols()]);

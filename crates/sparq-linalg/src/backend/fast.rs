@@ -8,9 +8,16 @@ use faer::linalg::cholesky::llt::factor::{
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::traits::RealField;
 use faer::{Accum, Auto, Par, Spec};
 use faer_ext::IntoFaer;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, ShapeBuilder};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, NdFloat, ShapeBuilder};
+
+/// What a factorization needs of a type.
+pub(crate) trait Arithmetic: NdFloat + RealField {}
+
+impl Arithmetic for f32 {}
+impl Arithmetic for f64 {}
 
 /// How many ways the factorization splits its work. A constant, not the number of threads: the split, and so every
 /// rounding, is the same wherever it runs.
@@ -50,11 +57,11 @@ pub(crate) fn product_lower(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_
 ///
 /// # Errors
 /// The index of the first pivot that is not positive and finite.
-pub(crate) fn inverse_of_factor(mut lower: Array2<f64>) -> Result<Array2<f64>, usize> {
+pub(crate) fn inverse_of_factor<T: Arithmetic>(mut lower: Array2<T>) -> Result<Array2<T>, usize> {
     let order = lower.nrows();
     let par = Par::rayon(SPLIT);
-    let params: Spec<LltParams, f64> = Spec::new(<LltParams as Auto<f64>>::auto());
-    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(order, par, params));
+    let params: Spec<LltParams, T> = Spec::new(<LltParams as Auto<T>>::auto());
+    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<T>(order, par, params));
     let mut factor = lower.view_mut().into_faer();
     cholesky_in_place(factor.as_mut(), LltRegularization::default(), par, MemStack::new(&mut memory), params)
         .map_err(|LltError::NonPositivePivot { index }| index)?;

@@ -12,9 +12,40 @@ mod plain;
 mod transition;
 
 #[cfg(feature = "fast")]
-pub(crate) use fast::{inverse_of_factor, product, product_lower};
+use fast as kernels;
 #[cfg(not(feature = "fast"))]
-pub(crate) use plain::{inverse_of_factor, product, product_lower};
+use plain as kernels;
+
+pub(crate) use kernels::{Arithmetic, inverse_of_factor, product, product_lower};
+
+/// A type to factor matrices in.
+pub(crate) trait Real: Arithmetic {
+    /// The nearest to `value`.
+    fn of(value: f64) -> Self;
+
+    /// As `f32`.
+    fn rounded(self) -> f32;
+}
+
+impl Real for f32 {
+    fn of(value: f64) -> Self {
+        value as Self
+    }
+
+    fn rounded(self) -> f32 {
+        self
+    }
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+
+    fn rounded(self) -> f32 {
+        self as f32
+    }
+}
 
 #[cfg(all(test, feature = "fast"))]
 mod tests {

@@ -2,8 +2,14 @@
 
 use crate::syrk::lower_tiles;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, ShapeBuilder, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, NdFloat, ShapeBuilder, s};
 use rayon::prelude::*;
+
+/// What a factorization needs of a type.
+pub(crate) trait Arithmetic: NdFloat {}
+
+impl Arithmetic for f32 {}
+impl Arithmetic for f64 {}
 
 /// Order of the blocks on the diagonal, which are factored and inverted entry by entry. The rest are products.
 const BLOCK: usize = 64;
@@ -37,7 +43,7 @@ pub(crate) fn product_lower(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_
 ///
 /// # Errors
 /// The index of the first pivot that is not positive and finite.
-pub(crate) fn inverse_of_factor(mut lower: Array2<f64>) -> Result<Array2<f64>, usize> {
+pub(crate) fn inverse_of_factor<T: Arithmetic>(mut lower: Array2<T>) -> Result<Array2<T>, usize> {
     let order = lower.nrows();
     for first in (0..order).step_by(BLOCK) {
         let rest = lower.slice_mut(s![first.., first..]);
@@ -51,7 +57,7 @@ pub(crate) fn inverse_of_factor(mut lower: Array2<f64>) -> Result<Array2<f64>, u
 
 /// Turns the first `BLOCK` columns of `rest` into those of its Cholesky factor and takes their share from the columns
 /// after them. The block on the diagonal becomes the inverse of the factor's: that is all that later steps need of it.
-fn factor_columns(rest: ArrayViewMut2<'_, f64>) -> Result<(), usize> {
+fn factor_columns<T: Arithmetic>(rest: ArrayViewMut2<'_, T>) -> Result<(), usize> {
     let width = BLOCK.min(rest.nrows());
     let (columns, rest) = rest.split_at(Axis(1), width);
     let (mut diagonal, mut below) = columns.split_at(Axis(0), width);
@@ -65,13 +71,13 @@ fn factor_columns(rest: ArrayViewMut2<'_, f64>) -> Result<(), usize> {
     lower_tiles(rest.slice_move(s![width.., ..]), TILE).into_par_iter().for_each(|(row, column, mut tile)| {
         let left = below.slice(s![row..row + tile.nrows(), ..]);
         let right = below.slice(s![column..column + tile.ncols(), ..]);
-        general_mat_mul(-1.0, &left, &right.t(), 1.0, &mut tile);
+        general_mat_mul(-T::one(), &left, &right.t(), T::one(), &mut tile);
     });
     Ok(())
 }
 
 /// Columns of `L⁻¹` from column `first` on, from above to below, for `lower` as [`factor_columns`] leaves it.
-fn invert_columns(lower: ArrayView2<'_, f64>, first: usize, mut columns: ArrayViewMut2<'_, f64>) {
+fn invert_columns<T: Arithmetic>(lower: ArrayView2<'_, T>, first: usize, mut columns: ArrayViewMut2<'_, T>) {
     let order = lower.nrows();
     for row in (first..order).step_by(BLOCK) {
         let end = order.min(row + BLOCK);
@@ -81,21 +87,21 @@ fn invert_columns(lower: ArrayView2<'_, f64>, first: usize, mut columns: ArrayVi
             below.assign(&diagonal);
         } else {
             let sum = lower.slice(s![row..end, first..row]).dot(&above);
-            general_mat_mul(-1.0, &diagonal, &sum, 0.0, &mut below);
+            general_mat_mul(-T::one(), &diagonal, &sum, T::zero(), &mut below);
         }
     }
 }
 
 /// [`inverse_of_factor`] entry by entry, with zeros above the diagonal of the result.
-fn inverse_of_small_factor(matrix: ArrayView2<'_, f64>) -> Result<Array2<f64>, usize> {
-    let (mut factor, mut inverse) = (Array2::<f64>::zeros(matrix.dim()), Array2::<f64>::zeros(matrix.dim()));
+fn inverse_of_small_factor<T: Arithmetic>(matrix: ArrayView2<'_, T>) -> Result<Array2<T>, usize> {
+    let (mut factor, mut inverse) = (Array2::<T>::zeros(matrix.dim()), Array2::<T>::zeros(matrix.dim()));
     for row in 0..matrix.nrows() {
         for column in 0..=row {
             let known = factor.slice(s![row, ..column]).dot(&factor.slice(s![column, ..column]));
             let left = matrix[[row, column]] - known;
             factor[[row, column]] = if column < row {
                 left / factor[[column, column]]
-            } else if left > 0.0 && left.is_finite() {
+            } else if left > T::zero() && left.is_finite() {
                 left.sqrt()
             } else {
                 return Err(row);
@@ -105,7 +111,7 @@ fn inverse_of_small_factor(matrix: ArrayView2<'_, f64>) -> Result<Array2<f64>, u
         for (column, above) in above.outer_iter().enumerate() {
             here.scaled_add(-factor[[row, column]], &above);
         }
-        here[row] = 1.0;
+        here[row] = T::one();
         here /= factor[[row, row]];
     }
     Ok(inverse)

@@ -3,6 +3,7 @@
 mod kernel;
 mod pack;
 
+use crate::amx::{self, Part, Work};
 use kernel::{COLUMNS, Kernel, Panel, ROWS, Tile};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use pack::{DEPTH, PAIRS, Row, pack};
@@ -35,6 +36,9 @@ const TASK_COLUMNS: usize = 20 * COLUMNS;
 pub fn linear_bf16(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, beta: f32, mut y: ArrayViewMut2<'_, f32>) {
     debug_assert_eq!(x.ncols(), w.ncols(), "inputs of x {:?} and w {:?}", x.dim(), w.dim());
     debug_assert_eq!((x.nrows(), w.nrows()), y.dim(), "shape of y for x {:?} and w {:?}", x.dim(), w.dim());
+    if amx::product::<1>((1.0, beta), x, w.t(), y.view_mut(), Part::Whole, Work::Shared) {
+        return;
+    }
     let Some(kernel) = Kernel::detect() else {
         return crate::gemm(1.0, x.mapv(pack::rounded).view(), w.mapv(pack::rounded).t(), beta, y);
     };
