@@ -12,6 +12,7 @@ import re
 import statistics
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,8 +57,26 @@ class Sparq:
         return int(scored) / float(seconds)
 
 
+def machine():
+    """What a figure holds for: processor, its vector instructions, versions."""
+    facts = Path("/proc/cpuinfo").read_text()
+    flags = set(re.search(r"^flags\s*: (.*)$", facts, re.M).group(1).split())
+    git = ["git", "-C", HERE, "describe", "--always", "--dirty"]
+    return {
+        "processor": re.search(r"^model name\s*: (.*)$", facts, re.M).group(1),
+        "threads": int(THREADS),
+        "flags": sorted(flag for flag in flags if flag.startswith(("avx", "amx", "fma"))),
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
+        "versions": {name: version(name) for name in ["llmcompressor", "torch", "transformers"]},
+    }
+
+
+RAW = []
+
+
 def row(name, ours, theirs, unit, digits=1):
     """More than 1 is in our favour."""
+    RAW.append({"work": name, "unit": unit, "sparq": ours, "peer": theirs})
     a, b = statistics.median(ours), statistics.median(theirs)
     ratio = b / a if unit in ("s", "GB") else a / b
     spread = lambda values: f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
@@ -69,6 +88,7 @@ def main():
     for name in ["programs", "model", "text", "work"]:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--raw", type=Path, help="file for every measured value")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     sparq = Sparq(options)
@@ -104,6 +124,8 @@ def main():
             theirs += peer("prefill.py", options.model, precision, 1)["tokens_per_second"]
             ours.append(sparq.prefill(precision))
         row(f"prefill with the output layer, sequences of 512, {precision}, against transformers", ours, theirs, "tokens/s", 0)
+    if options.raw:
+        options.raw.write_text(json.dumps({"machine": machine(), "rows": RAW}, indent=1) + "\n")
 
 
 main()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures sparq against llm-compressor, transformers and PyTorch on this machine, in turns, on two threads.
 #
-#   benches/peers/run.sh TEXT.txt [RUNS]    # a text of some 200 KB; prints a table for docs/performance.md
+#   benches/peers/run.sh TEXT.txt [RUNS]    # a text of some 200 KB; prints a table for docs/performance.md; every value is in results.json
 #
 # SPARQ_PEERS_VENV names a virtual environment to use instead of a fresh one (gigabytes of Python packages).
 set -euo pipefail
@@ -17,4 +17,4 @@ fi
 [[ -e $work/model ]] || "$venv/bin/python" benches/peers/make_model.py "$text" "$work/model"
 cargo build --release -p sparq --examples
 "$venv/bin/python" benches/peers/compare.py --programs target/release/examples --model "$work/model" --text "$text" \
-    --work "$work" --runs "${2:-3}"
+    --work "$work" --runs "${2:-3}" --raw benches/peers/results.json

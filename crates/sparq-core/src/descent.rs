@@ -1,6 +1,7 @@
 use crate::{CompressError, Curvature, Granularity, Grid, Mask, Quantized, Result};
-use ndarray::{Array2, ArrayView2, Zip, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Zip, s};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Columns whose changes are gathered before they reach the rest of the gradient as one product.
 pub(crate) const BLOCK_COLUMNS: usize = 128;
@@ -14,11 +15,10 @@ const ROWS_PER_TASK: usize = 16;
 /// ```
 ///
 /// A column sweep chooses every code once and knows only the columns before it. Descent knows all columns, and never makes
-/// the objective worse. One round sets the scales of all groups, then all codes, column by column, for all rows together.
-/// Zero points stay. A scale for the whole matrix stays too.
+/// the objective worse. One round goes through the columns, a few groups at a time: it sets the scales of these groups, then
+/// their codes, column by column, for all rows together. Zero points stay. A scale for the whole matrix stays too.
 ///
-/// Cost: `2 · out · in²` multiply-adds a round, as matrix products; memory: four copies of the weight
-/// and one of the Hessian. Same bits for any number of threads.
+/// Cost: `out · in²` multiply-adds a round, as matrix products; memory: two copies of the weight and one of the Hessian. Same bits for any number of threads.
 ///
 /// # Examples
 /// ```
@@ -69,22 +69,12 @@ impl CoordinateDescent {
         }
 
         let missing = &target - &quantized.dequantize();
-        let mut gradient = Array2::zeros((rows, width));
-        sparq_linalg::gemm(1.0, missing.view(), matrix.view(), 0.0, gradient.view_mut());
-        drop(missing);
-        let mut state = Descent {
-            group_size,
-            kept: mask.map(|mask| mask.view().as_standard_layout().into_owned()),
-            product: Array2::zeros((rows, width)),
-            gradient,
-            matrix,
-            quantized,
-        };
+        let kept = mask.map(|mask| mask.view().as_standard_layout().into_owned());
+        let mut state = Descent { quantized, group_size, kept, matrix, missing };
         for _ in 0..self.rounds {
-            if state.quantized.scheme.granularity != Granularity::Tensor {
-                state.move_scales();
+            for first in (0..width).step_by(state.span()) {
+                state.visit(first..width.min(first + state.span()));
             }
-            state.move_codes();
         }
         Ok(())
     }
@@ -123,54 +113,89 @@ struct Descent<'a> {
     kept: Option<Array2<bool>>,
     /// `H + λI`.
     matrix: Array2<f32>,
-    /// `(W - V)(H + λI)`: half the falling gradient of the objective by `V`.
-    gradient: Array2<f32>,
-    /// Scratch space.
-    product: Array2<f32>,
+    /// `W - V`, row-major.
+    missing: Array2<f32>,
 }
 
 impl Descent<'_> {
-    /// Sets the scale of each group in turn to the best one for its codes and all that is around it.
-    fn move_scales(&mut self) {
-        let (rows, width) = self.gradient.dim();
-        let (size, storable) = (self.group_size, self.quantized.scheme.scale_type);
-        for group in 0..width.div_ceil(size) {
-            let columns = group * size..width.min((group + 1) * size);
-            let steps = Array2::from_shape_fn((rows, columns.len()), |(row, offset)| {
-                let zero = self.quantized.grids[[row, group]].zero;
-                f32::from(self.quantized.codes[[row, columns.start + offset]]) - f32::from(zero)
-            });
-            let around = self.matrix.slice(s![columns.clone(), ..]);
-            sparq_linalg::gemm(1.0, steps.view(), around, 0.0, self.product.view_mut());
-            let rows = self.gradient.outer_iter_mut().into_par_iter().zip(self.product.outer_iter());
-            rows.zip(self.quantized.grids.outer_iter_mut()).zip(steps.outer_iter()).for_each(
-                |(((mut gradient, product), mut grids), steps)| {
-                    let along = |values: &ndarray::ArrayView1<'_, f32>| -> f64 {
-                        let values = values.slice(s![columns.clone()]);
-                        values.iter().zip(steps).map(|(&value, &step)| f64::from(value) * f64::from(step)).sum()
-                    };
-                    let (slope, curvature) = (along(&gradient.view()), along(&product));
-                    let old = grids[group].scale;
-                    let best = (f64::from(old) + slope / curvature) as f32;
-                    let new = storable.round_beside(best, grids.as_slice().unwrap_or_default(), group);
-                    let change = new - old;
-                    // Rounding a scale for storage may overshoot; then the old one is better. Of a group without any step the
-                    // gain is not a number.
-                    let gain = f64::from(change) * (2.0 * slope - f64::from(change) * curvature);
-                    if gain > 0.0 {
-                        grids[group].scale = new;
-                        Zip::from(&mut gradient).and(product).for_each(|g, &p| *g -= change * p);
-                    }
-                },
-            );
+    /// Columns that are visited together: whole groups, of about a block.
+    fn span(&self) -> usize {
+        match self.quantized.scheme.granularity {
+            Granularity::Tensor => BLOCK_COLUMNS,
+            _ => (BLOCK_COLUMNS / self.group_size).max(1) * self.group_size,
         }
     }
 
-    /// Sets each code in turn to the best one given all others.
-    fn move_codes(&mut self) {
+    /// Sets the scales and then the codes of some columns.
+    fn visit(&mut self, columns: Range<usize>) {
+        // Half the falling gradient of the objective by these columns of `V`: `(W - V)(H + λI)`.
+        let mut gradient = Array2::zeros((self.missing.nrows(), columns.len()));
+        let here = self.matrix.slice(s![.., columns.clone()]);
+        sparq_linalg::gemm(1.0, self.missing.view(), here, 0.0, gradient.view_mut());
+        if self.quantized.scheme.granularity != Granularity::Tensor {
+            for first in columns.clone().step_by(self.group_size) {
+                self.move_scales(first..columns.end.min(first + self.group_size), &columns, &mut gradient);
+            }
+        }
         let Quantized { scheme, codes, grids } = &mut *self.quantized;
-        let grids = GridCodes { grids, group_size: self.group_size, max_code: scheme.bits.max_code() };
-        move_codes(&grids, codes, self.kept.as_ref(), self.matrix.view(), &mut self.gradient);
+        let lattice = GridCodes { grids, group_size: self.group_size, max_code: scheme.bits.max_code() };
+        for first in columns.clone().step_by(BLOCK_COLUMNS) {
+            let block = first..columns.end.min(first + BLOCK_COLUMNS);
+            let inside = self.matrix.slice(s![block.clone(), block.clone()]);
+            let at = first - columns.start;
+            let moved = move_block(&lattice, first, inside, (&gradient, at), codes, self.kept.as_ref());
+            let Some(changes) = moved else { continue };
+            let mut missing = self.missing.slice_mut(s![.., block.clone()]);
+            Zip::from(&mut missing).and(&changes).par_for_each(|missing, change| *missing -= change);
+            if block.end < columns.end {
+                let right = self.matrix.slice(s![block.clone(), block.end..columns.end]);
+                let rest = gradient.slice_mut(s![.., at + block.len()..]);
+                sparq_linalg::gemm(-1.0, changes.view(), right, 1.0, rest);
+            }
+        }
+    }
+
+    /// Sets the scales of the group with these `columns` to the best ones for its codes and all that is around it. The
+    /// gradient `around` it follows.
+    fn move_scales(&mut self, columns: Range<usize>, around: &Range<usize>, gradient: &mut Array2<f32>) {
+        let (size, storable) = (self.group_size, self.quantized.scheme.scale_type);
+        let group = columns.start / size;
+        let mut steps = Array2::zeros((gradient.nrows(), columns.len()));
+        let lines = steps.outer_iter_mut().into_par_iter().zip(self.quantized.codes.outer_iter());
+        lines.zip(self.quantized.grids.outer_iter()).for_each(|((mut steps, codes), grids)| {
+            let zero = f32::from(grids[group].zero);
+            Zip::from(&mut steps)
+                .and(codes.slice(s![columns.clone()]))
+                .for_each(|step, &code| *step = f32::from(code) - zero);
+        });
+        let mut product = Array2::zeros(gradient.dim());
+        let here = self.matrix.slice(s![columns.clone(), around.clone()]);
+        sparq_linalg::gemm(1.0, steps.view(), here, 0.0, product.view_mut());
+        let of_group = columns.start - around.start..columns.end - around.start;
+        let lines = gradient.outer_iter_mut().into_par_iter().zip(product.outer_iter());
+        let lines = lines.zip(self.quantized.grids.outer_iter_mut()).zip(steps.outer_iter());
+        lines.zip(self.missing.outer_iter_mut()).for_each(
+            |((((mut gradient, product), mut grids), steps), mut missing)| {
+                let along = |values: ArrayView1<'_, f32>| -> f64 {
+                    let values = values.slice_move(s![of_group.clone()]);
+                    values.iter().zip(steps).map(|(&value, &step)| f64::from(value) * f64::from(step)).sum()
+                };
+                let (slope, curvature) = (along(gradient.view()), along(product));
+                let old = grids[group].scale;
+                let best = (f64::from(old) + slope / curvature) as f32;
+                let new = storable.round_beside(best, grids.as_slice().unwrap_or_default(), group);
+                let change = new - old;
+                // Rounding a scale for storage may overshoot; then the old one is better. Of a group without any step the gain
+                // is not a number.
+                let gain = f64::from(change) * (2.0 * slope - f64::from(change) * curvature);
+                if gain > 0.0 {
+                    grids[group].scale = new;
+                    Zip::from(&mut gradient).and(product).for_each(|g, &p| *g -= change * p);
+                    let mut missing = missing.slice_mut(s![columns.clone()]);
+                    Zip::from(&mut missing).and(steps).for_each(|missing, &step| *missing -= change * step);
+                }
+            },
+        );
     }
 }
 
@@ -214,41 +239,55 @@ pub(crate) fn move_codes<L: Lattice>(
     matrix: ArrayView2<'_, f32>,
     gradient: &mut Array2<f32>,
 ) -> bool {
-    let (rows, width) = gradient.dim();
-    let kept = kept.and_then(|kept| kept.as_slice());
+    let width = gradient.ncols();
     let mut any = false;
     for first in (0..width).step_by(BLOCK_COLUMNS) {
         let columns = first..width.min(first + BLOCK_COLUMNS);
-        let mut changes = Array2::<f32>::zeros((rows, columns.len()));
-        let block = CodeBlock { first, matrix: matrix.slice(s![columns.clone(), columns.clone()]), lattice };
-        let task = |matrix_width: usize| (ROWS_PER_TASK * matrix_width).max(1);
-        let moved: Vec<bool> = codes
-            .as_slice_mut()
-            .unwrap_or_default()
-            .par_chunks_mut(task(width))
-            .zip(changes.as_slice_mut().unwrap_or_default().par_chunks_mut(task(columns.len())))
-            .zip(gradient.as_slice().unwrap_or_default().par_chunks(task(width)))
-            .enumerate()
-            .map(|(index, ((codes, changes), gradient))| {
-                let rows = codes
-                    .chunks_exact_mut(width)
-                    .zip(changes.chunks_exact_mut(columns.len()))
-                    .zip(gradient.chunks_exact(width));
-                let mut moved = false;
-                for (row, ((codes, changes), gradient)) in (index * ROWS_PER_TASK..).zip(rows) {
-                    let kept = kept.map(|kept| &kept[row * width + columns.start..row * width + columns.end]);
-                    moved |= block.descend(row, &mut codes[columns.clone()], changes, &gradient[columns.clone()], kept);
-                }
-                moved
-            })
-            .collect();
-        if moved.contains(&true) {
+        let inside = matrix.slice(s![columns.clone(), columns.clone()]);
+        if let Some(changes) = move_block(lattice, first, inside, (gradient, first), codes, kept) {
             any = true;
             let around = matrix.slice(s![columns, ..]);
             sparq_linalg::gemm(-1.0, changes.view(), around, 1.0, gradient.view_mut());
         }
     }
     any
+}
+
+/// Sets the codes of a block of columns from `first` on, and returns by how much each weight changed; none if none did.
+/// `matrix` is `H + λI` inside the block; the block's gradient begins at column `at` of `gradient`.
+fn move_block<L: Lattice>(
+    lattice: &L,
+    first: usize,
+    matrix: ArrayView2<'_, f32>,
+    (gradient, at): (&Array2<f32>, usize),
+    codes: &mut Array2<L::Code>,
+    kept: Option<&Array2<bool>>,
+) -> Option<Array2<f32>> {
+    let ((rows, width), count) = (codes.dim(), matrix.nrows());
+    let columns = first..first + count;
+    let kept = kept.and_then(|kept| kept.as_slice());
+    let mut changes = Array2::<f32>::zeros((rows, count));
+    let block = CodeBlock { first, matrix, lattice };
+    let task = |width: usize| (ROWS_PER_TASK * width).max(1);
+    let moved: Vec<bool> = codes
+        .as_slice_mut()
+        .unwrap_or_default()
+        .par_chunks_mut(task(width))
+        .zip(changes.as_slice_mut().unwrap_or_default().par_chunks_mut(task(count)))
+        .zip(gradient.as_slice().unwrap_or_default().par_chunks(task(gradient.ncols())))
+        .enumerate()
+        .map(|(index, ((codes, changes), gradients))| {
+            let rows = codes.chunks_exact_mut(width).zip(changes.chunks_exact_mut(count));
+            let rows = rows.zip(gradients.chunks_exact(gradient.ncols()));
+            let mut moved = false;
+            for (row, ((codes, changes), gradient)) in (index * ROWS_PER_TASK..).zip(rows) {
+                let kept = kept.map(|kept| &kept[row * width + columns.start..row * width + columns.end]);
+                moved |= block.descend(row, &mut codes[columns.clone()], changes, &gradient[at..at + count], kept);
+            }
+            moved
+        })
+        .collect();
+    moved.contains(&true).then_some(changes)
 }
 
 /// A block of columns, for the rows to go through on their own.

@@ -1,5 +1,9 @@
 use crate::{ColumnOrder, CompressError, Result};
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
+use std::ops::Range;
+
+/// Columns that a solution computes at a time.
+const PANEL_COLUMNS: usize = 512;
 
 /// `U` with `(H + λI)⁻¹ = UᵀU`: the whole of it, or only its diagonal where no more could be had
 /// ([`Curvature`](crate::Curvature)).
@@ -13,6 +17,7 @@ pub struct InverseFactor {
 
 impl InverseFactor {
     pub(crate) fn new(upper: Array2<f32>, order: Option<ColumnOrder>) -> Self {
+        let upper = if upper.is_standard_layout() { upper } else { upper.as_standard_layout().into_owned() };
         Self { diagonal: upper.diag().to_vec(), upper: Some(upper), order }
     }
 
@@ -51,9 +56,14 @@ impl InverseFactor {
 
     /// The diagonal of `(H + λI)⁻¹`, `[in]`, all positive, in the order of the input channels.
     pub fn inverse_diagonal(&self) -> Vec<f32> {
-        let square = |column: ArrayView1<'_, f32>| column.iter().map(|&u| f64::from(u) * f64::from(u)).sum::<f64>();
         let diagonal: Vec<f32> = match &self.upper {
-            Some(upper) => upper.columns().into_iter().map(|column| square(column) as f32).collect(),
+            Some(upper) => {
+                let mut sums = vec![0.0_f64; self.width()];
+                for row in upper.outer_iter() {
+                    sums.iter_mut().zip(row).for_each(|(sum, &u)| *sum += f64::from(u) * f64::from(u));
+                }
+                sums.into_iter().map(|sum| sum as f32).collect()
+            }
             None => self.diagonal.iter().map(|value| value * value).collect(),
         };
         match &self.order {
@@ -90,21 +100,32 @@ impl InverseFactor {
         let Some(upper) = &self.upper else {
             return &b * &ndarray::aview1(&self.diagonal).mapv(|value| value * value);
         };
-        let mut half = Array2::zeros(b.dim());
-        sparq_linalg::gemm(1.0, b, upper.t(), 0.0, half.view_mut());
-        let mut solved = Array2::zeros(b.dim());
-        sparq_linalg::gemm(1.0, half.view(), upper.view(), 0.0, solved.view_mut());
+        // `U` is zero below its diagonal: what lies there is left out, a panel at a time.
+        let (mut half, mut solved) = (Array2::zeros(b.dim()), Array2::zeros(b.dim()));
+        let width = self.width();
+        let panels = || (0..width).step_by(PANEL_COLUMNS).map(|first| first..width.min(first + PANEL_COLUMNS));
+        for panel in panels() {
+            let (from, to) = (s![.., panel.start..], s![.., panel.clone()]);
+            let upper = upper.slice(s![panel.clone(), panel.start..]);
+            sparq_linalg::gemm(1.0, b.slice(from), upper.t(), 0.0, half.slice_mut(to));
+        }
+        for panel in panels() {
+            let (from, to) = (s![.., ..panel.end], s![.., panel.clone()]);
+            let upper = upper.slice(s![..panel.end, panel.clone()]);
+            sparq_linalg::gemm(1.0, half.slice(from), upper, 0.0, solved.slice_mut(to));
+        }
         solved
     }
 
-    /// Rows and columns `columns` of `U`; none if nothing is compensated.
-    pub(crate) fn block(&self, columns: std::ops::Range<usize>) -> Option<ArrayView2<'_, f32>> {
-        self.upper.as_ref().map(|upper| upper.slice(s![columns.clone(), columns]))
+    /// Rows `columns` of `U` inside these columns; none if nothing is compensated.
+    pub(crate) fn rows_of_block(&self, columns: Range<usize>) -> Vec<&[f32]> {
+        let Some(upper) = self.upper.as_ref().and_then(|upper| upper.as_slice()) else { return Vec::new() };
+        let width = self.width();
+        columns.clone().map(|row| &upper[row * width + columns.start..row * width + columns.end]).collect()
     }
 
-    /// Rows `columns` of `U` right of them; none if nothing is compensated.
-    pub(crate) fn right_of(&self, columns: std::ops::Range<usize>) -> Option<ArrayView2<'_, f32>> {
-        let end = columns.end;
-        self.upper.as_ref().map(|upper| upper.slice(s![columns, end..]))
+    /// These rows and columns of `U`; none if nothing is compensated.
+    pub(crate) fn piece(&self, rows: Range<usize>, columns: Range<usize>) -> Option<ArrayView2<'_, f32>> {
+        self.upper.as_ref().map(|upper| upper.slice(s![rows, columns]))
     }
 }

@@ -40,6 +40,28 @@ impl<const N: usize> GridLanes<N> {
         Self { scales, zeros, max_code: f32::from(max_code) }
     }
 
+    /// What each lane's value becomes on its grid, and its code: [`Grid::round`] and [`Grid::encode`].
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        clippy::needless_range_loop,
+        reason = "to be compiled to vectors, those of the caller"
+    )]
+    pub(crate) fn nearest(&self, values: &[f32; N]) -> ([f32; N], [f32; N]) {
+        let (mut rounded, mut codes) = ([0.0; N], [0.0; N]);
+        for lane in 0..N {
+            codes[lane] = nearest(values[lane], self.scales[lane], self.zeros[lane], self.max_code);
+            rounded[lane] = value_of(codes[lane], self.scales[lane], self.zeros[lane]);
+        }
+        (rounded, codes)
+    }
+
+    /// The code that means 0.0 in a lane.
+    #[inline]
+    pub(crate) fn zero(&self, lane: usize) -> f32 {
+        self.zeros[lane]
+    }
+
     /// What `value` becomes on each: [`Grid::round`].
     #[inline(always)]
     #[allow(
@@ -87,7 +109,7 @@ impl Grid {
     /// The value of a code.
     #[inline]
     pub fn decode(self, code: u8) -> f32 {
-        self.scale * (f32::from(code) - f32::from(self.zero)) + 0.0
+        value_of(code.into(), self.scale, self.zero.into())
     }
 }
 
@@ -103,7 +125,13 @@ fn nearest(value: f32, scale: f32, zero: f32, max_code: f32) -> f32 {
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "part of `GridLanes::round`")]
 fn round(value: f32, scale: f32, zero: f32, max_code: f32) -> f32 {
-    scale * (nearest(value, scale, zero, max_code) - zero) + 0.0
+    value_of(nearest(value, scale, zero, max_code), scale, zero)
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "part of `GridLanes::round`")]
+fn value_of(code: f32, scale: f32, zero: f32) -> f32 {
+    scale * (code - zero) + 0.0
 }
 
 /// The integer form of a quantized layer. It travels as such to the file; the dense weight is derived from it.

@@ -46,6 +46,7 @@
 //! fraction is a fraction, never a percentage.
 #![deny(unsafe_code)]
 
+mod band;
 mod curvature;
 mod damping;
 mod descent;

@@ -1,4 +1,5 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use rayon::prelude::*;
 
 /// An order in which columns are visited: act-order, also called desc_act.
 ///
@@ -30,12 +31,12 @@ impl ColumnOrder {
     }
 
     /// Columns of `matrix` in this order.
-    pub fn permute_columns<T: Clone>(&self, matrix: ArrayView2<'_, T>) -> Array2<T> {
+    pub fn permute_columns<T: Copy + Default + Send + Sync>(&self, matrix: ArrayView2<'_, T>) -> Array2<T> {
         columns_of(matrix, &self.columns)
     }
 
     /// Undoes [`permute_columns`](Self::permute_columns).
-    pub fn restore_columns<T: Clone>(&self, matrix: ArrayView2<'_, T>) -> Array2<T> {
+    pub fn restore_columns<T: Copy + Default + Send + Sync>(&self, matrix: ArrayView2<'_, T>) -> Array2<T> {
         let mut position = vec![0; self.columns.len()];
         for (at, &column) in self.columns.iter().enumerate() {
             position[column] = at;
@@ -64,6 +65,13 @@ impl ColumnOrder {
 }
 
 /// The result is row-major, unlike that of `select`: callers iterate over rows.
-fn columns_of<T: Clone>(matrix: ArrayView2<'_, T>, columns: &[usize]) -> Array2<T> {
-    Array2::from_shape_fn((matrix.nrows(), columns.len()), |(row, at)| matrix[[row, columns[at]]].clone())
+fn columns_of<T: Copy + Default + Send + Sync>(matrix: ArrayView2<'_, T>, columns: &[usize]) -> Array2<T> {
+    let mut ordered = Array2::default((matrix.nrows(), columns.len()));
+    let rows = ordered.outer_iter_mut().into_par_iter().zip(matrix.outer_iter());
+    rows.for_each(|(mut ordered, row)| {
+        for (value, &column) in ordered.iter_mut().zip(columns) {
+            *value = row[column];
+        }
+    });
+    ordered
 }

@@ -1,9 +1,6 @@
 use crate::{CompressError, Curvature, Mask, Result};
-use ndarray::{Array2, ArrayView2, Zip};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, Zip};
 use rayon::prelude::*;
-
-/// Rows one task works through.
-const ROWS_PER_TASK: usize = 16;
 
 /// Refits the weights that a mask keeps, all of them at once, so that together they make up for those it removes:
 /// minimises
@@ -16,7 +13,7 @@ const ROWS_PER_TASK: usize = 16;
 /// `[out, in] × [in, in]` a step. A column sweep leaves a third of this error on the table, because a column that was
 /// visited cannot be changed any more. Few steps regularise: what the calibration tokens say least about changes last.
 ///
-/// Cost: `steps · out · in²` multiply-adds; memory: five copies of the weight. Same bits for any number of threads.
+/// Cost: `steps · out · in²` multiply-adds; memory: four copies of the weight. Same bits for any number of threads.
 ///
 /// # Examples
 /// ```
@@ -61,21 +58,33 @@ impl Refit {
         shape("Hessian", matrix.dim(), (width, width))?;
         let shift = shift as f32;
         let inverse: Vec<f32> = matrix.diag().iter().map(|&value| reciprocal(value + shift)).collect();
+        let kept = mask.view();
 
         // The gradient, up to sign and a factor, on the support: (W - V)(H + λI).
-        let missing = &dense - &weight;
-        let mut residual = times(&missing, matrix, shift);
-        mask.apply(&mut residual);
+        let mut product = Array2::zeros((rows, width));
+        let mut residual = &dense - &weight;
+        sparq_linalg::gemm(1.0, residual.view(), matrix, 0.0, product.view_mut());
+        let rows_of = residual.outer_iter_mut().into_par_iter().zip(product.outer_iter()).zip(kept.outer_iter());
+        rows_of.for_each(|((residual, product), kept)| {
+            let gradient = |missing: f32, product: f32| product + shift * missing;
+            Zip::from(residual)
+                .and(product)
+                .and(kept)
+                .for_each(|r, &p, &kept| *r = if kept { gradient(*r, p) } else { 0.0 });
+        });
         let mut direction = Array2::zeros((rows, width));
         let mut energy = vec![0.0_f64; rows];
         for _ in 0..self.steps {
-            advance_direction(&mut direction, &residual, &inverse, &mut energy);
-            let mut product = times(&direction, matrix, shift);
-            mask.apply(&mut product);
-            step(&mut weight, &mut residual, &direction, &product, &energy);
+            let rows_of = direction.outer_iter_mut().into_par_iter().zip(residual.outer_iter()).zip(&mut energy);
+            rows_of.for_each(|((direction, residual), energy)| turn(direction, residual, &inverse, energy));
+            sparq_linalg::gemm(1.0, direction.view(), matrix, 0.0, product.view_mut());
+            let rows_of = weight.outer_iter_mut().into_par_iter().zip(residual.outer_iter_mut());
+            let rows_of =
+                rows_of.zip(direction.outer_iter()).zip(product.outer_iter()).zip(kept.outer_iter()).zip(&energy);
+            rows_of.for_each(|(((((weight, residual), direction), product), kept), &energy)| {
+                step(weight, residual, direction, (product, shift), kept, energy);
+            });
         }
-        // Exactly on the support, whatever rounding did to products.
-        mask.apply(&mut weight);
         Ok(weight)
     }
 }
@@ -84,55 +93,58 @@ fn reciprocal(value: f32) -> f32 {
     if value > 0.0 { 1.0 / value } else { 0.0 }
 }
 
-/// `x (H + shift · I)`.
-fn times(x: &Array2<f32>, matrix: ArrayView2<'_, f32>, shift: f32) -> Array2<f32> {
-    let mut product = x.clone();
-    sparq_linalg::gemm(1.0, x.view(), matrix, shift, product.view_mut());
-    product
-}
-
-/// `p ← z + β p` with `z` the preconditioned residual and `β` the ratio of the energies `⟨r, z⟩` now and before, row
-/// by row.
-fn advance_direction(direction: &mut Array2<f32>, residual: &Array2<f32>, inverse: &[f32], energy: &mut [f64]) {
-    let width = inverse.len();
-    let rows = rows_of(direction, width).zip(residual.as_slice().unwrap_or_default().par_chunks(ROWS_PER_TASK * width));
-    rows.zip(energy.par_chunks_mut(ROWS_PER_TASK)).for_each(|((directions, residuals), energies)| {
-        let rows = directions.chunks_mut(width).zip(residuals.chunks(width)).zip(energies);
-        for ((direction, residual), energy) in rows {
-            let now: f64 =
-                residual.iter().zip(inverse).map(|(&r, &d)| f64::from(r) * f64::from(r) * f64::from(d)).sum();
+/// Of one row: `p ← z + β p` with `z` the preconditioned residual and `β` the ratio of the energies `⟨r, z⟩` now and before.
+fn turn(direction: ArrayViewMut1<'_, f32>, residual: ArrayView1<'_, f32>, inverse: &[f32], energy: &mut f64) {
+    let (Some(direction), Some(residual)) = (direction.into_slice(), residual.to_slice()) else { return };
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let now = sum(residual.iter().zip(inverse), |(&r, &d)| f64::from(r) * f64::from(r) * f64::from(d));
             let beta = if *energy > 0.0 { (now / *energy) as f32 } else { 0.0 };
-            for ((direction, &residual), &inverse) in direction.iter_mut().zip(residual).zip(inverse) {
+            for ((direction, residual), inverse) in direction.iter_mut().zip(residual).zip(inverse) {
                 *direction = residual * inverse + beta * *direction;
             }
             *energy = now;
-        }
-    });
+        },
+    );
 }
 
-/// `V ← V + α p`, `r ← r - α q` with `q` the product of `p`, and `α` the step that is best for each row.
+/// Of one row: `V ← V + α p`, `r ← r - α q` on the support, with `q = p (H + λI)` and `α` the best step.
 fn step(
-    weight: &mut Array2<f32>,
-    residual: &mut Array2<f32>,
-    direction: &Array2<f32>,
-    product: &Array2<f32>,
-    energy: &[f64],
+    weight: ArrayViewMut1<'_, f32>,
+    residual: ArrayViewMut1<'_, f32>,
+    direction: ArrayView1<'_, f32>,
+    (product, shift): (ArrayView1<'_, f32>, f32),
+    kept: ArrayView1<'_, bool>,
+    energy: f64,
 ) {
-    let rows = weight.outer_iter_mut().into_par_iter().zip(residual.outer_iter_mut()).zip(energy);
-    rows.enumerate().for_each(|(row, ((mut weight, mut residual), &energy))| {
-        let (direction, product) = (direction.row(row), product.row(row));
-        let curvature: f64 = direction.iter().zip(product).map(|(&p, &q)| f64::from(p) * f64::from(q)).sum();
-        let alpha = (energy / curvature) as f32;
-        // A row that is done, or whose curvature is lost in rounding, stays as it is.
-        if curvature > 0.0 && alpha.is_finite() {
-            Zip::from(&mut weight).and(direction).for_each(|weight, &p| *weight += alpha * p);
-            Zip::from(&mut residual).and(product).for_each(|residual, &q| *residual -= alpha * q);
-        }
-    });
+    let (Some(direction), Some(product)) = (direction.to_slice(), product.to_slice()) else { return };
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let terms = direction.iter().zip(product);
+            let curvature = sum(terms.clone(), |(&p, &q)| f64::from(p) * f64::from(q + shift * p));
+            let alpha = (energy / curvature) as f32;
+            // A row that is done, or whose curvature is lost in rounding, stays as it is.
+            if curvature > 0.0 && alpha.is_finite() {
+                for (((weight, residual), (&p, &q)), &kept) in weight.into_iter().zip(residual).zip(terms).zip(kept) {
+                    *weight += alpha * p;
+                    *residual = if kept { *residual - alpha * (q + shift * p) } else { 0.0 };
+                }
+            }
+        },
+    );
 }
 
-fn rows_of(matrix: &mut Array2<f32>, width: usize) -> rayon::slice::ChunksMut<'_, f32> {
-    matrix.as_slice_mut().unwrap_or_default().par_chunks_mut((ROWS_PER_TASK * width).max(1))
+/// A sum whose terms are taken in turns by eight others: one alone would wait for each addition.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "compiled for the instructions of the loop it is called from")]
+fn sum<T>(terms: impl Iterator<Item = T>, value: impl Fn(T) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    for (at, term) in terms.enumerate() {
+        sums[at % 8] += value(term);
+    }
+    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-use crate::{ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection, Stepped, stepped};
+use crate::band::{Block, Matrices};
+use crate::{ColumnOrder, CompressError, Grid, InverseFactor, Mask, Result, Rounding, Selection};
 use ndarray::{Array2, ArrayView2, s};
-use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Columns whose updates are gathered before they reach the rest of the matrix as one product ("lazy batch"), the
 /// value of the reference implementations.
 const BLOCK_COLUMNS: usize = 128;
-/// Rows one task works through: enough to share a block of `U` in cache.
-const ROWS_PER_TASK: usize = 16;
+/// Columns whose updates are gathered a second time: what lies far behind is read and written seldom.
+const PANEL_COLUMNS: usize = 512;
 
 /// The column loop.
 ///
@@ -21,7 +21,7 @@ const ROWS_PER_TASK: usize = 16;
 ///
 /// so every error, of removing and of rounding alike, is compensated by the columns still to come (Frantar & Alistarh
 /// 2023, arXiv:2301.00774; Frantar et al. 2022, arXiv:2210.17323). Errors reach columns inside the current block at
-/// once and the columns behind it as one matrix product. Blocks never cut a pattern in two, and a group only if it is
+/// once and the columns behind it as matrix products, those far behind for several blocks together. Blocks never cut a pattern in two, and a group only if it is
 /// larger than a block: then its grid is fitted where it begins, on values that every column before it has updated.
 ///
 /// Cost: `out · in²` multiply-adds; memory: codes and mask (3 bytes a weight) beside the weight. Same bits for any
@@ -100,30 +100,35 @@ impl<'a> ColumnSweep<'a> {
         let channel_of = channels_of(width, self.factor.order());
         let group_size = rounding.group_size();
         if rows > 0 && width > 0 {
-            for columns in self.blocks(width, selection, rounding) {
-                if let Selection::PerBlock(rule) = selection {
-                    rule.select(
-                        columns.clone(),
-                        weight.slice(s![.., columns.clone()]),
-                        &self.factor.diagonal()[columns.clone()],
-                        kept.slice_mut(s![.., columns.clone()]),
-                    );
+            for blocks in panels(self.blocks(width, selection, rounding), rounding) {
+                let (first, end) = (blocks[0].start, blocks[blocks.len() - 1].end);
+                let mut errors = Array2::<f32>::zeros((rows, end - first));
+                for columns in blocks {
+                    if let Selection::PerBlock(rule) = selection {
+                        rule.select(
+                            columns.clone(),
+                            weight.slice(s![.., columns.clone()]),
+                            &self.factor.diagonal()[columns.clone()],
+                            kept.slice_mut(s![.., columns.clone()]),
+                        );
+                    }
+                    let group_of = channel_of[columns.clone()].iter().map(|channel| channel / group_size).collect();
+                    let block = Block {
+                        first: columns.start,
+                        diagonal: self.factor.diagonal(),
+                        upper: self.factor.rows_of_block(columns.clone()),
+                        channel_of: &channel_of,
+                        group_of,
+                        selection,
+                        rounding,
+                    };
+                    let matrices =
+                        Matrices { weight: &mut weight, kept: &mut kept, codes: &mut codes, grids: &mut grids };
+                    block.sweep(matrices, &mut errors, columns.start - first);
+                    let of_block = errors.slice(s![.., columns.start - first..columns.end - first]);
+                    self.spread(of_block, columns.clone(), columns.end..end, &mut weight);
                 }
-                let block = Block {
-                    first: columns.start,
-                    diagonal: self.factor.diagonal(),
-                    upper: self.factor.block(columns.clone()),
-                    channel_of: &channel_of,
-                    group_size,
-                    selection,
-                    rounding,
-                    max_code: rounding.max_code(),
-                };
-                let mut errors = Array2::<f32>::zeros((rows, columns.len()));
-                block.sweep_rows(&mut weight, &mut kept, &mut codes, &mut grids, &mut errors);
-                if let Some(right) = self.factor.right_of(columns.clone()).filter(|right| right.ncols() > 0) {
-                    sparq_linalg::gemm(-1.0, errors.view(), right, 1.0, weight.slice_mut(s![.., columns.end..]));
-                }
+                self.spread(errors.view(), first..end, end..width, &mut weight);
             }
         }
         let mask = (!matches!(selection, Selection::All)).then(|| Mask::new(kept));
@@ -132,6 +137,13 @@ impl<'a> ColumnSweep<'a> {
             (codes, grids) = (Array2::zeros((0, 0)), Array2::from_shape_fn((0, 0), |_| Grid { scale: 1.0, zero: 0 }));
         }
         Swept { weight, mask, codes, grids }
+    }
+
+    /// Compensates the errors of columns `from` in columns `to`.
+    fn spread(&self, errors: ArrayView2<'_, f32>, from: Range<usize>, to: Range<usize>, weight: &mut Array2<f32>) {
+        if let Some(spread) = self.factor.piece(from, to.clone()).filter(|_| !to.is_empty()) {
+            sparq_linalg::gemm(-1.0, errors, spread, 1.0, weight.slice_mut(s![.., to]));
+        }
     }
 
     fn check(&self, weight: &Array2<f32>, selection: &Selection<'_>, rounding: &Rounding<'_>) -> Result<()> {
@@ -195,6 +207,28 @@ impl<'a> ColumnSweep<'a> {
     }
 }
 
+/// Puts blocks together whose errors reach the columns behind them as one product. A group that is larger than a block is
+/// fitted where it begins, so it lies in one panel; with stale grids every block is on its own.
+fn panels(blocks: Vec<Range<usize>>, rounding: &Rounding<'_>) -> Vec<Vec<Range<usize>>> {
+    let (group, is_stale) = match rounding {
+        Rounding::Dynamic { group_size, stale, .. } => (*group_size, *stale),
+        _ => (1, false),
+    };
+    let mut panels: Vec<Vec<Range<usize>>> = Vec::new();
+    for block in blocks {
+        match panels.last_mut() {
+            Some(panel)
+                if !is_stale
+                    && (block.start - panel[0].start < PANEL_COLUMNS || !block.start.is_multiple_of(group)) =>
+            {
+                panel.push(block);
+            }
+            _ => panels.push(vec![block]),
+        }
+    }
+    panels
+}
+
 /// The input channel of each column in the order of the sweep.
 fn channels_of(width: usize, order: Option<&ColumnOrder>) -> Vec<usize> {
     order.map_or_else(|| (0..width).collect(), |order| order.columns().to_vec())
@@ -211,146 +245,6 @@ fn least_common_multiple(x: usize, y: usize) -> usize {
         (a, b) = (b, a % b);
     }
     (x / a.max(1)).saturating_mul(y)
-}
-
-/// One block of columns and the plugs.
-struct Block<'a> {
-    first: usize,
-    diagonal: &'a [f32],
-    upper: Option<ArrayView2<'a, f32>>,
-    /// Input channel of each column.
-    channel_of: &'a [usize],
-    group_size: usize,
-    selection: &'a Selection<'a>,
-    rounding: &'a Rounding<'a>,
-    max_code: u8,
-}
-
-/// One row of everything.
-struct Row<'a> {
-    /// Index of the row.
-    index: usize,
-    weight: &'a mut [f32],
-    kept: &'a mut [bool],
-    codes: &'a mut [i16],
-    grids: &'a mut [Grid],
-    errors: &'a mut [f32],
-}
-
-impl Block<'_> {
-    fn sweep_rows(
-        &self,
-        weight: &mut Array2<f32>,
-        kept: &mut Array2<bool>,
-        codes: &mut Array2<i16>,
-        grids: &mut Array2<Grid>,
-        errors: &mut Array2<f32>,
-    ) {
-        let tasks = rows_of(weight).zip(rows_of(kept)).zip(rows_of(codes)).zip(rows_of(grids)).zip(rows_of(errors));
-        tasks.enumerate().for_each(|(task, ((((weight, kept), codes), grids), errors))| {
-            let mut expected = Vec::new();
-            let rows = weight.zip(kept).zip(codes).zip(grids).zip(errors);
-            for (index, ((((weight, kept), codes), grids), errors)) in (task * ROWS_PER_TASK..).zip(rows) {
-                self.sweep_row(Row { index, weight, kept, codes, grids, errors }, &mut expected);
-            }
-        });
-    }
-
-    /// Sweeps one row. `expected` is scratch space.
-    fn sweep_row(&self, row: Row<'_>, expected: &mut Vec<bool>) {
-        let length = row.errors.len();
-        let end = self.first + length;
-        if let Rounding::Dynamic { fit, group_size, stale: true } = self.rounding {
-            for start in (self.first..end).filter(|column| column.is_multiple_of(*group_size)) {
-                let group = start..row.weight.len().min(start + group_size);
-                row.grids[start / group_size] = fit.fit(&row.weight[group], &[]);
-            }
-        }
-        let mut decided = match self.selection {
-            Selection::PerRow(_) => self.first,
-            _ => row.weight.len(),
-        };
-        for offset in 0..length {
-            let column = self.first + offset;
-            if let Selection::PerRow(rule) = self.selection
-                && column == decided
-            {
-                decided += rule.columns();
-                let columns = column..decided;
-                rule.select(&row.weight[columns.clone()], &self.diagonal[columns.clone()], &mut row.kept[columns]);
-            }
-            let group = self.channel_of[column] / self.group_size;
-            if let Rounding::Dynamic { fit, group_size, stale: false } = self.rounding
-                && column.is_multiple_of(*group_size)
-            {
-                let columns = column..row.weight.len().min(column + group_size);
-                self.expect(&row, columns.clone(), decided, expected);
-                row.grids[group] = fit.fit(&row.weight[columns], expected);
-            }
-            let value = row.weight[column];
-            let replaced = match (row.kept[column], self.rounding) {
-                (true, Rounding::None) => value,
-                (true, Rounding::Steps { rows, columns, lengths, price }) => {
-                    let channel = self.channel_of[column];
-                    let (factor, step) = (rows[row.index], columns[channel]);
-                    let code = Stepped::choose(value / (factor * step), *price, *lengths, channel);
-                    row.codes[column] = code;
-                    stepped::decode(code, factor, step)
-                }
-                (true, Rounding::Static { .. } | Rounding::Dynamic { .. }) => {
-                    let code = row.grids[group].encode(value, self.max_code);
-                    row.codes[column] = code.into();
-                    row.grids[group].decode(code)
-                }
-                (false, rounding) => {
-                    if let Rounding::Static { .. } | Rounding::Dynamic { .. } = rounding {
-                        row.codes[column] = row.grids[group].zero.into();
-                    }
-                    0.0
-                }
-            };
-            row.weight[column] = replaced;
-            let error = (value - replaced) / self.diagonal[column];
-            row.errors[offset] = error;
-            if error != 0.0
-                && let Some(upper) = self.upper.as_ref().and_then(|upper| upper.row(offset).to_slice())
-            {
-                let rest = &mut row.weight[column + 1..end];
-                for (value, spread) in rest.iter_mut().zip(&upper[offset + 1..]) {
-                    *value -= error * spread;
-                }
-            }
-        }
-    }
-
-    /// What of `columns` is kept, as far as it is decided, and what the rule would keep now of the rest.
-    fn expect(&self, row: &Row<'_>, columns: Range<usize>, decided: usize, expected: &mut Vec<bool>) {
-        expected.clear();
-        if matches!(self.selection, Selection::All) {
-            return;
-        }
-        expected.extend_from_slice(&row.kept[columns.clone()]);
-        if let Selection::PerRow(rule) = self.selection {
-            let mut from = decided.max(columns.start);
-            while from + rule.columns() <= columns.end {
-                let next = from..from + rule.columns();
-                let here = &mut expected[from - columns.start..from - columns.start + rule.columns()];
-                here.fill(true);
-                rule.select(&row.weight[next.clone()], &self.diagonal[next], here);
-                from += rule.columns();
-            }
-        }
-    }
-}
-
-/// Tasks of a few rows each, every one an iterator over its rows.
-fn rows_of<T: Send>(matrix: &mut Array2<T>) -> impl IndexedParallelIterator<Item = std::slice::ChunksExactMut<'_, T>> {
-    let width = matrix.ncols().max(1);
-    matrix
-        .as_slice_mut()
-        .unwrap_or_default()
-        .par_chunks_mut(width * ROWS_PER_TASK)
-        .map(move |rows| rows.chunks_exact_mut(width))
 }
 
 #[cfg(test)]
@@ -611,6 +505,14 @@ mod tests {
             assert!(blocks.windows(2).all(|pair| pair[0].end == pair[1].start), "{blocks:?}");
             blocks.iter().map(|columns| columns.end).collect()
         };
+        let panels_of = |group_size, stale| {
+            let rounding = Rounding::Dynamic { fit: &AbsMax, group_size, stale };
+            let panels = panels((0..2400).step_by(100).map(|first| first..first + 100).collect(), &rounding);
+            panels.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(panels_of(100, false), [6, 6, 6, 6], "no more blocks than it takes");
+        assert_eq!(panels_of(800, false), [8, 8, 8], "a group is never cut");
+        assert_eq!(panels_of(800, true), [1; 24]);
         assert_eq!(ends(4, 200, false), [128, 200, 328, 400], "groups larger than a block are cut inside");
         assert_eq!(ends(1, 128, false), [128, 256, 384, 400]);
         assert_eq!(ends(4, 48, false), [96, 192, 288, 384, 400], "two groups of 48");

@@ -22,12 +22,17 @@
 //! [`gemm`] then takes about 1.2 times as long, [`syrk_lower`] 1.4 times, [`inverse_factor`] 1.7 times, and a product
 //! with a single row 6 times. Functions and errors are the same; results differ by the rounding of sums.
 //!
+//! # Processors with AMX
+//! On Linux, products of at least 32 rows with 128 columns and terms use the tile registers of Intel processors that have
+//! them (found at run time). `f32` is then multiplied as the sum of two bfloat16 each, in three products summed in `f32`:
+//! the error is 4·10⁻⁶ of a product in the mean, where `f32` alone rounds 3·10⁻⁸. Twice to four times as fast.
+//!
 //! # Contents
 //! * [`gemm`], [`gemm_sequential`], [`linear`]: products.
 //! * [`linear_bf16`]: the product of a linear layer with both sides rounded to bfloat16, for processors that have it.
 //! * [`syrk_lower`], [`mirror_lower`], [`add`]: one triangle of `XᵀX`, the Hessian of a linear layer, and sums of them.
 //! * [`inverse_factor`]: `U` upper triangular with `H⁻¹ = UᵀU`, the factor that GPTQ and SparseGPT sweep with.
-#![deny(unsafe_code)] // one instruction in backend/transition.rs and the kernel of bf16/kernel.rs, with their arguments
+#![deny(unsafe_code)] // one instruction in backend/transition.rs, the kernels of bf16/kernel.rs and amx/tile.rs, with their arguments
 
 mod amx;
 #[cfg(target_arch = "x86_64")]

@@ -9,8 +9,8 @@ pub enum Precision {
     #[default]
     F32,
     /// Weights and inputs rounded to bfloat16 ([`sparq_linalg::linear_bf16`]): about half as fast again where the processor
-    /// multiplies bfloat16, no faster elsewhere. Fewer tokens than 16 at a time are multiplied in `f32`: reading the
-    /// weights takes longest then, and rounding them would only add to it.
+    /// multiplies bfloat16 (AVX512-BF16 or AMX), no faster elsewhere. Fewer tokens than 16 at a time are multiplied in
+    /// `f32`: reading the weights takes longest then, and rounding them would only add to it.
     Bf16,
     /// Inputs rounded to 8 bits, as llama.cpp rounds them. Each becomes a multiple of a 127th of the largest magnitude in its
     /// block of 32 inputs. With few tokens at a time, weights that [stay as they are stored](crate::Model::run_as_stored) in

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 /// use ndarray::array;
 /// use sparq_core::{Curvature, Hessian, LayerCompressor, LayerProblem, Sparsity};
 /// use sparq_prune::{Obs, Wanda};
-/// let weight = array![[1.0_f32, 1.0, 0.9]];
+/// let weight = array![[1.0_f32, 1.01, 0.9]];
 /// // Channels 0 and 1 nearly agree: one of them is the easiest to do without, although channel 2 says the least.
 /// let hessian = Hessian::Full { matrix: array![[1.0, 0.99, 0.0], [0.99, 1.0, 0.0], [0.0, 0.0, 1.0]], tokens: 8 };
 /// let curvature = Curvature::new(hessian);

@@ -17,8 +17,8 @@ const TASK_COLUMNS: usize = 20 * COLUMNS;
 /// `y = x · wᵀ + beta · y` with `x`, `[tokens, in]`, and `w`, `[out, in]`, rounded to bfloat16 (to nearest even) and
 /// their products summed in `f32`; `y` is `[tokens, out]`.
 ///
-/// About half as fast again as [`gemm`](crate::gemm) where the processor multiplies bfloat16 (AVX512-BF16, asked at run
-/// time); elsewhere the rounded matrices go through `gemm`, at its speed and with a copy of both. The two ways agree up
+/// About half as fast again as [`gemm`](crate::gemm) where the processor multiplies bfloat16 (AVX512-BF16 or AMX, asked at
+/// run time); elsewhere the rounded matrices go through `gemm`, at its speed and with a copy of both. The two ways agree up
 /// to the rounding of sums in `f32` (subnormal numbers count as zero on the first). Same bits for any number of threads
 /// of one machine. With `beta == 0.0`, `y` is written without being read.
 ///
