@@ -48,6 +48,13 @@ struct Band<'a> {
     errors: &'a mut [f32],
 }
 
+impl Band<'_> {
+    /// Groups of a row.
+    fn groups(&self) -> usize {
+        self.grids.len() / self.rows.max(1)
+    }
+}
+
 /// The block's part of a band, column by column.
 struct Columns {
     weight: Vec<Lanes<f32>>,
@@ -98,12 +105,12 @@ impl pulp::NullaryFnOnce for Sweep<'_, '_> {
             }
         }
         let mut swept = Columns {
-            weight: turned(band.weight, width, &within, 0.0),
-            kept: turned(band.kept, width, &within, true),
+            weight: to_lanes(band.weight, width, &within, 0.0),
+            kept: to_lanes(band.kept, width, &within, true),
             codes: vec![[0; ROWS]; columns],
             errors: vec![[0.0; ROWS]; columns],
         };
-        let mut table = block.lanes_of_grids(&band);
+        let mut grids: Option<(usize, GridLanes<ROWS>)> = None;
         let mut decided = match block.selection {
             Selection::PerRow(_) => block.first,
             _ => width,
@@ -121,10 +128,15 @@ impl pulp::NullaryFnOnce for Sweep<'_, '_> {
                 && column.is_multiple_of(*group_size)
             {
                 block.fit(&mut band, Some((&swept, decided)), column..width.min(column + group_size), width);
-                table[group] = block.lanes_of_group(&band, group);
+            }
+            if let Rounding::Static { .. } | Rounding::Dynamic { .. } = block.rounding
+                && grids.is_none_or(|(current, _)| current != group)
+            {
+                grids = Some((group, block.lanes_of_group(&band, group)));
             }
             let value = swept.weight[offset];
-            let (replaced, codes) = block.round(&value, &swept.kept[offset], column, table.get(group), band.first);
+            let of_group = grids.as_ref().map(|(_, lanes)| lanes);
+            let (replaced, codes) = block.round(&value, &swept.kept[offset], column, of_group, band.first);
             let mut error = [0.0; ROWS];
             let diagonal = block.diagonal[column];
             for lane in 0..ROWS {
@@ -145,11 +157,11 @@ impl pulp::NullaryFnOnce for Sweep<'_, '_> {
                 }
             }
         }
-        turn_back(&swept.weight, band.weight, width, &within);
-        turn_back(&swept.kept, band.kept, width, &within);
-        turn_back(&swept.errors, band.errors, panel, &(at..at + columns));
+        from_lanes(&swept.weight, band.weight, width, &within);
+        from_lanes(&swept.kept, band.kept, width, &within);
+        from_lanes(&swept.errors, band.errors, panel, &(at..at + columns));
         if !matches!(block.rounding, Rounding::None) {
-            turn_back(&swept.codes, band.codes, width, &within);
+            from_lanes(&swept.codes, band.codes, width, &within);
         }
     }
 }
@@ -210,7 +222,7 @@ impl Block<'_> {
     /// Columns from `decided` on are expected to be kept as the rule would choose now. Without `swept` all count as kept.
     fn fit(&self, band: &mut Band<'_>, swept: Option<(&Columns, usize)>, columns: Range<usize>, width: usize) {
         let Rounding::Dynamic { fit, group_size, .. } = self.rounding else { return };
-        let groups = band.grids.len() / band.rows.max(1);
+        let groups = band.groups();
         let inside = columns.start - self.first..columns.end.min(self.first + self.group_of.len()) - self.first;
         for lane in 0..band.rows {
             let of_row = lane * width + columns.start..lane * width + columns.end;
@@ -242,13 +254,9 @@ impl Block<'_> {
         }
     }
 
-    /// The grids of a band, group by group.
-    fn lanes_of_grids(&self, band: &Band<'_>) -> Vec<GridLanes<ROWS>> {
-        (0..band.grids.len() / band.rows.max(1)).map(|group| self.lanes_of_group(band, group)).collect()
-    }
-
+    /// The grids of a group, row by row.
     fn lanes_of_group(&self, band: &Band<'_>, group: usize) -> GridLanes<ROWS> {
-        let groups = band.grids.len() / band.rows.max(1);
+        let groups = band.groups();
         let grid = |lane| band.grids.get(lane * groups + group).copied().unwrap_or(Grid { scale: 1.0, zero: 0 });
         GridLanes::new(&std::array::from_fn(grid), self.rounding.max_code())
     }
@@ -268,7 +276,7 @@ fn lane_of<T: Copy>(columns: &[Lanes<T>], lane: usize) -> Vec<T> {
 /// Columns `within` of rows of this `width`, row by row, as lanes; `rest` where there is no row.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "part of `Sweep::call`")]
-fn turned<T: Copy>(rows: &[T], width: usize, within: &Range<usize>, rest: T) -> Vec<Lanes<T>> {
+fn to_lanes<T: Copy>(rows: &[T], width: usize, within: &Range<usize>, rest: T) -> Vec<Lanes<T>> {
     let mut columns = vec![[rest; ROWS]; within.len()];
     for (lane, row) in rows.chunks_exact(width).enumerate() {
         for (lanes, value) in columns.iter_mut().zip(&row[within.clone()]) {
@@ -278,10 +286,10 @@ fn turned<T: Copy>(rows: &[T], width: usize, within: &Range<usize>, rest: T) -> 
     columns
 }
 
-/// Puts lanes back to where [`turned`] has them from.
+/// Puts lanes back to where [`to_lanes`] has them from.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "part of `Sweep::call`")]
-fn turn_back<T: Copy>(columns: &[Lanes<T>], rows: &mut [T], width: usize, within: &Range<usize>) {
+fn from_lanes<T: Copy>(columns: &[Lanes<T>], rows: &mut [T], width: usize, within: &Range<usize>) {
     for (lane, row) in rows.chunks_exact_mut(width).enumerate() {
         for (lanes, value) in columns.iter().zip(&mut row[within.clone()]) {
             *value = lanes[lane];

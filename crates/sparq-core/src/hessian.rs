@@ -258,8 +258,7 @@ impl Summand for HessianAccumulator {
 pub(crate) fn finite_rows(x: ArrayView2<'_, f32>) -> Vec<usize> {
     // Without an early end the compiler takes several values at a time.
     let is_finite = |row: ArrayView1<'_, f32>| row.iter().fold(true, |so_far, value| so_far & value.is_finite());
-    let finite: Vec<bool> = x.outer_iter().into_par_iter().map(is_finite).collect();
-    (0..x.nrows()).filter(|&row| finite[row]).collect()
+    (0..x.nrows()).into_par_iter().filter(|&row| is_finite(x.row(row))).collect()
 }
 
 #[cfg(test)]

@@ -64,24 +64,20 @@ impl Refit {
         let mut product = Array2::zeros((rows, width));
         let mut residual = &dense - &weight;
         sparq_linalg::gemm(1.0, residual.view(), matrix, 0.0, product.view_mut());
-        let rows_of = residual.outer_iter_mut().into_par_iter().zip(product.outer_iter()).zip(kept.outer_iter());
-        rows_of.for_each(|((residual, product), kept)| {
-            let gradient = |missing: f32, product: f32| product + shift * missing;
-            Zip::from(residual)
-                .and(product)
-                .and(kept)
-                .for_each(|r, &p, &kept| *r = if kept { gradient(*r, p) } else { 0.0 });
+        let lines = residual.outer_iter_mut().into_par_iter().zip(product.outer_iter()).zip(kept.outer_iter());
+        lines.for_each(|((residual, product), kept)| {
+            let rows = Zip::from(residual).and(product).and(kept);
+            rows.for_each(|r, &p, &kept| *r = if kept { p + shift * *r } else { 0.0 });
         });
         let mut direction = Array2::zeros((rows, width));
         let mut energy = vec![0.0_f64; rows];
         for _ in 0..self.steps {
-            let rows_of = direction.outer_iter_mut().into_par_iter().zip(residual.outer_iter()).zip(&mut energy);
-            rows_of.for_each(|((direction, residual), energy)| turn(direction, residual, &inverse, energy));
+            let lines = direction.outer_iter_mut().into_par_iter().zip(residual.outer_iter()).zip(&mut energy);
+            lines.for_each(|((direction, residual), energy)| advance_direction(direction, residual, &inverse, energy));
             sparq_linalg::gemm(1.0, direction.view(), matrix, 0.0, product.view_mut());
-            let rows_of = weight.outer_iter_mut().into_par_iter().zip(residual.outer_iter_mut());
-            let rows_of =
-                rows_of.zip(direction.outer_iter()).zip(product.outer_iter()).zip(kept.outer_iter()).zip(&energy);
-            rows_of.for_each(|(((((weight, residual), direction), product), kept), &energy)| {
+            let lines = weight.outer_iter_mut().into_par_iter().zip(residual.outer_iter_mut());
+            let lines = lines.zip(direction.outer_iter()).zip(product.outer_iter()).zip(kept.outer_iter()).zip(&energy);
+            lines.for_each(|(((((weight, residual), direction), product), kept), &energy)| {
                 step(weight, residual, direction, (product, shift), kept, energy);
             });
         }
@@ -94,7 +90,12 @@ fn reciprocal(value: f32) -> f32 {
 }
 
 /// Of one row: `p ← z + β p` with `z` the preconditioned residual and `β` the ratio of the energies `⟨r, z⟩` now and before.
-fn turn(direction: ArrayViewMut1<'_, f32>, residual: ArrayView1<'_, f32>, inverse: &[f32], energy: &mut f64) {
+fn advance_direction(
+    direction: ArrayViewMut1<'_, f32>,
+    residual: ArrayView1<'_, f32>,
+    inverse: &[f32],
+    energy: &mut f64,
+) {
     let (Some(direction), Some(residual)) = (direction.into_slice(), residual.to_slice()) else { return };
     pulp::Arch::new().dispatch(
         #[inline(always)]

@@ -1,6 +1,7 @@
-use crate::amx::{self, Part, Work};
+use crate::amx::{self, Work};
 use crate::backend;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use crate::tiles::{Part, cut};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 /// Rows of `c` that one task computes. Large enough that packing `b` once per task costs a few percent,
@@ -41,19 +42,11 @@ pub fn gemm(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f3
         return;
     }
     let tile_columns = if m < FEW_ROWS { TILE_COLUMNS_FEW_ROWS } else { TILE_COLUMNS };
-    let mut tiles = Vec::with_capacity(m.div_ceil(TILE_ROWS) * n.div_ceil(tile_columns));
-    for (a_rows, c_rows) in a.axis_chunks_iter(Axis(0), TILE_ROWS).zip(c.axis_chunks_iter_mut(Axis(0), TILE_ROWS)) {
-        let mut rest = c_rows;
-        let mut first = 0;
-        while first < n {
-            let width = tile_columns.min(n - first);
-            let (tile, after) = rest.split_at(Axis(1), width);
-            tiles.push((a_rows, b.slice_move(ndarray::s![.., first..first + width]), tile));
-            rest = after;
-            first += width;
-        }
-    }
-    let work = |(a, b, c): (_, _, _)| tile(alpha, a, b, beta, c);
+    let tiles = cut(c, (TILE_ROWS, tile_columns), Part::Whole);
+    let work = |(row, column, c): (usize, usize, ArrayViewMut2<'_, f32>)| {
+        let (a, b) = (a.slice(s![row..row + c.nrows(), ..]), b.slice(s![.., column..column + c.ncols()]));
+        tile(alpha, a, b, beta, c);
+    };
     if m.saturating_mul(n).saturating_mul(k) < SEQUENTIAL_BELOW {
         tiles.into_iter().for_each(work);
     } else {
@@ -120,7 +113,6 @@ pub fn linear(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>) -> Array2<f32> {
 mod tests {
     use super::*;
     use crate::testing::{assert_close, on_any_threads, random};
-    use ndarray::s;
     use proptest::prelude::*;
 
     fn naive(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Array2<f32> {

@@ -45,6 +45,7 @@ mod gemm;
 mod syrk;
 #[cfg(test)]
 mod testing;
+mod tiles;
 
 pub use bf16::linear_bf16;
 pub use error::{Error, Result};

@@ -1,6 +1,7 @@
-use crate::amx::{self, Part, Work};
+use crate::amx::{self, Work};
 use crate::backend;
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use crate::tiles::{Part, cut};
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 /// Side of the square tiles of `H` that one task computes: multiples of the kernel's 96, smaller where few tiles would
@@ -31,7 +32,7 @@ pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, mut h: ArrayViewMut2<'_, f
     if amx::product::<2>((alpha, 1.0), x.reversed_axes(), x, h.view_mut(), Part::Lower, Work::Shared) {
         return;
     }
-    lower_tiles(h, tile(n)).into_par_iter().for_each(|(row, column, tile)| {
+    cut(h, (tile(n), tile(n)), Part::Lower).into_par_iter().for_each(|(row, column, tile)| {
         let left = x.slice(s![.., row..row + tile.nrows()]).reversed_axes();
         let right = x.slice(s![.., column..column + tile.ncols()]);
         if row == column {
@@ -40,24 +41,6 @@ pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, mut h: ArrayViewMut2<'_, f
             backend::product(alpha, left, right, true, tile);
         }
     });
-}
-
-/// Cuts the lower triangle of a square matrix into tiles of `side`, each with its first row and column. Those on the
-/// diagonal are whole squares.
-pub(crate) fn lower_tiles<T>(h: ArrayViewMut2<'_, T>, side: usize) -> Vec<(usize, usize, ArrayViewMut2<'_, T>)> {
-    let n = h.nrows();
-    let mut tiles = Vec::new();
-    let mut rest = h;
-    for row in (0..n).step_by(side) {
-        let (mut rows, below) = rest.split_at(Axis(0), side.min(n - row));
-        for column in (0..=row).step_by(side) {
-            let (tile, right) = rows.split_at(Axis(1), side.min(n - column));
-            tiles.push((row, column, tile));
-            rows = right;
-        }
-        rest = below;
-    }
-    tiles
 }
 
 /// Copies the lower triangle of the square matrix `h` onto its upper triangle.

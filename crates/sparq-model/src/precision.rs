@@ -9,7 +9,7 @@ pub enum Precision {
     #[default]
     F32,
     /// Weights and inputs rounded to bfloat16 ([`sparq_linalg::linear_bf16`]): about half as fast again where the processor
-    /// multiplies bfloat16 (AVX512-BF16 or AMX), no faster elsewhere. Fewer tokens than 16 at a time are multiplied in
+    /// multiplies bfloat16 (AVX512-BF16), by a sixth where it has AMX, no faster elsewhere. Fewer tokens than 16 at a time are multiplied in
     /// `f32`: reading the weights takes longest then, and rounding them would only add to it.
     Bf16,
     /// Inputs rounded to 8 bits, as llama.cpp rounds them. Each becomes a multiple of a 127th of the largest magnitude in its

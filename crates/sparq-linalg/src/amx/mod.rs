@@ -13,20 +13,12 @@ mod pack;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tile;
 
+use crate::tiles::Part;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// Terms and columns from which on a product gains from tile registers.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 const LARGE: usize = 128;
-
-/// Which entries of a result are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// All.
-    Whole,
-    /// Those on and below the diagonal; the others are neither read nor written.
-    Lower,
-}
 
 /// Who computes a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +61,7 @@ mod large {
     use super::pack::{Order, Square, TERMS, pack, squares};
     use super::tile::{SIDE, Sums, Tiles};
     use super::{Part, Work};
+    use crate::tiles::cut;
     use ndarray::{ArrayView2, ArrayViewMut2, Axis};
     use rayon::prelude::*;
     use std::cell::RefCell;
@@ -104,7 +97,7 @@ mod large {
                 work.on(pieces.collect(), |(matrix, packed)| pack::<PARTS>(tiles, matrix, order, packed));
             }
             let [left, right] = &packed;
-            work.on(pieces_of(c.view_mut(), part), |((row, column), mut c)| {
+            work.on(cut(c.view_mut(), (ROWS, COLUMNS), part), |(row, column, mut c)| {
                 let mut sums = Sums::default();
                 let panels = right[column / SIDE * block..].chunks_exact(block);
                 for (column, (right, mut c)) in
@@ -116,7 +109,7 @@ mod large {
                         if part == Part::Whole || row >= column {
                             tiles.multiply::<PARTS>(left, right, &mut sums);
                             let is_cut = part == Part::Lower && row == column;
-                            put(tiles, (alpha, beta), &sums, is_cut, c);
+                            store(tiles, (alpha, beta), &sums, is_cut, c);
                         }
                     }
                 }
@@ -135,30 +128,8 @@ mod large {
         }
     }
 
-    /// A part of a result, with its first row and column.
-    type Piece<'a> = ((usize, usize), ArrayViewMut2<'a, f32>);
-
-    /// What one task each computes.
-    fn pieces_of(c: ArrayViewMut2<'_, f32>, part: Part) -> Vec<Piece<'_>> {
-        let (rows, columns) = c.dim();
-        let (mut pieces, mut below) = (Vec::new(), c);
-        for row in (0..rows).step_by(ROWS) {
-            let end = rows.min(row + ROWS);
-            let (mut right, rest) = below.split_at(Axis(0), end - row);
-            below = rest;
-            let columns = if part == Part::Lower { columns.min(end) } else { columns };
-            for column in (0..columns).step_by(COLUMNS) {
-                let width = COLUMNS.min(right.ncols());
-                let (piece, rest) = right.split_at(Axis(1), width);
-                right = rest;
-                pieces.push(((row, column), piece));
-            }
-        }
-        pieces
-    }
-
     /// `c = alpha · sums + beta · c`; if the square is cut, from its diagonal down.
-    fn put(tiles: Tiles, (alpha, beta): (f32, f32), sums: &Sums, is_cut: bool, mut c: ArrayViewMut2<'_, f32>) {
+    fn store(tiles: Tiles, (alpha, beta): (f32, f32), sums: &Sums, is_cut: bool, mut c: ArrayViewMut2<'_, f32>) {
         tiles.run(
             #[inline(always)]
             || {

@@ -40,10 +40,10 @@ pub(super) fn pack<const PARTS: usize>(tiles: Tiles, matrix: ArrayView2<'_, f32>
     let (groups, steps) = (lines.div_ceil(2 * LINES) * 2, terms.div_ceil(TERMS));
     let place = |group: usize, step: usize| ((group / 2 * steps + step) * PARTS) * 2 + group % 2;
     let mut parts = [Square::ZERO; PARTS];
-    let mut put = |parts: &[Square; PARTS], is_turned, place: usize| {
+    let mut store = |parts: &[Square; PARTS], is_transposed, place: usize| {
         for (part, square) in parts.iter().enumerate() {
             let to = &mut packed[place + 2 * part];
-            if is_turned { tiles.transpose(square, to) } else { *to = *square }
+            if is_transposed { tiles.transpose(square, to) } else { *to = *square }
         }
     };
     if matrix.strides()[0] == 1 && matrix.strides()[1] != 1 {
@@ -51,7 +51,7 @@ pub(super) fn pack<const PARTS: usize>(tiles: Tiles, matrix: ArrayView2<'_, f32>
             let rows = slices(matrix.t(), step * TERMS);
             for group in 0..groups {
                 tiles.split_terms(&rows, group * LINES, &mut parts);
-                put(&parts, order == Order::Lines, place(group, step));
+                store(&parts, order == Order::Lines, place(group, step));
             }
         }
         return;
@@ -61,7 +61,7 @@ pub(super) fn pack<const PARTS: usize>(tiles: Tiles, matrix: ArrayView2<'_, f32>
         let rows = slices(matrix.view(), group * LINES);
         for step in 0..steps {
             tiles.split_lines(&rows, step * TERMS, &mut parts);
-            put(&parts, order == Order::Pairs, place(group, step));
+            store(&parts, order == Order::Pairs, place(group, step));
         }
     }
 }

@@ -150,25 +150,16 @@ fn run<R>(loops: impl FnOnce() -> R) -> R {
     loops()
 }
 
-/// # Safety
-/// There are tile registers; `left` and `right` have `steps` times two squares.
-#[allow(unsafe_code)]
-unsafe fn multiply_rounded(left: *const Square, right: *const Square, steps: usize, sums: &mut Sums) {
-    // SAFETY: see `multiply`.
-    unsafe {
+/// Sets up the registers, all of them zero, repeats the instructions of a step, and stores the sums, which are in `tmm0` to
+/// `tmm3`. Each step reads so many bytes of `left` and of `right`, rows of 64 bytes (`row`).
+macro_rules! sum_of_steps {
+    ($left:ident, $right:ident, $steps:ident, $sums:ident, $bytes:literal bytes a step, $($instruction:literal,)+) => {
         asm!(
-            "ldtilecfg [{layout}]", // all registers are zero after it
+            "ldtilecfg [{layout}]",
             "2:",
-            "tileloadd tmm4, [{left} + {row}]",
-            "tileloadd tmm6, [{right} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{left} + {row} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{right} + {row} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {left}, 2048",
-            "add {right}, 2048",
+            $($instruction,)+
+            "add {left}, {bytes}",
+            "add {right}, {bytes}",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{sums} + {line}], tmm0",
@@ -177,13 +168,34 @@ unsafe fn multiply_rounded(left: *const Square, right: *const Square, steps: usi
             "tilestored [{sums} + {line} + 2112], tmm3",
             "tilerelease",
             layout = in(reg) &raw const LAYOUT,
-            left = inout(reg) left => _,
-            right = inout(reg) right => _,
-            steps = inout(reg) steps => _,
+            left = inout(reg) $left => _,
+            right = inout(reg) $right => _,
+            steps = inout(reg) $steps => _,
+            bytes = const $bytes,
             row = in(reg) 64_usize,
             line = in(reg) 128_usize,
-            sums = in(reg) &raw mut *sums,
+            sums = in(reg) &raw mut *$sums,
             options(nostack)
+        )
+    };
+}
+
+/// # Safety
+/// There are tile registers; `left` and `right` have `steps` times two squares.
+#[allow(unsafe_code)]
+unsafe fn multiply_rounded(left: *const Square, right: *const Square, steps: usize, sums: &mut Sums) {
+    // SAFETY: see `multiply`.
+    unsafe {
+        sum_of_steps!(
+            left, right, steps, sums, 2048 bytes a step,
+            "tileloadd tmm4, [{left} + {row}]",
+            "tileloadd tmm6, [{right} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{left} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{right} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
         );
     }
 }
@@ -194,9 +206,8 @@ unsafe fn multiply_rounded(left: *const Square, right: *const Square, steps: usi
 unsafe fn multiply_split(left: *const Square, right: *const Square, steps: usize, sums: &mut Sums) {
     // SAFETY: see `multiply`.
     unsafe {
-        asm!(
-            "ldtilecfg [{layout}]", // all registers are zero after it
-            "2:",
+        sum_of_steps!(
+            left, right, steps, sums, 4096 bytes a step,
             // First parts of the left side with second parts of the right one,
             "tileloadd tmm4, [{left} + {row}]",
             "tileloadd tmm6, [{right} + {row} + 2048]",
@@ -220,23 +231,6 @@ unsafe fn multiply_split(left: *const Square, right: *const Square, steps: usize
             "tileloadd tmm5, [{left} + {row} + 3072]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {left}, 4096",
-            "add {right}, 4096",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{sums} + {line}], tmm0",
-            "tilestored [{sums} + {line} + 64], tmm1",
-            "tilestored [{sums} + {line} + 2048], tmm2",
-            "tilestored [{sums} + {line} + 2112], tmm3",
-            "tilerelease",
-            layout = in(reg) &raw const LAYOUT,
-            left = inout(reg) left => _,
-            right = inout(reg) right => _,
-            steps = inout(reg) steps => _,
-            row = in(reg) 64_usize,
-            line = in(reg) 128_usize,
-            sums = in(reg) &raw mut *sums,
-            options(nostack)
         );
     }
 }
@@ -262,8 +256,8 @@ fn split_lines<const PARTS: usize>(lines: &[&[f32]; LINES], first: usize, parts:
         for part in parts.iter_mut() {
             let pairs = pairs(low, high);
             store(pairs, &mut part.0[at]);
-            low = left(low, widened(_mm512_castsi512_si256(pairs)));
-            high = left(high, widened(_mm512_extracti64x4_epi64::<1>(pairs)));
+            low = remainder(low, widened(_mm512_castsi512_si256(pairs)));
+            high = remainder(high, widened(_mm512_extracti64x4_epi64::<1>(pairs)));
         }
     }
 }
@@ -272,7 +266,7 @@ fn split_lines<const PARTS: usize>(lines: &[&[f32]; LINES], first: usize, parts:
 #[allow(unsafe_code)]
 fn split_terms<const PARTS: usize>(terms: &[&[f32]; TERMS], first: usize, parts: &mut [Square; PARTS]) {
     /// Where each half of a pair comes from: one of the first 16 and one of the last 16.
-    static IN_TURNS: [u16; TERMS] = {
+    static INTERLEAVED: [u16; TERMS] = {
         let mut places = [0; TERMS];
         let mut at = 0;
         while at < TERMS {
@@ -282,15 +276,15 @@ fn split_terms<const PARTS: usize>(terms: &[&[f32]; TERMS], first: usize, parts:
         places
     };
     // SAFETY: the array is 64 bytes, those that are read; the load needs no alignment.
-    let in_turns = unsafe { _mm512_loadu_si512(IN_TURNS.as_ptr().cast()) };
+    let interleaved = unsafe { _mm512_loadu_si512(INTERLEAVED.as_ptr().cast()) };
     for (at, [low, high]) in terms.as_chunks().0.iter().enumerate() {
         let (mut low, mut high) = (load(low, first), load(high, first));
         for part in parts.iter_mut() {
-            let pairs = _mm512_permutexvar_epi16(in_turns, pairs(low, high));
+            let pairs = _mm512_permutexvar_epi16(interleaved, pairs(low, high));
             store(pairs, &mut part.0[at]);
-            low = left(low, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)));
+            low = remainder(low, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)));
             let upper = _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed());
-            high = left(high, _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)));
+            high = remainder(high, _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)));
         }
     }
 }
@@ -333,7 +327,7 @@ fn widened(values: __m256i) -> __m512 {
 /// What `rounded` leaves of a value; nothing of what is not finite.
 #[target_feature(enable = "avx512f,avx512dq")]
 #[inline]
-fn left(value: __m512, rounded: __m512) -> __m512 {
+fn remainder(value: __m512, rounded: __m512) -> __m512 {
     /// Quiet and signalling not-a-numbers, and both infinities.
     const NOT_FINITE: i32 = 0x01 | 0x80 | 0x08 | 0x10;
     _mm512_maskz_sub_ps(!_mm512_fpclass_ps_mask::<NOT_FINITE>(rounded), value, rounded)

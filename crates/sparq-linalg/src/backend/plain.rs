@@ -1,6 +1,6 @@
 //! Products of `ndarray`, and a blocked Cholesky factorization on top of them.
 
-use crate::syrk::lower_tiles;
+use crate::tiles::{Part, cut};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, NdFloat, ShapeBuilder, s};
 use rayon::prelude::*;
@@ -68,11 +68,13 @@ fn factor_columns<T: Arithmetic>(rest: ArrayViewMut2<'_, T>) -> Result<(), usize
         rows.assign(&solved);
     });
     // Tiles on the diagonal are computed in full: nobody reads what this leaves above it.
-    lower_tiles(rest.slice_move(s![width.., ..]), TILE).into_par_iter().for_each(|(row, column, mut tile)| {
-        let left = below.slice(s![row..row + tile.nrows(), ..]);
-        let right = below.slice(s![column..column + tile.ncols(), ..]);
-        general_mat_mul(-T::one(), &left, &right.t(), T::one(), &mut tile);
-    });
+    cut(rest.slice_move(s![width.., ..]), (TILE, TILE), Part::Lower).into_par_iter().for_each(
+        |(row, column, mut tile)| {
+            let left = below.slice(s![row..row + tile.nrows(), ..]);
+            let right = below.slice(s![column..column + tile.ncols(), ..]);
+            general_mat_mul(-T::one(), &left, &right.t(), T::one(), &mut tile);
+        },
+    );
     Ok(())
 }
 
