@@ -109,6 +109,7 @@ impl Hessian {
 pub struct HessianAccumulator {
     sums: Hessian,
     skipped: u64,
+    in_bf16: bool,
 }
 
 impl HessianAccumulator {
@@ -135,10 +136,17 @@ impl HessianAccumulator {
                 Hessian::Full { matrix: Array2::zeros((width, width)), tokens: 0 }
             }
         };
-        Ok(Self { sums, skipped: 0 })
+        Ok(Self { sums, skipped: 0, in_bf16: false })
     }
 
-    /// Goes on from sums that were [finished](Self::finish); `skipped` tokens were left out of them. The result is
+    /// Whether inputs are rounded to bfloat16 before they are multiplied ([`sparq_linalg::syrk_lower_bf16`]), as they are in
+    /// the products of a model that runs in it. By default they are not; sums of squares alone never are.
+    #[must_use]
+    pub fn in_bf16(self, in_bf16: bool) -> Self {
+        Self { in_bf16, ..self }
+    }
+
+    /// Goes on in `f32` from sums that were [finished](Self::finish); `skipped` tokens were left out of them. The result is
     /// bit-identical to one uninterrupted accumulation.
     ///
     /// # Examples
@@ -155,7 +163,7 @@ impl HessianAccumulator {
     /// # Ok::<(), sparq_core::CompressError>(())
     /// ```
     pub fn resume(sums: Hessian, skipped: u64) -> Self {
-        Self { sums, skipped }
+        Self { sums, skipped, in_bf16: false }
     }
 
     /// Adds the inputs `x`, `[tokens, in]`. Tokens with a NaN or an infinity among their inputs are left out and
@@ -183,7 +191,8 @@ impl HessianAccumulator {
                 *tokens += x.nrows() as u64;
             }
             Hessian::Full { matrix, tokens } => {
-                sparq_linalg::syrk_lower(1.0, x, matrix.view_mut());
+                let add = if self.in_bf16 { sparq_linalg::syrk_lower_bf16 } else { sparq_linalg::syrk_lower };
+                add(1.0, x, matrix.view_mut());
                 *tokens += x.nrows() as u64;
             }
             _ => {}
@@ -280,6 +289,16 @@ mod tests {
                 resumed = HessianAccumulator::resume(resumed.finish(), skipped);
             }
             assert_eq!(through.finish(), resumed.finish());
+        }
+    }
+
+    #[test]
+    fn inputs_are_rounded_to_bfloat16_if_that_is_asked_for() {
+        let x = array![[1.001_f32, 2.0]];
+        for (in_bf16, expected) in [(true, 1.0), (false, 1.001_f32 * 1.001)] {
+            let mut sums = HessianAccumulator::new(2, Statistics::Hessian).expect("small").in_bf16(in_bf16);
+            sums.add(x.view()).expect("fits");
+            assert_eq!(sums.finish().diagonal(), Some(array![expected, 4.0]));
         }
     }
 

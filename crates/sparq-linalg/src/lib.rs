@@ -30,7 +30,7 @@
 //! # Contents
 //! * [`gemm`], [`gemm_sequential`], [`linear`]: products.
 //! * [`linear_bf16`]: the product of a linear layer with both sides rounded to bfloat16, for processors that have it.
-//! * [`syrk_lower`], [`mirror_lower`], [`add`]: one triangle of `XᵀX`, the Hessian of a linear layer, and sums of them.
+//! * [`syrk_lower`], [`syrk_lower_bf16`], [`mirror_lower`], [`add`]: one triangle of `XᵀX`, the Hessian of a linear layer, and sums of them.
 //! * [`inverse_factor`]: `U` upper triangular with `H⁻¹ = UᵀU`, the factor that GPTQ and SparseGPT sweep with.
 #![deny(unsafe_code)] // one instruction in backend/transition.rs, the kernels of bf16/kernel.rs and amx/tile.rs, with their arguments
 
@@ -51,4 +51,4 @@ pub use bf16::linear_bf16;
 pub use error::{Error, Result};
 pub use factor::inverse_factor;
 pub use gemm::{gemm, gemm_sequential, linear};
-pub use syrk::{add, mirror_lower, syrk_lower};
+pub use syrk::{add, mirror_lower, syrk_lower, syrk_lower_bf16};

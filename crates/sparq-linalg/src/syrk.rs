@@ -1,5 +1,6 @@
 use crate::amx::{self, Work};
 use crate::backend;
+use crate::bf16::rounded;
 use crate::tiles::{Part, cut};
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
@@ -27,11 +28,41 @@ fn tile(n: usize) -> usize {
 /// assert_eq!(h, array![[10.0, 0.0], [14.0, 20.0]]);
 /// ```
 pub fn syrk_lower(alpha: f32, x: ArrayView2<'_, f32>, mut h: ArrayViewMut2<'_, f32>) {
-    let n = x.ncols();
-    debug_assert_eq!((n, n), h.dim(), "h must be square of the order of x's columns");
-    if amx::product::<2>((alpha, 1.0), x.reversed_axes(), x, h.view_mut(), Part::Lower, Work::Shared) {
-        return;
+    if !on_tile_registers::<2>(alpha, x, h.view_mut()) {
+        in_vectors(alpha, x, h);
     }
+}
+
+/// [`syrk_lower`] with `x` rounded to bfloat16 (to nearest even) and products summed in `f32`: about three times as fast where
+/// the processor has AMX. Elsewhere the rounded matrix, a copy, is multiplied as `f32`; the two ways agree up to the rounding
+/// of sums.
+///
+/// # Panics
+/// In debug builds if the shapes do not fit.
+///
+/// # Examples
+/// ```
+/// use ndarray::{array, Array2};
+/// // 1.001 has no bfloat16; the nearest is 1.
+/// let x = array![[1.001_f32], [3.0]];
+/// let mut h = Array2::zeros((1, 1));
+/// sparq_linalg::syrk_lower_bf16(1.0, x.view(), h.view_mut());
+/// assert_eq!(h, array![[10.0]]);
+/// ```
+pub fn syrk_lower_bf16(alpha: f32, x: ArrayView2<'_, f32>, mut h: ArrayViewMut2<'_, f32>) {
+    if !on_tile_registers::<1>(alpha, x, h.view_mut()) {
+        in_vectors(alpha, x.mapv(rounded).view(), h);
+    }
+}
+
+/// False, and nothing is done, without such registers.
+fn on_tile_registers<const PARTS: usize>(alpha: f32, x: ArrayView2<'_, f32>, h: ArrayViewMut2<'_, f32>) -> bool {
+    debug_assert_eq!((x.ncols(), x.ncols()), h.dim(), "h must be square of the order of x's columns");
+    amx::product::<PARTS>((alpha, 1.0), x.reversed_axes(), x, h, Part::Lower, Work::Shared)
+}
+
+fn in_vectors(alpha: f32, x: ArrayView2<'_, f32>, h: ArrayViewMut2<'_, f32>) {
+    let n = x.ncols();
     cut(h, (tile(n), tile(n)), Part::Lower).into_par_iter().for_each(|(row, column, tile)| {
         let left = x.slice(s![.., row..row + tile.nrows()]).reversed_axes();
         let right = x.slice(s![.., column..column + tile.ncols()]);
@@ -81,6 +112,24 @@ mod tests {
     use super::*;
     use crate::testing::{on_any_threads, random};
     use ndarray::Array2;
+
+    #[test]
+    fn in_bfloat16_it_is_that_of_the_rounded_inputs() {
+        for (tokens, n) in [(7, 3), (150, 300)] {
+            let x = random(tokens, n, 5);
+            let h = on_any_threads(|| {
+                let mut h = Array2::from_elem((n, n), 0.5_f32);
+                syrk_lower_bf16(2.0, x.view(), h.view_mut());
+                h
+            });
+            let x = x.mapv(rounded);
+            let full = x.t().dot(&x);
+            for ((i, j), value) in h.indexed_iter() {
+                let expected = if j <= i { 0.5 + 2.0 * full[[i, j]] } else { 0.5 };
+                assert!((value - expected).abs() <= 1e-4, "{i},{j}: {value} {expected}");
+            }
+        }
+    }
 
     #[test]
     fn lower_triangle_agrees_with_the_product_for_any_thread_count() {

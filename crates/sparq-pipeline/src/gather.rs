@@ -8,7 +8,7 @@ use crate::stage_drift::StageDrift;
 use crate::stream::Stream;
 use crate::{Activations, Phase, Profile, Recipe, Result};
 use sparq_core::{Curvature, HessianAccumulator, Ranks, Statistics, Summand};
-use sparq_model::{Block, LinearId};
+use sparq_model::{Block, LinearId, Precision};
 
 /// Sums up what the compressed `layers` of a stage read, over all batches. Batches that are held out choose the damping
 /// first, and are added last.
@@ -75,7 +75,9 @@ impl Wants<'_> {
         let (plan, share) = (block.plan(), self.recipe.drift as f32);
         // The dense model may send other tokens to an expert: there would be no pairs to compare.
         let drift = (self.beside_dense && !plan.is_routed(stage)).then(|| StageDrift::new(plan, stage, share));
-        Ok(StageSums { accumulator: HessianAccumulator::new(width, self.needs)?, drift })
+        // A model that runs in bfloat16 rounds these inputs before it multiplies them.
+        let in_bf16 = self.recipe.forward == Precision::Bf16;
+        Ok(StageSums { accumulator: HessianAccumulator::new(width, self.needs)?.in_bf16(in_bf16), drift })
     }
 
     fn add(

@@ -71,6 +71,7 @@ pub mod mpi {
 pub mod linalg {
     pub use sparq_linalg::{
         Error, add, gemm, gemm_sequential, inverse_factor, linear, linear_bf16, mirror_lower, syrk_lower,
+        syrk_lower_bf16,
     };
 }
 

@@ -7,6 +7,7 @@ use crate::amx::{self, Work};
 use crate::tiles::{Part, cut};
 use kernel::{COLUMNS, Kernel, Panel, ROWS, Tile};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+pub(crate) use pack::rounded;
 use pack::{DEPTH, PAIRS, Row, pack};
 use rayon::prelude::*;
 
@@ -41,7 +42,7 @@ pub fn linear_bf16(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, beta: f32, mu
         return;
     }
     let Some(kernel) = Kernel::detect() else {
-        return crate::gemm(1.0, x.mapv(pack::rounded).view(), w.mapv(pack::rounded).t(), beta, y);
+        return crate::gemm(1.0, x.mapv(rounded).view(), w.mapv(rounded).t(), beta, y);
     };
     if beta != 0.0 && beta != 1.0 {
         y.mapv_inplace(|value| value * beta);
@@ -124,7 +125,7 @@ mod tests {
 
     /// What the function promises, in `f64`.
     fn oracle(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>) -> Array2<f32> {
-        let (x, w) = (x.mapv(|v| f64::from(pack::rounded(v))), w.mapv(|v| f64::from(pack::rounded(v))));
+        let (x, w) = (x.mapv(|v| f64::from(rounded(v))), w.mapv(|v| f64::from(rounded(v))));
         x.dot(&w.t()).mapv(|v| v as f32)
     }
 

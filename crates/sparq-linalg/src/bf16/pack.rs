@@ -22,7 +22,7 @@ fn bits(value: f32) -> u32 {
 }
 
 /// `value` as it is in bfloat16.
-pub(super) fn rounded(value: f32) -> f32 {
+pub(crate) fn rounded(value: f32) -> f32 {
     f32::from_bits(bits(value) << 16)
 }
 
