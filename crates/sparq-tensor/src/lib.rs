@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_code)] // the exceptions map a file and give its pages back, in mmap.rs
+#![deny(unsafe_code)] // the exceptions: mmap.rs maps a file and gives its pages back, codec/products.rs prefetches
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod arrangement;
@@ -32,6 +32,7 @@ mod tokenizer_files;
 mod whole_files;
 
 pub use checkpoint::{Checkpoint, SourceFormat};
+pub use codec::{RowInputs, rounded_to_8_bits};
 pub use container::gguf::imatrix::{Importance, read_imatrix, write_imatrix};
 pub use container::gguf::tensor_in_gguf::TensorInGguf;
 pub use container::gguf::writer::GgufWriter;

@@ -11,7 +11,7 @@ use crate::codec::packed::{Grid, PackedWeight};
 use crate::codec::{ggml, tensor};
 use crate::entry::Entry;
 use crate::read::{check_decodable, non_finite};
-use crate::{Checkpoint, Result};
+use crate::{Checkpoint, Result, RowInputs};
 
 /// Elements that are looked at for NaN and infinity at a time.
 const CHECKED: usize = 1 << 16;
@@ -115,23 +115,17 @@ impl fmt::Debug for OpenRows<'_> {
 }
 
 impl OpenRows<'_> {
-    /// How many elements share a scale, if the rows are stored as integers that [`read_codes`](Self::read_codes) reads: those of
-    /// ggml's blocks are.
-    pub fn unit(&self) -> Option<usize> {
-        ggml::unit(self.entry.info.dtype)
+    /// Whether the rows are ggml's blocks, which [`products`](Self::products) multiplies.
+    pub fn has_blocks(&self) -> bool {
+        ggml::has_blocks(self.entry.info.dtype)
     }
 
-    /// Reads as many rows as `codes`, `[rows, in]`, holds, from row `first` on, as integers, on the calling thread. For each
-    /// [`unit`](Self::unit) of them `scales` and `offsets` have an element; `scale · code + offset` are the values that
-    /// [`decode`](Self::decode) gives. Rows that are not there, or not stored so, leave their part as it is.
-    pub fn read_codes(&self, first: usize, codes: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
-        let ([_, width], Some(unit)) = (self.rows.shape, self.unit()) else { return };
-        for (rows, bytes) in self.runs(first, codes.len()) {
-            let elements = rows.start * width..rows.end * width;
-            let units = elements.start / unit..elements.end / unit;
-            let grids = (scales.get_mut(units.clone()), offsets.get_mut(units));
-            let (Some(codes), (Some(scales), Some(offsets))) = (codes.get_mut(elements), grids) else { return };
-            ggml::read_codes(self.entry.info.dtype, bytes, codes, scales, offsets);
+    /// The sums of products of `inputs` with as many rows as `out` has elements, from row `first` on, on the calling thread: the
+    /// weights are the values that [`decode`](Self::decode) gives. Rows that are not there or have no blocks leave their part of
+    /// `out` as it is.
+    pub fn products(&self, first: usize, inputs: &RowInputs, out: &mut [f32]) {
+        for (rows, bytes) in self.runs(first, out.len() * self.rows.shape[1]) {
+            ggml::products(self.entry.info.dtype, bytes, inputs, &mut out[rows]);
         }
     }
 

@@ -51,7 +51,9 @@ impl Task {
     /// ```
     pub fn load_all(what: &str, data: Option<&Path>) -> Result<Vec<Self>> {
         let path = Path::new(what);
-        if !path.is_file() {
+        // What looks like a file and is not there is no name either.
+        let is_plain = path.extension().is_none() && path.components().count() == 1;
+        if is_plain && !path.is_file() {
             return built_in::find(what)?.into_iter().map(|definition| Self::load_built_in(definition, data)).collect();
         }
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {

@@ -63,6 +63,9 @@ fn tasks_are_found_by_name_and_path() {
     assert!(matches!(Task::load("piqa", None), Err(Error::NoData { .. })));
     assert!(matches!(Task::load("arc_easy", Some(folder.path())), Err(Error::NoData { .. })));
     assert!(matches!(Task::load("nonsense", Some(folder.path())), Err(Error::UnknownTask { .. })));
+    for missing in ["piqa.jsonl", "data/nonsense", "quiz.toml"] {
+        assert!(matches!(Task::load(missing, Some(folder.path())), Err(Error::Read { .. })), "{missing}");
+    }
     let quiz = write("quiz.toml", "name = 'quiz'\nkind = 'generated'\ndata = ['q.jsonl']\nprompt = '{question}='");
     assert!(matches!(Task::load(&quiz, None), Err(Error::Read { .. })));
     write("q.jsonl", r#"{"question": "1+1", "answer": "2"}"#);

@@ -1,9 +1,9 @@
-use crate::ops::{UnitInputs, UnitRows, Workspace, rounded_to_8_bits, wide};
+use crate::ops::{Workspace, wide};
 use crate::{Precision, Result};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use sparq_linalg::{gemm, linear_bf16};
-use sparq_tensor::{OpenRows, StoredRows, TensorPart};
+use sparq_tensor::{OpenRows, RowInputs, StoredRows, TensorPart, rounded_to_8_bits};
 
 /// A linear layer `y = W x + b` and its name.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,10 +114,8 @@ pub(crate) fn multiply_stored(
     workspace: &Workspace,
 ) -> Result<()> {
     let ([_, width], opened) = (weight.shape(), weight.open()?);
-    if let Some(unit) = opened.unit()
-        && input.nrows() < FEW_FOR_INTEGERS
-    {
-        multiply_integers(input, (&opened, unit), precision, beta, output);
+    if opened.has_blocks() && input.nrows() < FEW_FOR_INTEGERS {
+        multiply_integers(input, &opened, precision, beta, output);
         return Ok(());
     }
     if precision == Precision::Int8 {
@@ -150,36 +148,29 @@ pub(crate) fn multiply_stored(
 }
 
 /// Weights that one task multiplies with few tokens.
-const TASK: usize = 1 << 17;
-/// Rows that are read at a time.
-const ROWS: usize = 8;
+const TASK: usize = 1 << 16;
 
-/// As [`multiply_stored`], for weights that are stored as integers, of which each `unit` shares a scale.
+/// As [`multiply_stored`], for weights that are stored as integers.
 fn multiply_integers(
     input: ArrayView2<'_, f32>,
-    (weight, unit): (&OpenRows<'_>, usize),
+    weight: &OpenRows<'_>,
     precision: Precision,
     beta: f32,
     mut output: ArrayViewMut2<'_, f32>,
 ) {
-    let width = input.ncols();
     let inputs = input.rows().into_iter().map(|row| match precision {
-        Precision::Int8 => UnitInputs::rounded(&row.to_vec(), unit),
-        _ => UnitInputs::exact(row.to_vec(), unit),
+        Precision::Int8 => RowInputs::rounded(&row.to_vec()),
+        _ => RowInputs::exact(row.to_vec()),
     });
     let inputs: Vec<_> = inputs.collect();
-    let at_once = (TASK / width.max(1)).max(1).next_multiple_of(ROWS);
+    let at_once = (TASK / input.ncols().max(1)).max(1);
     let tasks: Vec<_> = output.axis_chunks_iter_mut(Axis(1), at_once).enumerate().collect();
     tasks.into_par_iter().for_each(|(task, mut output)| {
-        let mut rows = UnitRows::new(ROWS, width, unit);
-        let mut products = [0.0; ROWS];
-        for (at, mut output) in output.axis_chunks_iter_mut(Axis(1), ROWS).enumerate() {
-            weight.read_codes(task * at_once + at * ROWS, &mut rows.codes, &mut rows.scales, &mut rows.offsets);
-            for (input, output) in inputs.iter().zip(output.rows_mut()) {
-                input.products(&rows, &mut products);
-                for (output, product) in output.into_iter().zip(products) {
-                    *output = if beta == 0.0 { product } else { product + beta * *output };
-                }
+        let mut products = vec![0.0; output.ncols()];
+        for (input, output) in inputs.iter().zip(output.rows_mut()) {
+            weight.products(task * at_once, input, &mut products);
+            for (output, product) in output.into_iter().zip(&products) {
+                *output = if beta == 0.0 { *product } else { product + beta * *output };
             }
         }
     });

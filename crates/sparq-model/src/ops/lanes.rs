@@ -69,7 +69,7 @@ pub(crate) fn map_and_sum(values: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// The sum, halves added first; of a power of two.
 #[inline(always)]
-pub(super) fn fold<const N: usize>(mut lanes: [f32; N]) -> f32 {
+fn fold<const N: usize>(mut lanes: [f32; N]) -> f32 {
     let mut width = N / 2;
     while width > 0 {
         for lane in 0..width {

@@ -13,7 +13,6 @@ mod layer_norm;
 mod reduce;
 mod rms_norm;
 mod rope;
-mod units;
 mod wide;
 mod workspace;
 
@@ -28,6 +27,5 @@ pub(crate) use reduce::check_backward;
 pub(crate) use reduce::sum_over_tasks;
 pub(crate) use rms_norm::{rms_norm, rms_norm_backward};
 pub(crate) use rope::RopeTables;
-pub(crate) use units::{UnitInputs, UnitRows, rounded_to_8_bits};
 pub(crate) use wide::wide;
 pub(crate) use workspace::Workspace;

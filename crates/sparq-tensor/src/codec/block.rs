@@ -39,15 +39,38 @@ impl Affine {
     }
 }
 
+/// How blocks of a type are read.
+pub(super) trait Read<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize> {
+    /// Reads a block: a code for each element, and for each unit of them what makes values of codes.
+    fn read(&self, block: &[u8; BYTES], codes: &mut [i8; ELEMENTS]) -> [Affine; UNITS];
+
+    /// The same, inside of loops that are compiled for AVX2.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn read_avx2(&self, _: pulp::x86::V3, block: &[u8; BYTES], codes: &mut [i8; ELEMENTS]) -> [Affine; UNITS] {
+        self.read(block, codes)
+    }
+}
+
+impl<F, const BYTES: usize, const ELEMENTS: usize, const UNITS: usize> Read<BYTES, ELEMENTS, UNITS> for F
+where
+    F: Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+{
+    #[inline(always)]
+    fn read(&self, block: &[u8; BYTES], codes: &mut [i8; ELEMENTS]) -> [Affine; UNITS] {
+        self(block, codes)
+    }
+}
+
 /// The half-precision number at byte `at`. Written out because a call for every block takes two fifths of reading it.
 #[inline(always)]
 pub(super) fn half(bytes: &[u8], at: usize) -> f32 {
-    let bits = u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
-    let sign = (bits & 0x8000) << 16;
-    // Exponents differ by 112. The largest one stands for infinity and NaN in both types.
-    let finite = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
-    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-    f32::from_bits(finite.to_bits() | special | sign)
+    let half = i32::from(i16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    // Sign, exponent and mantissa move apart together: what lies between is the sign, extended.
+    let bits = (half << 13).cast_unsigned() & 0x8fff_e000;
+    // The largest exponent stands for infinity and NaN in both types; others differ by 112.
+    let special = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(bits | special) * f32::from_bits((127 + 112) << 23)
 }
 
 /// Appends 16 bytes: code `j` low, code `j + 16` high. Higher bits of a code are dropped.

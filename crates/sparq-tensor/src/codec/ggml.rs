@@ -4,7 +4,8 @@ use half::f16;
 use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
-use super::block::{self, Affine};
+use super::block::{self, Affine, Read};
+use super::products::RowInputs;
 use super::{iq4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0};
 use crate::DType;
 
@@ -195,25 +196,24 @@ pub(super) fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     with_blocks(dtype, Values { bytes, out });
 }
 
-/// How many elements share a scale; `None` for types that are no ggml blocks.
-pub(crate) fn unit(dtype: DType) -> Option<usize> {
-    with_blocks(dtype, Unit)
+/// Whether a type is one of those whose blocks are read here.
+pub(crate) fn has_blocks(dtype: DType) -> bool {
+    with_blocks(dtype, Nothing).is_some()
 }
 
-/// Reads the integers of whole blocks, as many as `codes` holds, one thread. Their values are `scale · code + offset`, with an
-/// element of `scales` and `offsets` for each [`unit`] of them. Of other types all stay as they are.
-pub(crate) fn read_codes(dtype: DType, bytes: &[u8], codes: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
-    with_blocks(dtype, Integers { bytes, codes, scales, offsets });
+/// For each row of `bytes`, as many as `out` has elements, the sum of products of `inputs` with its weights, one thread. Of other
+/// types `out` stays as it is.
+pub(crate) fn products(dtype: DType, bytes: &[u8], inputs: &RowInputs, out: &mut [f32]) {
+    with_blocks(dtype, Products { bytes, inputs, out });
 }
 
 /// What is done with blocks, whatever their type.
 trait ForBlocks {
     type Result;
 
-    /// `read` reads a block: a code for each element, and for each unit of them what makes values of codes.
     fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
         self,
-        read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+        read: impl Read<BYTES, ELEMENTS, UNITS>,
     ) -> Self::Result;
 }
 
@@ -224,12 +224,12 @@ fn with_blocks<T: ForBlocks>(dtype: DType, task: T) -> Option<T::Result> {
         ($read:expr) => {
             task.run(
                 #[inline(always)]
-                |block, codes| $read(block, codes),
+                |block: &_, codes: &mut _| $read(block, codes),
             )
         };
     }
     Some(match dtype {
-        DType::Q4_0 => run!(q4_0::read),
+        DType::Q4_0 => task.run(q4_0::Reader),
         DType::Q4_1 => run!(q4_1::read),
         DType::Q5_0 => run!(q5_0::read),
         DType::Q5_1 => run!(q5_1::read),
@@ -255,7 +255,7 @@ impl ForBlocks for Values<'_> {
 
     fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
         self,
-        read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+        read: impl Read<BYTES, ELEMENTS, UNITS>,
     ) {
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V3::try_new() {
@@ -263,7 +263,8 @@ impl ForBlocks for Values<'_> {
                 #[inline(always)]
                 || {
                     block::decode(
-                        read,
+                        #[inline(always)]
+                        |block: &_, codes: &mut _| read.read_avx2(simd, block, codes),
                         #[inline(always)]
                         |affine: Affine, codes: &[i8], out: &mut [f32]| affine.values_avx2(simd, codes, out),
                         self.bytes,
@@ -272,55 +273,33 @@ impl ForBlocks for Values<'_> {
                 },
             );
         }
-        block::decode(read, Affine::values, self.bytes, self.out);
+        block::decode(|block: &_, codes: &mut _| read.read(block, codes), Affine::values, self.bytes, self.out);
     }
 }
 
-struct Integers<'a> {
+struct Products<'a> {
     bytes: &'a [u8],
-    codes: &'a mut [i8],
-    scales: &'a mut [f32],
-    offsets: &'a mut [f32],
+    inputs: &'a RowInputs,
+    out: &'a mut [f32],
 }
 
-impl ForBlocks for Integers<'_> {
+impl ForBlocks for Products<'_> {
     type Result = ();
 
     fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
         self,
-        read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
+        read: impl Read<BYTES, ELEMENTS, UNITS>,
     ) {
-        let codes = self.codes.as_chunks_mut::<ELEMENTS>().0.iter_mut();
-        let scales = self.scales.as_chunks_mut::<UNITS>().0.iter_mut();
-        let offsets = self.offsets.as_chunks_mut::<UNITS>().0.iter_mut();
-        let blocks = self.bytes.as_chunks::<BYTES>().0.iter().zip(codes).zip(scales.zip(offsets));
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for ((block, codes), (scales, offsets)) in blocks {
-                    // What is local stays in registers.
-                    let mut local = [0; ELEMENTS];
-                    let units = read(block, &mut local);
-                    *codes = local;
-                    *scales = units.map(|unit| unit.scale);
-                    *offsets = units.map(|unit| unit.offset);
-                }
-            },
-        );
+        self.inputs.products(read, self.bytes, self.out);
     }
 }
 
-struct Unit;
+struct Nothing;
 
-impl ForBlocks for Unit {
-    type Result = usize;
+impl ForBlocks for Nothing {
+    type Result = ();
 
-    fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
-        self,
-        _: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
-    ) -> usize {
-        ELEMENTS / UNITS
-    }
+    fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(self, _: impl Read<BYTES, ELEMENTS, UNITS>) {}
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod iq4;
 pub(crate) mod packed;
 pub(crate) mod plain;
 pub(crate) mod present;
+mod products;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -31,4 +32,5 @@ mod settings;
 mod stream;
 pub(crate) mod tensor;
 
+pub use products::{RowInputs, rounded_to_8_bits};
 pub use tensor::decode_rows;

@@ -2,12 +2,14 @@
 
 use half::f16;
 
-use super::block::{Affine, half, reciprocal, split};
+use super::block::{Affine, half, reciprocal};
 
 /// Reads a block.
 #[inline(always)]
 pub(super) fn read(block: &[u8; 34], codes: &mut [i8; 32]) -> [Affine; 1] {
-    split(&block[2..], 8, codes);
+    if let Some(bytes) = block.last_chunk::<32>() {
+        *codes = pulp::cast(*bytes);
+    }
     [Affine::scaled(half(block, 0))]
 }
 
