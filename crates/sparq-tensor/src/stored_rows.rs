@@ -117,7 +117,7 @@ impl fmt::Debug for OpenRows<'_> {
 impl OpenRows<'_> {
     /// Whether the rows are ggml's blocks, which [`products`](Self::products) multiplies.
     pub fn has_blocks(&self) -> bool {
-        ggml::has_blocks(self.entry.info.dtype)
+        self.entry.info.dtype.is_block_quantized()
     }
 
     /// The sums of products of `inputs` with as many rows as `out` has elements, from row `first` on, on the calling thread: the

@@ -196,11 +196,6 @@ pub(super) fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     with_blocks(dtype, Values { bytes, out });
 }
 
-/// Whether a type is one of those whose blocks are read here.
-pub(crate) fn has_blocks(dtype: DType) -> bool {
-    with_blocks(dtype, Nothing).is_some()
-}
-
 /// For each row of `bytes`, as many as `out` has elements, the sum of products of `inputs` with its weights, one thread. Of other
 /// types `out` stays as it is.
 pub(crate) fn products(dtype: DType, bytes: &[u8], inputs: &RowInputs, out: &mut [f32]) {
@@ -209,16 +204,14 @@ pub(crate) fn products(dtype: DType, bytes: &[u8], inputs: &RowInputs, out: &mut
 
 /// What is done with blocks, whatever their type.
 trait ForBlocks {
-    type Result;
-
     fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
         self,
         read: impl Read<BYTES, ELEMENTS, UNITS>,
-    ) -> Self::Result;
+    );
 }
 
-/// Every type's reader.
-fn with_blocks<T: ForBlocks>(dtype: DType, task: T) -> Option<T::Result> {
+/// Runs `task` with the reader of a type; of types that are no ggml blocks, nothing happens.
+fn with_blocks(dtype: DType, task: impl ForBlocks) {
     // Closures that are inlined where they are called, and so compiled for the processor found there.
     macro_rules! run {
         ($read:expr) => {
@@ -228,7 +221,7 @@ fn with_blocks<T: ForBlocks>(dtype: DType, task: T) -> Option<T::Result> {
             )
         };
     }
-    Some(match dtype {
+    match dtype {
         DType::Q4_0 => task.run(q4_0::Reader),
         DType::Q4_1 => run!(q4_1::read),
         DType::Q5_0 => run!(q5_0::read),
@@ -241,8 +234,8 @@ fn with_blocks<T: ForBlocks>(dtype: DType, task: T) -> Option<T::Result> {
         DType::Q6_K => run!(q6_k::read),
         DType::IQ4_NL => run!(iq4::read_nl),
         DType::IQ4_XS => run!(iq4::read_xs),
-        _ => return None,
-    })
+        _ => {}
+    }
 }
 
 struct Values<'a> {
@@ -251,8 +244,6 @@ struct Values<'a> {
 }
 
 impl ForBlocks for Values<'_> {
-    type Result = ();
-
     fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
         self,
         read: impl Read<BYTES, ELEMENTS, UNITS>,
@@ -284,22 +275,12 @@ struct Products<'a> {
 }
 
 impl ForBlocks for Products<'_> {
-    type Result = ();
-
     fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(
         self,
         read: impl Read<BYTES, ELEMENTS, UNITS>,
     ) {
         self.inputs.products(read, self.bytes, self.out);
     }
-}
-
-struct Nothing;
-
-impl ForBlocks for Nothing {
-    type Result = ();
-
-    fn run<const BYTES: usize, const ELEMENTS: usize, const UNITS: usize>(self, _: impl Read<BYTES, ELEMENTS, UNITS>) {}
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ where
                             #[inline(always)]
                             |total, x, codes, scales| avx._mm256_add_ps(total, X::term_avx2(simd, x, codes, scales)),
                         );
-                        *out = fold::<{ 2 * LANES }>(pulp::cast(totals)) + offsets;
+                        *out = sum_of(pulp::cast(totals)) + offsets;
                     }
                 },
             );
@@ -162,7 +162,7 @@ where
                     std::array::from_fn(|lane| total[lane] + term[lane])
                 },
             );
-            *out = fold::<{ 2 * LANES }>(pulp::cast(totals)) + offsets;
+            *out = sum_of(totals) + offsets;
         }
     }
 
@@ -306,17 +306,11 @@ impl<'a> Inputs for Rounded<'a> {
     }
 }
 
-/// The sum, halves added first; of a power of two.
+/// The sum of both totals, halves added first.
 #[inline(always)]
-fn fold<const N: usize>(mut lanes: [f32; N]) -> f32 {
-    let mut width = N / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+fn sum_of([even, odd]: [[f32; LANES]; 2]) -> f32 {
+    let [a, b, c, d, e, f, g, h] = std::array::from_fn(|lane| even[lane] + odd[lane]);
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
 #[cfg(test)]

@@ -50,12 +50,13 @@ mod tests {
     fn what_is_written_is_read() {
         let (mut out, mut values) = (Vec::new(), [0.0; 32]);
         encode(f16::from_f32(0.25), &test_codes(16), &mut out);
+        let expected = test_codes::<32>(16).map(|code| 0.25 * (f32::from(code) - 8.0));
         block_values(|block, codes| Reader.read(block, codes), &out, &mut values);
-        assert_eq!(values, test_codes::<32>(16).map(|code| 0.25 * (f32::from(code) - 8.0)));
+        assert_eq!(values, expected);
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V3::try_new() {
             block_values(|block, codes| Reader.read_avx2(simd, block, codes), &out, &mut values);
-            assert_eq!(values, test_codes::<32>(16).map(|code| 0.25 * (f32::from(code) - 8.0)));
+            assert_eq!(values, expected);
         }
     }
 }
