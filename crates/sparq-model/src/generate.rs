@@ -75,8 +75,11 @@ impl Model {
         let mut generated = Vec::new();
         let mut new = prompt.to_vec();
         while generated.len() < options.max_tokens.min(room) {
-            let hidden = self.extend(std::slice::from_mut(&mut cache), &[&new])?;
-            let logits = self.logits(hidden.slice(s![-1.., ..]))?;
+            // On a thread of the pool, where the hundreds of products of a token start without waking another thread.
+            let logits = rayon::scope(|_| {
+                let hidden = self.extend(std::slice::from_mut(&mut cache), &[&new])?;
+                self.logits(hidden.slice(s![-1.., ..]))
+            })?;
             let token = chooser.choose(logits.row(0));
             if options.stop.contains(&token) {
                 break;

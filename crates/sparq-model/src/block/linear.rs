@@ -160,7 +160,7 @@ fn multiply_integers(
 ) {
     let inputs = input.rows().into_iter().map(|row| match precision {
         Precision::Int8 => RowInputs::rounded(&row.to_vec()),
-        _ => RowInputs::exact(row.to_vec()),
+        _ => RowInputs::exact(&row.to_vec()),
     });
     let inputs: Vec<_> = inputs.collect();
     let at_once = (TASK / input.ncols().max(1)).max(1);

@@ -69,7 +69,7 @@ pub(super) fn half(bytes: &[u8], at: usize) -> f32 {
     // Sign, exponent and mantissa move apart together: what lies between is the sign, extended.
     let bits = (half << 13).cast_unsigned() & 0x8fff_e000;
     // The largest exponent stands for infinity and NaN in both types; others differ by 112.
-    let special = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    let special = if half.cast_unsigned() << 17 >= 0x7c00 << 17 { 0x7f80_0000 } else { 0 };
     f32::from_bits(bits | special) * f32::from_bits((127 + 112) << 23)
 }
 

@@ -60,40 +60,48 @@ fn round(values: &[f32], codes: &mut [i8]) -> f32 {
 #[derive(Debug, Clone)]
 pub struct RowInputs {
     values: Values,
-    /// Sum of each 16.
-    sums: Vec<f32>,
+    /// Sums of both halves of each block.
+    sums: Vec<[f32; 2]>,
 }
 
 #[derive(Debug, Clone)]
 enum Values {
-    Exact(Vec<f32>),
-    Rounded { codes: Vec<i8>, scales: Vec<f32> },
+    Exact(Vec<[f32; BLOCK]>),
+    Rounded(Vec<Rounded>),
+}
+
+/// 32 inputs, rounded to 8 bits.
+#[derive(Debug, Clone)]
+struct Rounded {
+    codes: [i8; BLOCK],
+    scale: f32,
 }
 
 impl RowInputs {
     /// As they are.
-    pub fn exact(values: Vec<f32>) -> Self {
-        let sums = values.chunks(HALF).map(|half| half.iter().sum()).collect();
+    pub fn exact(values: &[f32]) -> Self {
+        let values = values.as_chunks().0.to_vec();
+        let sums = values.iter().map(|block| halves(block).map(|half| half.iter().sum())).collect();
         Self { values: Values::Exact(values), sums }
     }
 
     /// [Rounded to 8 bits](rounded_to_8_bits): products are then of integers, block by block.
     pub fn rounded(values: &[f32]) -> Self {
-        let mut codes = vec![0; values.len()];
-        let mut scales = vec![0.0; values.len().div_ceil(BLOCK)];
+        let mut rounded = vec![Rounded { codes: [0; BLOCK], scale: 0.0 }; values.len() / BLOCK];
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
-                for ((values, codes), scale) in values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(&mut scales) {
-                    *scale = round(values, codes);
+                for (values, rounded) in values.as_chunks::<BLOCK>().0.iter().zip(&mut rounded) {
+                    rounded.scale = round(values, &mut rounded.codes);
                 }
             },
         );
-        let sum = |(at, codes): (usize, &[i8])| {
-            scales[at * HALF / BLOCK] * codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32
+        let sums = |block: &Rounded| {
+            let sum = |codes: &[i8]| codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32;
+            halves(&block.codes).map(|half| block.scale * sum(half))
         };
-        let sums = codes.chunks(HALF).enumerate().map(sum).collect();
-        Self { values: Values::Rounded { codes, scales }, sums }
+        let sums = rounded.iter().map(sums).collect();
+        Self { values: Values::Rounded(rounded), sums }
     }
 
     /// For each row of `bytes`, as many as `out` has elements, the sum of products with its weights. Rows that are missing leave
@@ -104,12 +112,18 @@ impl RowInputs {
         bytes: &[u8],
         out: &mut [f32],
     ) {
-        let rows = Rows { read, blocks: bytes.as_chunks().0, sums: self.sums.as_chunks().0 };
+        let rows = Rows { read, blocks: bytes.as_chunks().0, sums: &self.sums };
         match &self.values {
-            Values::Exact(x) => rows.multiply(Exact { x: x.as_chunks().0 }, out),
-            Values::Rounded { codes, scales } => rows.multiply(Rounded { x: codes.as_chunks().0, scales }, out),
+            Values::Exact(inputs) => rows.multiply(inputs, out),
+            Values::Rounded(inputs) => rows.multiply(inputs, out),
         }
     }
+}
+
+/// Both halves of a block.
+fn halves<T>(block: &[T; BLOCK]) -> [&[T]; 2] {
+    let (low, high) = block.split_at(HALF);
+    [low, high]
 }
 
 /// Rows of blocks, and the sums of the inputs that offsets are multiplied with.
@@ -123,23 +137,23 @@ impl<R, const BYTES: usize, const ELEMENTS: usize, const UNITS: usize> Rows<'_, 
 where
     R: Read<BYTES, ELEMENTS, UNITS>,
 {
-    fn multiply<X: Inputs>(&self, inputs: X, out: &mut [f32]) {
+    fn multiply<X: Inputs>(&self, inputs: &[X], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V3::try_new() {
             return simd.vectorize(
                 #[inline(always)]
                 || {
                     let (avx, start) = (simd.avx, [simd.avx._mm256_setzero_ps(); 2]);
-                    for (row, out) in self.rows(inputs.blocks().len()).zip(out) {
+                    for (row, out) in self.rows(inputs.len()).zip(out) {
                         prefetch(row);
                         let (totals, offsets) = self.sum(
                             row,
-                            inputs.blocks(),
+                            inputs,
                             start,
                             #[inline(always)]
                             |block, codes| self.read.read_avx2(simd, block, codes),
                             #[inline(always)]
-                            |total, x, codes, scales| avx._mm256_add_ps(total, X::term_avx2(simd, x, codes, scales)),
+                            |total, x: &X, codes, scales| avx._mm256_add_ps(total, x.term_avx2(simd, codes, scales)),
                         );
                         *out = sum_of(pulp::cast(totals)) + offsets;
                     }
@@ -150,15 +164,15 @@ where
     }
 
     /// As [`multiply`](Self::multiply), to the same bits.
-    fn multiply_plainly<X: Inputs>(&self, inputs: X, out: &mut [f32]) {
-        for (row, out) in self.rows(inputs.blocks().len()).zip(out) {
+    fn multiply_plainly<X: Inputs>(&self, inputs: &[X], out: &mut [f32]) {
+        for (row, out) in self.rows(inputs.len()).zip(out) {
             let (totals, offsets) = self.sum(
                 row,
-                inputs.blocks(),
+                inputs,
                 [[0.0; LANES]; 2],
                 |block, codes| self.read.read(block, codes),
-                |total: [f32; LANES], x, codes, scales| {
-                    let term = X::term(x, codes, scales);
+                |total: [f32; LANES], x: &X, codes, scales| {
+                    let term = x.term(codes, scales);
                     std::array::from_fn(|lane| total[lane] + term[lane])
                 },
             );
@@ -180,18 +194,18 @@ where
     fn sum<T: Copy, X>(
         &self,
         row: &[[u8; BYTES]],
-        inputs: impl Iterator<Item = X>,
+        inputs: &[X],
         mut totals: [T; 2],
         read: impl Fn(&[u8; BYTES], &mut [i8; ELEMENTS]) -> [Affine; UNITS],
-        add: impl Fn(T, X, &[i8; BLOCK], [f32; 2]) -> T,
+        add: impl Fn(T, &X, &[i8; BLOCK], [f32; 2]) -> T,
     ) -> ([T; 2], f32) {
         let mut offsets = 0.0;
-        let mut inputs = inputs.zip(self.sums);
-        for block in row {
+        let together = ELEMENTS / BLOCK;
+        let inputs = inputs.chunks_exact(together).zip(self.sums.chunks_exact(together));
+        for (block, (inputs, sums)) in row.iter().zip(inputs) {
             let mut codes = [0; ELEMENTS];
             let units = read(block, &mut codes);
-            for (inside, codes) in codes.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let Some((x, sums)) = inputs.next() else { break };
+            for (inside, ((codes, x), sums)) in codes.as_chunks::<BLOCK>().0.iter().zip(inputs).zip(sums).enumerate() {
                 let unit = |half: usize| units[(inside * BLOCK + half * HALF) * UNITS / ELEMENTS];
                 let (low, high) = (unit(0), unit(1));
                 totals = [totals[1], add(totals[0], x, codes, [low.scale, high.scale])];
@@ -220,46 +234,28 @@ fn prefetch<const BYTES: usize>(row: &[[u8; BYTES]]) {
     }
 }
 
-/// One token's inputs, in blocks of 32. Both ways of computing a term give the same bits.
-trait Inputs: Copy {
-    /// What is known of a block.
-    type Block: Copy;
-
-    /// All blocks.
-    fn blocks(self) -> impl ExactSizeIterator<Item = Self::Block>;
-
-    /// The products of a block of inputs and one of codes, of whose halves each has a scale.
-    fn term(x: Self::Block, codes: &[i8; BLOCK], scales: [f32; 2]) -> [f32; LANES];
+/// 32 inputs of a token. Both ways of computing a term give the same bits.
+trait Inputs {
+    /// Their products with a block of codes, of whose halves each has a scale.
+    fn term(&self, codes: &[i8; BLOCK], scales: [f32; 2]) -> [f32; LANES];
 
     #[cfg(target_arch = "x86_64")]
-    fn term_avx2(simd: pulp::x86::V3, x: Self::Block, codes: &[i8; BLOCK], scales: [f32; 2]) -> __m256;
+    fn term_avx2(&self, simd: pulp::x86::V3, codes: &[i8; BLOCK], scales: [f32; 2]) -> __m256;
 }
 
-#[derive(Clone, Copy)]
-struct Exact<'a> {
-    x: &'a [[f32; BLOCK]],
-}
-
-impl<'a> Inputs for Exact<'a> {
-    type Block = &'a [f32; BLOCK];
-
-    #[inline(always)]
-    fn blocks(self) -> impl ExactSizeIterator<Item = Self::Block> {
-        self.x.iter()
-    }
-
-    fn term(x: Self::Block, codes: &[i8; BLOCK], [first, second]: [f32; 2]) -> [f32; LANES] {
+impl Inputs for [f32; BLOCK] {
+    fn term(&self, codes: &[i8; BLOCK], [first, second]: [f32; 2]) -> [f32; LANES] {
         std::array::from_fn(|lane| {
-            let product = |part: usize| x[part * LANES + lane] * f32::from(codes[part * LANES + lane]);
+            let product = |part: usize| self[part * LANES + lane] * f32::from(codes[part * LANES + lane]);
             (product(0) + product(1)) * first + (product(2) + product(3)) * second
         })
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn term_avx2(simd: pulp::x86::V3, x: Self::Block, codes: &[i8; BLOCK], scales: [f32; 2]) -> __m256 {
+    fn term_avx2(&self, simd: pulp::x86::V3, codes: &[i8; BLOCK], scales: [f32; 2]) -> __m256 {
         let (avx, avx2) = (simd.avx, simd.avx2);
-        let x: [__m256; 4] = pulp::cast(*x);
+        let x: [__m256; 4] = pulp::cast(*self);
         let codes: [u64; 4] = pulp::cast(*codes);
         let product = |part: usize| {
             let codes = avx2._mm256_cvtepi8_epi32(pulp::cast([codes[part], 0]));
@@ -271,37 +267,24 @@ impl<'a> Inputs for Exact<'a> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Rounded<'a> {
-    x: &'a [[i8; BLOCK]],
-    scales: &'a [f32],
-}
-
-impl<'a> Inputs for Rounded<'a> {
-    type Block = (&'a [i8; BLOCK], &'a f32);
-
-    #[inline(always)]
-    fn blocks(self) -> impl ExactSizeIterator<Item = Self::Block> {
-        self.x.iter().zip(self.scales)
-    }
-
-    fn term((x, scale): Self::Block, codes: &[i8; BLOCK], scales: [f32; 2]) -> [f32; LANES] {
-        let scales = scales.map(|of_half| of_half * scale);
+impl Inputs for Rounded {
+    fn term(&self, codes: &[i8; BLOCK], scales: [f32; 2]) -> [f32; LANES] {
+        let scales = scales.map(|of_half| of_half * self.scale);
         std::array::from_fn(|lane| {
-            let product = |at: usize| i32::from(x[at]) * i32::from(codes[at]);
+            let product = |at: usize| i32::from(self.codes[at]) * i32::from(codes[at]);
             (4 * lane..4 * lane + 4).map(product).sum::<i32>() as f32 * scales[2 * lane / LANES]
         })
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn term_avx2(simd: pulp::x86::V3, (x, scale): Self::Block, codes: &[i8; BLOCK], scales: [f32; 2]) -> __m256 {
+    fn term_avx2(&self, simd: pulp::x86::V3, codes: &[i8; BLOCK], scales: [f32; 2]) -> __m256 {
         let (avx, avx2) = (simd.avx, simd.avx2);
-        let (x, codes) = (pulp::cast(*x), pulp::cast(*codes));
+        let (x, codes) = (pulp::cast(self.codes), pulp::cast(*codes));
         // Magnitudes of codes times inputs with the codes' signs: pairs of products, at most 2 · 128 · 127, fit 16 bits.
         let pairs = avx2._mm256_maddubs_epi16(avx2._mm256_abs_epi8(codes), avx2._mm256_sign_epi8(x, codes));
         let sums = avx._mm256_cvtepi32_ps(avx2._mm256_madd_epi16(pairs, avx._mm256_set1_epi16(1)));
-        let scales: [[f32; LANES / 2]; 2] = [[scales[0] * scale; LANES / 2], [scales[1] * scale; LANES / 2]];
+        let scales = scales.map(|of_half| [of_half * self.scale; LANES / 2]);
         avx._mm256_mul_ps(sums, pulp::cast(scales))
     }
 }
@@ -344,7 +327,7 @@ mod tests {
             out
         };
         let rounded = rounded_to_8_bits(ArrayView2::from_shape((1, width), x).unwrap());
-        for (inputs, x) in [(RowInputs::exact(x.to_vec()), x), (RowInputs::rounded(x), rounded.as_slice().unwrap())] {
+        for (inputs, x) in [(RowInputs::exact(x), x), (RowInputs::rounded(x), rounded.as_slice().unwrap())] {
             let found = products(&inputs);
             for (found, values) in found.iter().zip(values.chunks(width)) {
                 let terms = || x.iter().zip(values).map(|(x, value)| f64::from(*x) * f64::from(*value));
@@ -353,12 +336,10 @@ mod tests {
             }
             let mut plain = [0.0; 2];
             let (read, blocks) = (read::<BYTES, ELEMENTS, UNITS>, bytes.as_chunks().0);
-            let rows = Rows { read, blocks, sums: inputs.sums.as_chunks().0 };
+            let rows = Rows { read, blocks, sums: &inputs.sums };
             match &inputs.values {
-                Values::Exact(x) => rows.multiply_plainly(Exact { x: x.as_chunks().0 }, &mut plain),
-                Values::Rounded { codes, scales } => {
-                    rows.multiply_plainly(Rounded { x: codes.as_chunks().0, scales }, &mut plain);
-                }
+                Values::Exact(x) => rows.multiply_plainly(x, &mut plain),
+                Values::Rounded(x) => rows.multiply_plainly(x, &mut plain),
             }
             prop_assert_eq!(found.map(f32::to_bits), plain.map(f32::to_bits));
         }
