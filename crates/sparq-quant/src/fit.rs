@@ -165,19 +165,10 @@ impl GridFit for GridFinder {
     fn fit(&self, values: &[f32], kept: &[bool]) -> Grid {
         let stays = |(index, value): (usize, &f32)| (kept.get(index) != Some(&false)).then_some(*value);
         let stay = values.iter().enumerate().filter_map(stays);
-        let (mut low, mut high) =
-            stay.clone().fold((0.0_f32, 0.0_f32), |(low, high), value| (low.min(value), high.max(value)));
+        let (low, high) = stay.clone().fold((0.0_f32, 0.0_f32), |(low, high), value| (low.min(value), high.max(value)));
         let full = self.grid(low, high);
-        if self.clip == Clip::MinMax || (low == 0.0 && high == 0.0) {
+        if self.clip == Clip::MinMax {
             return full;
-        }
-        if self.scheme.symmetric {
-            // The reference mirrors before it shrinks; with both ends mirrored the order is of no consequence.
-            let reach = high.max(-low);
-            if !self.reference_compat || low < 0.0 {
-                low = -reach;
-            }
-            high = reach;
         }
         let values: Vec<f32> = stay.collect();
         let (mut best, mut least) = (full, f32::INFINITY);
@@ -199,6 +190,7 @@ impl GridFit for GridFinder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::array;
     use proptest::prelude::*;
     use sparq_core::{Bits, ScaleType};
 
@@ -239,9 +231,6 @@ mod tests {
             let finder = GridFinder::new(scheme(bits, symmetric), Clip::Mse).reference_compat(compat);
             let low = values.iter().copied().fold(0.0, f32::min);
             let high = values.iter().copied().fold(0.0, f32::max);
-            let reach = high.max(-low);
-            let low = if symmetric && (!compat || low < 0.0) { -reach } else { low };
-            let high = if symmetric { reach } else { high };
             let (mut best, mut least) = (finder.grid(low, high), f32::INFINITY);
             for step in 0..80 {
                 let share = 1.0 - step as f32 / 100.0;
@@ -264,6 +253,53 @@ mod tests {
             let grid = finder.fit(&values, &[]);
             prop_assert!(grid.scale.is_finite() && grid.scale > 0.0 && grid.zero <= 15);
         }
+    }
+
+    #[test]
+    fn grids_span_the_range_of_their_group() {
+        let weight = array![[1.0_f32, -0.5, 3.0, -1.5, 0.25], [-2.0, 0.75, 0.5, 8.0, -1.0]];
+        let mask = Mask::new(array![[true, true, true, false, true], [true, true, true, false, true]]);
+        let check = |scheme: QuantScheme, mask, expected: &[[(f32, u8); 3]]| {
+            let grids = GridFinder::new(scheme, Clip::MinMax).fit_all(weight.view(), mask);
+            for (grids, expected) in grids.rows().into_iter().zip(expected) {
+                for (grid, (range, zero)) in grids.iter().zip(expected) {
+                    assert!((grid.scale * 15.0 - range).abs() < 1e-5 && grid.zero == *zero, "{grid:?} {range} {zero}");
+                }
+            }
+            grids.ncols()
+        };
+        let grouped = scheme(4, false).group(2).expect("valid");
+        let all = [[(1.5, 5), (4.5, 5), (0.25, 0)], [(2.75, 11), (8.0, 0), (1.0, 15)]];
+        assert_eq!(check(grouped, None, &all), 3);
+        let kept = [[(1.5, 5), (3.0, 0), (0.25, 0)], [(2.75, 11), (0.5, 0), (1.0, 15)]];
+        assert_eq!(check(grouped, Some(&mask), &kept), 3);
+        let symmetric = scheme(4, true);
+        let all = [[(2.0, 8), (6.0, 8), (0.5, 8)], [(4.0, 8), (16.0, 8), (2.0, 8)]];
+        assert_eq!(check(symmetric.group(2).expect("valid"), None, &all), 3);
+        assert_eq!(check(symmetric.granularity(Granularity::Channel), None, &[[(6.0, 8); 3], [(16.0, 8); 3]]), 1);
+        assert_eq!(check(symmetric.granularity(Granularity::Tensor), None, &[[(16.0, 8); 3]; 2]), 1);
+    }
+
+    #[test]
+    fn a_group_of_zeros_has_a_grid_with_zero_on_it() {
+        let zeros = |symmetric, compat, clip| {
+            let finder = GridFinder::new(scheme(4, symmetric), clip).reference_compat(compat);
+            finder.fit(&[0.0; 3], &[])
+        };
+        for clip in [Clip::MinMax, Clip::Mse] {
+            assert_eq!(zeros(true, false, clip), Grid { scale: 1.0, zero: 8 });
+            assert_eq!(zeros(false, false, clip), Grid { scale: 1.0, zero: 8 });
+            // The reference takes the range from -1 to 1.
+            assert_eq!(zeros(true, true, clip), Grid { scale: 2.0 / 15.0, zero: 8 });
+            assert_eq!(zeros(false, true, clip), Grid { scale: 2.0 / 15.0, zero: 7 });
+        }
+    }
+
+    #[test]
+    fn weights_whose_errors_overflow_keep_their_range() {
+        let [full, found] =
+            [Clip::MinMax, Clip::Mse].map(|clip| GridFinder::new(scheme(2, true), clip).fit(&[1e30, -9e29, 5e29], &[]));
+        assert_eq!(found, full);
     }
 
     #[test]

@@ -150,3 +150,21 @@ impl Quantizer for Gptq {
         Ok(Rounded { codes: Codes::Grid(quantized), mask: swept.mask, report })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rtn;
+    use sparq_core::Bits;
+
+    #[test]
+    fn rows_can_be_solved_apart_unless_they_share_a_grid() {
+        for (granularity, apart) in
+            [(Granularity::Tensor, false), (Granularity::Channel, true), (Granularity::Group(32), true)]
+        {
+            let scheme = QuantScheme::new(Bits::B4).granularity(granularity);
+            assert_eq!(Gptq::new(scheme).is_by_row(), apart, "{granularity}");
+            assert_eq!(Rtn::new(scheme).is_by_row(), apart, "{granularity}");
+        }
+    }
+}

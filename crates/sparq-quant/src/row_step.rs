@@ -86,3 +86,30 @@ impl LayerCompressor for RowStep {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_its_own_size_and_the_rate_is_met() {
+        // Bell-shaped: sums of four remainders.
+        let part = |at: usize, turn: u32| {
+            (at as u32).wrapping_mul(2_654_435_761).rotate_left(7 * turn).wrapping_mul(40_503) as f32 / u32::MAX as f32
+        };
+        let value = |at: usize| (0..4).map(|turn| part(at, turn)).sum::<f32>() - 2.0;
+        let weight =
+            Array2::from_shape_fn((128, 256), |(row, column)| value(row * 256 + column + 1) * (row + 1) as f32);
+        for rate in [3.0, 5.0] {
+            let problem = LayerProblem::uncalibrated("embedding", weight.view()).expect("valid");
+            let layer = RowStep::new(rate).expect("valid").compress(&problem).expect("solved");
+            let Some(Codes::Steps(stepped)) = layer.codes else { panic!("codes without a width") };
+            for (row, factor) in weight.rows().into_iter().zip(&stepped.rows) {
+                let size = (row.iter().map(|value| value * value).sum::<f32>() / 256.0).sqrt();
+                assert!((factor / size - 1.0).abs() < 0.01, "{factor} {size}");
+            }
+            let bits = stepped.coded_bits() as f64 / weight.len() as f64;
+            assert!((bits / rate - 1.0).abs() < 0.01, "{bits} {rate}");
+        }
+    }
+}

@@ -264,6 +264,21 @@ mod tests {
     }
 
     #[test]
+    fn descent_lowers_the_error_and_a_price_leaves_more_zeros() {
+        let (weight, curvature) = (random(256, 128, 3), curvature(128));
+        let problem = LayerProblem::new("layer", weight.view(), &curvature).expect("a problem");
+        let solved = |step: Step| {
+            let layer = step.compress(&problem).expect("solved");
+            let zeros = layer.weight.iter().filter(|value| **value == 0.0).count();
+            (error(&weight, &layer, problem.hessian()), zeros)
+        };
+        let step = Step::new(2.0).expect("in range");
+        let (plain, free, improved) = (solved(step), solved(step.price(0.0)), solved(step.descent(3)));
+        assert!(improved.0 < 0.97 * plain.0, "{improved:?} {plain:?}");
+        assert!(plain.1 > free.1 + free.1 / 50, "{plain:?} {free:?}");
+    }
+
+    #[test]
     fn rates_out_of_range_are_refused() {
         for rate in [0.0, 13.0, f64::NAN] {
             assert!(matches!(Step::new(rate), Err(CompressError::Setting { name: "rate", .. })));
