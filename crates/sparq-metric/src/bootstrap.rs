@@ -179,7 +179,11 @@ mod tests {
             assert!((9_700..10_300).contains(&count), "{count}");
         }
         assert_eq!(first, draw("a"));
-        assert_ne!(first, draw("b"));
+        let others = ["b", "ba", "ca", "arc_easy", "arc_hard"].map(draw);
+        for (index, other) in others.iter().enumerate() {
+            assert_ne!(&first, other);
+            assert!(!others[..index].contains(other), "names that differ draw apart");
+        }
     }
 
     #[test]
@@ -191,9 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn ends_belong_to_an_interval() {
+        let interval = |low, high| Interval { low, high };
+        for (value, inside) in [(-0.1, false), (0.0, true), (0.5, true), (1.0, true), (1.1, false)] {
+            assert_eq!(interval(0.0, 1.0).contains(value), inside, "{value}");
+        }
+        for (low, high, excludes) in
+            [(-2.0, -1.0, true), (-2.0, 0.0, false), (-1.0, 1.0, false), (0.0, 2.0, false), (1.0, 2.0, true)]
+        {
+            assert_eq!(interval(low, high).excludes_zero(), excludes, "{low} {high}");
+        }
+    }
+
+    #[test]
     fn settings_out_of_range_are_named() {
         for bootstrap in [
             Bootstrap { resamples: 0, ..Bootstrap::default() },
+            Bootstrap { confidence: 0.0, ..Bootstrap::default() },
             Bootstrap { confidence: 1.0, ..Bootstrap::default() },
             Bootstrap { confidence: f64::NAN, ..Bootstrap::default() },
         ] {

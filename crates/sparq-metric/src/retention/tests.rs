@@ -71,6 +71,26 @@ fn interval_has_the_width_that_theory_predicts() {
 }
 
 #[test]
+fn tasks_count_alike_whatever_their_chance() {
+    let of = |reading, solving| [task("reading", 180, reading, 200, 0.25), task("solving", 80, solving, 100, 0.5)];
+    let (first, second) = (of(140, 70), of(120, 65));
+    let kept = retention(&first, &Bootstrap::default()).unwrap();
+    let [reading, solving] = [0.45 / 0.65, 0.2 / 0.3];
+    assert!((kept.sr - f64::midpoint(reading, solving)).abs() < 1e-12, "{}", kept.sr);
+    assert!(kept.interval.contains(kept.sr) && kept.interval.high - kept.interval.low < 0.5, "{:?}", kept.interval);
+
+    let found = retention_difference(&first, &second, &Bootstrap::default()).unwrap();
+    let expected = [reading - 0.35 / 0.65, solving - 0.15 / 0.3];
+    for (task, expected) in found.tasks.iter().zip(expected) {
+        assert!((task.difference - expected).abs() < 1e-12, "{}", task.difference);
+    }
+    assert!((found.difference - f64::midpoint(expected[0], expected[1])).abs() < 1e-12, "{}", found.difference);
+    let (middle, width) =
+        (f64::midpoint(found.interval.low, found.interval.high), found.interval.high - found.interval.low);
+    assert!((middle - found.difference).abs() < 0.02 && (0.05..0.3).contains(&width), "{:?}", found.interval);
+}
+
+#[test]
 fn difference_is_paired() {
     // Both lose the same 30 items but for two: unpaired, a difference of two items could not be seen.
     let first = task("t", 200, 170, 200, 0.0);
