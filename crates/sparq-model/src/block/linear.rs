@@ -158,9 +158,10 @@ fn multiply_integers(
     beta: f32,
     mut output: ArrayViewMut2<'_, f32>,
 ) {
-    let inputs = input.rows().into_iter().map(|row| match precision {
-        Precision::Int8 => RowInputs::rounded(&row.to_vec()),
-        _ => RowInputs::exact(&row.to_vec()),
+    let input = input.as_standard_layout();
+    let inputs = input.rows().into_iter().filter_map(|row| row.to_slice()).map(|row| match precision {
+        Precision::Int8 => RowInputs::rounded(row),
+        _ => RowInputs::exact(row),
     });
     let inputs: Vec<_> = inputs.collect();
     let at_once = (TASK / input.ncols().max(1)).max(1);

@@ -56,7 +56,8 @@ fn round(values: &[f32], codes: &mut [i8]) -> f32 {
     scale
 }
 
-/// One token's inputs of a linear layer, `[in]`, to be multiplied with [rows of blocks](crate::OpenRows::products).
+/// One token's inputs of a linear layer, `[in]`, to be multiplied with [rows of blocks](crate::OpenRows::products). Blocks have 32
+/// weights or a multiple of it: inputs beyond the last whole 32 are left out.
 #[derive(Debug, Clone)]
 pub struct RowInputs {
     values: Values,
