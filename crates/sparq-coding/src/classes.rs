@@ -62,8 +62,8 @@ pub fn overhead_bits((rows, columns): (usize, usize)) -> u64 {
 
 /// Bits of every code of a class of columns, by how often it occurs in a matrix.
 ///
-/// Unlike [`code_lengths`](crate::code_lengths()) these are smooth: a code that does not occur has a length as well. They serve
-/// solvers that choose codes by what they cost.
+/// Unlike those of a table of [`encode`](crate::encode()) they are smooth: a code that does not occur has a length as well.
+/// They serve solvers that choose codes by what they cost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CodeLengths {
     classes: Vec<u8>,

@@ -17,7 +17,7 @@ pub use decoder::Decoder;
 pub use encode::{encode, encode_matrix};
 pub use error::{Error, Result};
 pub use header::stated_shape;
-pub use size::{code_lengths, coded_size, entropy_bits};
+pub use size::{coded_size, entropy_bits};
 
 /// Classes of columns, at most.
 pub const MAX_CLASSES: usize = 64;

@@ -2,7 +2,6 @@ use crate::encode::plan;
 use crate::error::Result;
 use crate::histogram::{Histogram, check, histograms};
 use crate::rans::LANES;
-use crate::table::Table;
 
 /// Order-0 entropy of the codes given the classes of their columns, in bits of all codes together.
 ///
@@ -33,14 +32,4 @@ pub fn coded_size(codes: &[i16], shape: (usize, usize), classes: &[u8]) -> Resul
     // Of the 32 bits of a lane's last state 16 hold nothing, and of the others half on average.
     let lanes: usize = (0..blocks).map(|block| (shape.0 - block * header.block_rows).min(LANES)).sum();
     Ok(header.stored().len() + (bits / 8.0) as usize + 3 * lanes)
-}
-
-/// Bits of each code under the table that [`encode`](crate::encode()) makes for a class whose codes occur `counts` times.
-///
-/// `counts[i]` is how often the `i`-th of neighbouring codes occurs; the result is as long. A code without a frequency of
-/// its own takes an escape and 16 bits. Where nothing was counted all lengths are 0.
-pub fn code_lengths(counts: &[u64]) -> Vec<f32> {
-    let histogram = Histogram { low: 0, counts: counts.to_vec() };
-    let table = Table::fit(&histogram);
-    (0..).take(counts.len()).map(|code| table.as_ref().map_or(0.0, |table| table.bits(code) as f32)).collect()
 }

@@ -61,15 +61,6 @@ impl Table {
         best.map(|(_, table)| table)
     }
 
-    /// Bits that the table charges for one occurrence of `code`, as a real number. A code that has neither a frequency
-    /// nor an escape is charged for as if the escape had the smallest frequency.
-    pub(crate) fn bits(&self, code: i32) -> f64 {
-        match usize::try_from(code - self.low).ok().and_then(|at| self.frequencies.get(at)) {
-            Some(&frequency) if frequency > 0 => length(frequency),
-            _ => length(self.escape) + RAW_BITS,
-        }
-    }
-
     /// Bits of all codes of the histogram that the table was made for, and of the table itself.
     pub(crate) fn cost(&self, histogram: &Histogram) -> f64 {
         let inside = &histogram.counts[(self.low - histogram.low) as usize..][..self.frequencies.len()];
@@ -195,10 +186,15 @@ mod tests {
         let mut counts = vec![0; 2001];
         counts[..3].copy_from_slice(&[400, 1000, 400]);
         counts[2000] = 1;
-        let table = Table::fit(&Histogram { low: -1, counts }).unwrap();
+        let histogram = Histogram { low: -1, counts };
+        let table = Table::fit(&histogram).unwrap();
         assert_eq!((table.low, table.frequencies.len()), (-1, 3));
         assert!(table.escape > 0);
-        assert_eq!(table.bits(1999), 12.0 - f64::from(table.escape).log2() + 16.0);
+        let bits = |frequency: u16| 12.0 - f64::from(frequency).log2();
+        let kept =
+            [400.0, 1000.0, 400.0].into_iter().zip(&table.frequencies).map(|(count, &f)| count * bits(f)).sum::<f64>();
+        let stored = 8.0 * table.stored().len() as f64;
+        assert!((table.cost(&histogram) - (kept + bits(table.escape) + 16.0 + stored)).abs() < 1e-9);
     }
 
     #[test]

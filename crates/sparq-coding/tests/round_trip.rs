@@ -6,7 +6,7 @@ mod common;
 use common::{Noise, layer};
 use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
-use sparq_coding::{Decoder, Error, code_lengths, coded_size, encode, entropy_bits};
+use sparq_coding::{Decoder, Error, coded_size, encode, entropy_bits};
 
 fn decoded(bytes: &[u8], shape: (usize, usize)) -> Vec<i16> {
     Decoder::new(bytes, shape).unwrap().decode_all().unwrap()
@@ -46,19 +46,6 @@ proptest! {
         decoder.decode_rows(range.clone(), &mut part).unwrap();
         prop_assert!(part == codes[range.start * columns..range.end * columns]);
         prop_assert!(decoder.decode_all().unwrap() == codes);
-    }
-
-    #[test]
-    fn lengths_are_those_of_a_code(counts in prop::collection::vec(prop_oneof![0..3_u64, 0..100_000_u64], 1..300)) {
-        let lengths = code_lengths(&counts);
-        prop_assert_eq!(lengths.len(), counts.len());
-        let total: u64 = counts.iter().sum();
-        if total > 0 {
-            // The lengths of an escape's codes are longer by the 16 bits.
-            let kraft: f64 = lengths.iter().filter(|&&bits| bits <= 12.0).map(|&bits| (-f64::from(bits)).exp2()).sum();
-            prop_assert!(kraft <= 1.0 + 1e-5, "{kraft}");
-            prop_assert!(lengths.iter().all(|&bits| (0.0..=28.0).contains(&bits)));
-        }
     }
 }
 
@@ -148,22 +135,6 @@ fn entropy_is_that_of_each_class() {
     let codes = [0, 9, 1, 9, 0, 9, 1, 9];
     assert!((entropy_bits(&codes, &[0, 1]).unwrap() - 4.0).abs() < 1e-12);
     assert!((entropy_bits(&codes, &[5, 5]).unwrap() - (4.0 + 8.0)).abs() < 1e-12);
-}
-
-#[test]
-fn lengths_follow_the_counts() {
-    assert_eq!(code_lengths(&[1024, 2048, 0, 1024]), [2.0, 1.0, 28.0, 2.0]);
-    assert_eq!(code_lengths(&[0, 0]), [0.0, 0.0]);
-    assert_eq!(code_lengths(&[]), [0.0; 0]);
-    let (codes, classes) = layer((256, 512), 1, 2.0);
-    let entropy = entropy_bits(&codes, &classes).unwrap();
-    let mut counts = vec![0; 64];
-    for code in codes {
-        counts[(code + 32) as usize] += 1;
-    }
-    let bits: f64 =
-        code_lengths(&counts).iter().zip(&counts).map(|(&bits, &count)| f64::from(bits) * count as f64).sum();
-    assert!(bits >= entropy && bits < 1.002 * entropy, "{bits} of {entropy}");
 }
 
 #[test]

@@ -44,7 +44,6 @@ mod error;
 mod evaluation;
 mod fingerprint;
 mod language_model;
-mod numerics;
 mod scoring;
 mod task;
 mod text;

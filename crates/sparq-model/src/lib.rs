@@ -23,7 +23,7 @@ pub use config::{ExpertsConfig, ModelConfig, NormKind, RopeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Sampler};
 pub use model::{CrossEntropy, Divergence, Loss, MemoryEstimate, Model, SampledLabels, open_checkpoint};
-pub use ops::Activation;
+pub use ops::{Activation, Softmax};
 pub use plain_text::{plain_text, read_text};
 pub use precision::Precision;
 pub use tokenizer::Tokenizer;

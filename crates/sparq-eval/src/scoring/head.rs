@@ -1,7 +1,7 @@
-use crate::numerics::Softmax;
 use crate::{Error, LanguageModel, Result};
 use ndarray::{Array2, s};
 use rayon::prelude::*;
+use sparq_model::Softmax;
 
 /// Rows of logits held at once.
 const TILE: usize = 256;

@@ -1,7 +1,7 @@
-use crate::numerics::Softmax;
 use crate::{Error, Result};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
+use sparq_model::Softmax;
 
 /// Mean over rows of KL(base ‖ other), in nats, for two models' scores of the same tokens, `[rows, vocabulary]` each.
 /// Exactly 0 for equal scores; same value for any number of threads.

@@ -1,11 +1,10 @@
 use super::{TextEvaluation, TextScores, Window, WindowComparison, WindowScores};
 use crate::dealt::dealt;
-use crate::numerics::Softmax;
 use crate::{Error, LanguageModel, Result};
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use sparq_core::{Observer, Ranks, message};
-use sparq_model::BatchLayout;
+use sparq_model::{BatchLayout, Softmax};
 
 /// Tokens per forward pass: a model that is read from disk block by block is read once per pass, and the hidden states of
 /// one pass are held in memory. Processes share passes, so the size also says how even the shares are.

@@ -1,5 +1,5 @@
 use super::Model;
-use crate::ops::exp;
+use crate::ops::{Softmax, exp};
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView1, Axis, s};
 use rand_chacha::ChaCha8Rng;
@@ -161,9 +161,9 @@ fn descend(logits: &mut Array2<f32>, targets: &[Option<u32>], share: f32) -> Res
 }
 
 fn log_sum_exp(logits: ArrayView1<'_, f32>) -> f32 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits.iter().map(|logit| f64::from(exp(logit - largest))).sum();
-    largest + total.ln() as f32
+    let logits = logits.as_standard_layout();
+    let softmax = Softmax::of(logits.as_slice().unwrap_or_default()); // a standard layout is a slice
+    softmax.max + softmax.log_sum as f32
 }
 
 fn rows_of(targets: &[Option<u32>], first: usize, rows: usize) -> Result<&[Option<u32>]> {

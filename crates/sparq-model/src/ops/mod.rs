@@ -13,6 +13,7 @@ mod layer_norm;
 mod reduce;
 mod rms_norm;
 mod rope;
+mod softmax;
 mod wide;
 mod workspace;
 
@@ -27,5 +28,6 @@ pub(crate) use reduce::check_backward;
 pub(crate) use reduce::sum_over_tasks;
 pub(crate) use rms_norm::{rms_norm, rms_norm_backward};
 pub(crate) use rope::RopeTables;
+pub use softmax::Softmax;
 pub(crate) use wide::wide;
 pub(crate) use workspace::Workspace;
